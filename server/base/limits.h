@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* limits: every bound of the program. */
+#ifndef DC_BASE_LIMITS_H
+#define DC_BASE_LIMITS_H
+
+#include <assert.h>
+#include <stdint.h>
+
+enum {
+    SLOT_BITS = 14,
+    SLOT_COUNT = 1 << SLOT_BITS, /* slots of a keyspace, as Redis Cluster counts them */
+    KEYSPACE_MAX = 16,           /* databases */
+    WORKER_MAX = 64,
+
+    BLOB_MIN_LEN = 64 * 1024 + 1, /* a value from this length on is a counted blob */
+
+    REQUEST_ARGS_MAX = 1024 * 1024,   /* arguments of one command */
+    REQUEST_ARGS_UNAUTH_MAX = 10,     /* before AUTH */
+    REQUEST_BULK_UNAUTH_MAX = 16384,  /* length of an argument before AUTH */
+    INLINE_LEN_MAX = 64 * 1024,       /* an inline command, or the line of a length */
+
+    READ_CHUNK_LEN = 16 * 1024,       /* read from one connection in one turn */
+    BATCH_REQUESTS_MAX = 128,         /* requests of one connection in one turn */
+    TURN_ARENA_LEN = 4 * 1024 * 1024, /* input of one turn; then the queued requests run first */
+    OUTPUT_SOFT_LEN = 1024 * 1024,    /* unsent replies beyond which a connection isn't read from */
+
+    CLIENT_NAME_MAX = 1024,
+    DIAG_LINE_MAX = 2048,
+    ERR_TEXT_MAX = 512,
+};
+
+/* The largest value whatever proto-max-bulk-len says. */
+#define VALUE_LEN_MAX ((uint64_t)512 * 1024 * 1024)
+
+static_assert(BLOB_MIN_LEN > READ_CHUNK_LEN, "a blob never arrives whole in one read");
+static_assert(TURN_ARENA_LEN >= 4 * READ_CHUNK_LEN, "a turn holds several reads");
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * mem: every allocation of the program, and what the process really has resident.
+ *
+ * Purpose: thin wrappers of jemalloc (of the C library in sanitizer builds). Accounting is jemalloc's own:
+ *   each thread's running totals are free to read, the node's true figure is sampled by the janitor.
+ * Invariants: I1 between two samples the figure moves by what the threads allocated and freed.
+ * Threads: any. mem_sample() is the janitor's.
+ * Failure: mem_alloc/mem_realloc return NULL; mem_must_alloc (startup objects, small bookkeeping) ends the
+ *   process with a message. In test builds mem_fault_after(n) makes the n-th following fallible call fail once.
+ */
+#ifndef DC_BASE_MEM_H
+#define DC_BASE_MEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+void *mem_alloc(size_t len);
+void *mem_alloc_aligned(size_t align, size_t len);
+void *mem_realloc(void *ptr, size_t len);
+void mem_free(void *ptr);
+/* Frees what was allocated with exactly this length (cheaper: no look-up of the size). */
+void mem_free_sized(void *ptr, size_t len);
+void mem_free_aligned(void *ptr, size_t align, size_t len);
+
+/* Never NULL. For startup and bookkeeping that is bounded. */
+void *mem_must_alloc(size_t len);
+void *mem_must_zalloc(size_t len);
+void *mem_must_realloc(void *ptr, size_t len);
+char *mem_must_strdup(const char *str);
+
+/* The number of bytes that an allocation of 'len' really occupies. */
+size_t mem_good_size(size_t len);
+
+/* What the allocator says of the whole process. Without jemalloc 'allocated' is estimated. */
+struct mem_stats {
+    uint64_t allocated;     /* by the program */
+    uint64_t active;        /* in pages that hold allocations */
+    uint64_t resident;      /* of the allocator, with unused dirty pages and metadata */
+    uint64_t process_rss;   /* of the process, from the kernel */
+    uint64_t dirty;         /* freed pages not yet given back */
+};
+void mem_stats_read(struct mem_stats *out);
+
+/* Gives unused pages back to the kernel now. */
+void mem_purge(void);
+
+/* Net bytes that the calling thread allocated since its last call (may be negative). */
+int64_t mem_thread_delta(void);
+
+const char *mem_allocator_name(void);
+
+/* Fault countdown: 0 = off. Compiled in always, costs one predictable branch on the fallible calls. */
+void mem_fault_after(uint64_t calls);
+
+#endif

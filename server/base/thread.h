@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* thread: start, name and join threads; the roles of the program. */
+#ifndef DC_BASE_THREAD_H
+#define DC_BASE_THREAD_H
+
+#include <pthread.h>
+
+struct thread {
+    pthread_t id;
+    void (*run)(void *arg);
+    void *arg;
+    char name[16];
+};
+
+/* Starts 'run(arg)' with all signals blocked. Ends the process when no thread can be had. */
+void thread_start(struct thread *t, const char *name, void (*run)(void *arg), void *arg);
+void thread_join(struct thread *t);
+
+#endif
