@@ -36,14 +36,14 @@ DC_MUST enum dc_err buf_reserve(struct buf *b, size_t len);
 /* Slow half of the inline calls below. Returns false and sets 'failed' when there is no room to be had. */
 bool buf_grow(struct buf *b, size_t len);
 
-/* Forgets the content; gives memory above 'keep_cap' back. */
+/* Forgets the content and 'failed'; a buffer that has grown beyond 'keep_cap' gives all its memory back. */
 void buf_reset(struct buf *b, size_t keep_cap);
 
 /* Drops the first 'len' bytes. */
 void buf_consume(struct buf *b, size_t len);
 
 void buf_printf(struct buf *b, const char *fmt, ...) DC_PRINTF(2, 3);
-void buf_vprintf(struct buf *b, const char *fmt, va_list args);
+void buf_vprintf(struct buf *b, const char *fmt, va_list args) DC_PRINTF(2, 0);
 
 /* Returns 'len' writable bytes at the end, not yet counted in b->len, or NULL. */
 static inline char *buf_room(struct buf *b, size_t len) {
@@ -54,8 +54,11 @@ static inline char *buf_room(struct buf *b, size_t len) {
 }
 
 static inline void buf_append(struct buf *b, const void *ptr, size_t len) {
+    if (len == 0) {
+        return;
+    }
     char *to = buf_room(b, len);
-    if (to != NULL && len > 0) {
+    if (to != NULL) {
         memcpy(to, ptr, len);
         b->len += len;
     }

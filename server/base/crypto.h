@@ -16,8 +16,9 @@ void crypto_init(void);
 
 void crypto_random(void *to, size_t len);
 
-/* SipHash-2-4. */
-uint64_t crypto_hash(struct bytes data, const uint8_t seed[HASH_SEED_LEN]);
+/* SipHash-2-4. (libsodium has a crypto_hash of its own.) */
+uint64_t crypto_siphash(struct bytes data, const uint8_t seed[HASH_SEED_LEN]);
+#define crypto_hash crypto_siphash
 
 /* Compares secrets in constant time (of the longer length). */
 bool crypto_equal(struct bytes a, struct bytes b);

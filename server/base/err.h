@@ -11,6 +11,8 @@
 #ifndef DC_BASE_ERR_H
 #define DC_BASE_ERR_H
 
+#include <stdbool.h>
+
 enum dc_err {
 #define DC_ERR(code, prefix, retryable, text) DC_##code,
 #include "server/base/err.def"
@@ -36,5 +38,9 @@ const char *dc_fail_where(void);
 const char *dc_err_name(enum dc_err code);   /* "ENOTINT" */
 const char *dc_err_prefix(enum dc_err code); /* "ERR", "WRONGTYPE", ... */
 const char *dc_err_text(enum dc_err code);   /* text of the table */
+bool dc_err_retryable(enum dc_err code);     /* the same call may succeed later */
+
+/* What the C library says of an errno (a constant; '%m' is no ISO C). */
+const char *dc_errno_text(int err);
 
 #endif

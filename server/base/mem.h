@@ -5,9 +5,9 @@
  * Purpose: thin wrappers of jemalloc (of the C library in sanitizer builds). Accounting is jemalloc's own:
  *   each thread's running totals are free to read, the node's true figure is sampled by the janitor.
  * Invariants: I1 between two samples the figure moves by what the threads allocated and freed.
- * Threads: any. mem_sample() is the janitor's.
+ * Threads: any. mem_stats_read() is meant for the janitor: it walks every arena of the allocator.
  * Failure: mem_alloc/mem_realloc return NULL; mem_must_alloc (startup objects, small bookkeeping) ends the
- *   process with a message. In test builds mem_fault_after(n) makes the n-th following fallible call fail once.
+ *   process with a message. For tests, mem_fault_after(n) makes the n-th following fallible call fail once.
  */
 #ifndef DC_BASE_MEM_H
 #define DC_BASE_MEM_H
@@ -28,6 +28,7 @@ void mem_free_aligned(void *ptr, size_t align, size_t len);
 void *mem_must_alloc(size_t len);
 void *mem_must_zalloc(size_t len);
 void *mem_must_realloc(void *ptr, size_t len);
+void *mem_must_aligned(size_t align, size_t len);
 char *mem_must_strdup(const char *str);
 
 /* The number of bytes that an allocation of 'len' really occupies. */

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+__extension__ typedef unsigned __int128 uint128_t;
+
 struct rng {
     uint64_t s[4];
 };
@@ -14,7 +16,7 @@ uint64_t rng_next(struct rng *r);
 
 /* Uniform in [0, bound), bound > 0. */
 static inline uint64_t rng_below(struct rng *r, uint64_t bound) {
-    return (uint64_t)(((unsigned __int128)rng_next(r) * bound) >> 64);
+    return (uint64_t)(((uint128_t)rng_next(r) * bound) >> 64);
 }
 
 #endif

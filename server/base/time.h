@@ -19,6 +19,7 @@
 
 enum { CLOCK_SMALL_STEP_MS = 2000, CLOCK_JUMP_GRACE_MS = 60000 };
 
+/* What a step found: a jump or a step back is told once, and so is its end. */
 enum clock_event { CLOCK_STEADY, CLOCK_JUMPED_FORWARD, CLOCK_STEPPED_BACK, CLOCK_CAUGHT_UP };
 
 struct node_clock {
@@ -36,6 +37,11 @@ enum clock_event clock_step(struct node_clock *c, int64_t wall_us, int64_t mono_
 
 /* Node time is at least 'us' from now on (the time found in a log or an image). */
 void clock_raise_floor(struct node_clock *c, int64_t us, int64_t mono_us);
+
+/* Node time at the monotonic time 'mono_us'. */
+static inline int64_t clock_at_us(const struct node_clock *c, int64_t mono_us) {
+    return mono_us + atomic_load_explicit(&c->offset_us, memory_order_relaxed);
+}
 
 /* Node time now, in microseconds or milliseconds since 1970. */
 int64_t clock_now_us(const struct node_clock *c);

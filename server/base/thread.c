@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/base/thread.h"
+
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void *enter(void *arg) {
+    struct thread *t = arg;
+    pthread_setname_np(pthread_self(), t->name);
+    diag_set_role(t->name);
+    t->run(t->arg);
+    return NULL;
+}
+
+/* Signals are blocked before the thread exists: none can slip in. */
+void thread_start(struct thread *t, const char *name, void (*run)(void *arg), void *arg) {
+    t->run = run;
+    t->arg = arg;
+    snprintf(t->name, sizeof(t->name), "%s", name);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int err = pthread_create(&t->id, NULL, enter, t);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err != 0) {
+        diag(DIAG_WARNING, "thread.failed name=%s error=\"%s\"", t->name, dc_errno_text(err));
+        exit(1);
+    }
+}
+
+void thread_join(struct thread *t) {
+    int err = pthread_join(t->id, NULL);
+    dc_assert(err == 0);
+}
