@@ -30,27 +30,29 @@ struct reply {
     void *owner; /* for take_blob */
 };
 
-void reply_status(struct reply *r, const char *text);     /* +text */
-void reply_ok(struct reply *r);                           /* +OK */
+void reply_status(struct reply *r, const char *text); /* +text */
+void reply_ok(struct reply *r);                       /* +OK */
 void reply_int(struct reply *r, int64_t value);
 void reply_bulk(struct reply *r, struct bytes value);
 void reply_bulk_str(struct reply *r, const char *text);
-void reply_bulk_i64(struct reply *r, int64_t value);      /* the decimal as a bulk */
-void reply_bulk_f64(struct reply *r, double value);       /* RESP2's way of a double */
-void reply_null(struct reply *r);                         /* $-1 or _ */
-void reply_null_array(struct reply *r);                   /* *-1 or _ */
-void reply_double(struct reply *r, double value);         /* , in RESP3, else a bulk */
-void reply_bool(struct reply *r, bool value);             /* # in RESP3, else 0 or 1 */
-void reply_verbatim(struct reply *r, struct bytes text, const char *ext); /* =txt: in RESP3, else a bulk */
+void reply_bulk_i64(struct reply *r, int64_t value); /* the decimal as a bulk */
+void reply_bulk_f64(struct reply *r, double value);  /* RESP2's way of a double */
+void reply_null(struct reply *r);                    /* $-1 or _ */
+void reply_null_array(struct reply *r);              /* *-1 or _ */
+void reply_double(struct reply *r, double value);    /* , in RESP3, else a bulk */
+void reply_bool(struct reply *r, bool value);        /* # in RESP3, else 0 or 1 */
+/* =ext:text in RESP3 ('ext' has up to three letters), else a bulk */
+void reply_verbatim(struct reply *r, struct bytes text, const char *ext);
 void reply_array(struct reply *r, int64_t count);
-void reply_map(struct reply *r, int64_t pairs);           /* % in RESP3, else an array of 2 * pairs */
-void reply_set(struct reply *r, int64_t count);           /* ~ in RESP3, else an array */
-void reply_push(struct reply *r, int64_t count);          /* > in RESP3, else an array */
+void reply_map(struct reply *r, int64_t pairs);     /* % in RESP3, else an array of 2 * pairs */
+void reply_set(struct reply *r, int64_t count);     /* ~ in RESP3, else an array */
+void reply_push(struct reply *r, int64_t count);    /* > in RESP3, else an array */
 void reply_bulk_begin(struct reply *r, size_t len); /* bulk header; 'len' raw bytes follow */
-void reply_bulk_end(struct reply *r);                     /* closes it */
+void reply_bulk_end(struct reply *r);               /* closes it */
 
-/* -prefix text; line breaks in the text become spaces as Redis makes them. */
-void reply_error(struct reply *r, enum dc_err code);      /* text by dc_fail_take() */
+/* -prefix text; line breaks at the ends of the text are cut, those within become spaces, as Redis
+ * does. */
+void reply_error(struct reply *r, enum dc_err code); /* text by dc_fail_take() */
 void reply_error_text(struct reply *r, const char *prefix, const char *text);
 void reply_error_fmt(struct reply *r, const char *prefix, const char *fmt, ...) DC_PRINTF(3, 4);
 

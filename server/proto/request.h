@@ -3,13 +3,15 @@
 #ifndef DC_PROTO_REQUEST_H
 #define DC_PROTO_REQUEST_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "server/base/bytes.h"
 
 struct request {
-    uint32_t argc;
     struct bytes *argv; /* argv[0] is the command's name */
+    uint32_t argc;
+    size_t len; /* bytes of the input that the request took */
 };
 
 #endif

@@ -2,35 +2,42 @@
 /*
  * resp: reader of the Redis protocol (multibulk and inline requests).
  *
- * Purpose: turn bytes into requests, resumable at every byte, linear in the input.
- * Invariants: I1 a parser between requests is all zero but for its span array; I2 spans are offsets from the
- *   first byte of the request, so the input may move in memory between two calls; I3 no input makes it
- *   allocate more than a constant times the bytes that really arrived.
+ * Purpose: turn bytes into requests, resumable at every byte, linear in the input. A request that lies whole in
+ *   the input is read in one pass without touching the parser; only a torn one leaves state behind.
+ * Invariants: I1 a parser between requests is all zero, so an idle connection owns nothing; I2 what it keeps of a
+ *   torn request are offsets from its first byte, so the input may move in memory between two calls; I3 no input
+ *   makes it allocate more than a constant times the bytes that really arrived; I4 the outcome doesn't depend on
+ *   how the bytes were cut into pieces.
  * Threads: one owner.
- * Ownership: spans belong to the parser and live until the next resp_parse() or resp_parser_fini(). Inline
- *   arguments that had quotes are unescaped in place, in the input.
- * Failure: RESP_BAD with the text that Redis sends behind "ERR Protocol error: "; the connection must close
- *   after sending it. DC memory failure counts as RESP_BAD too.
+ * Ownership: argv lives in the arena, what it points to in the input. Inline arguments that had quotes are
+ *   unescaped in place, in the input.
+ * Failure: RESP_BAD, answered by resp_reply_error(); the connection must close after sending it. Memory failure
+ *   counts as RESP_BAD too.
  */
 #ifndef DC_PROTO_RESP_H
 #define DC_PROTO_RESP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "server/base/arena.h"
 #include "server/proto/request.h"
 
+struct reply;
+
 enum resp_outcome {
-    RESP_DONE, /* a request is complete */
-    RESP_MORE, /* the bytes end before the request does */
+    RESP_DONE,  /* a request is complete */
+    RESP_MORE,  /* the bytes end before the request does */
     RESP_EMPTY, /* an empty line or "*0": nothing to run, bytes were consumed */
-    RESP_BAD   /* the peer doesn't speak the protocol */
+    RESP_BAD    /* the peer doesn't speak the protocol */
 };
 
-struct resp_limits {
-    uint64_t bulk_len_max; /* proto-max-bulk-len, or less before AUTH */
-    uint32_t args_max;     /* REQUEST_ARGS_MAX, or less before AUTH */
-    int authenticated;     /* chooses Redis's words for a limit */
+/* What holds for every request of a connection in one turn. */
+struct resp_context {
+    struct arena *arena;   /* gets the argv of complete requests */
+    uint64_t bulk_len_max; /* proto-max-bulk-len */
+    bool authenticated;    /* else the stricter limits before AUTH hold */
 };
 
 struct resp_span {
@@ -38,30 +45,34 @@ struct resp_span {
     size_t len;
 };
 
+/* State of a torn request. All zero = between requests, so it needs no initialiser. */
 struct resp_parser {
-    struct resp_span *spans; /* grown on the heap as arguments arrive */
+    struct resp_span *spans; /* arguments complete so far, grown on the heap as they arrive */
     uint32_t span_cap;
-    uint32_t argc;           /* arguments complete so far */
-    uint32_t argc_want;      /* of the multibulk header, 0 = not read yet */
-    int64_t bulk_len;        /* of the argument being read, -1 = its header isn't read yet */
-    size_t pos;              /* next byte to look at, offset in the request */
-    const char *error;       /* RESP_BAD: the text */
+    uint32_t argc;
+    uint32_t argc_want; /* of the multibulk header, 0 = not read yet */
+    bool in_bulk;       /* the header of an argument was read, bulk_len is valid */
+    unsigned char got;  /* the byte that the error is about, 0 = none */
+    size_t bulk_len;    /* of the argument being read */
+    size_t pos;         /* next byte to look at, offset in the request */
+    size_t scanned;     /* no line ends before this offset */
+    const char *error;  /* RESP_BAD: which */
 };
 
 void resp_parser_init(struct resp_parser *p);
 void resp_parser_fini(struct resp_parser *p);
 
-/* Goes on with the request that begins at 'buf'. 'len' counts everything received since its first byte. On
- * RESP_DONE and RESP_EMPTY *consumed is the length of the request and the parser stands before the next one
- * (argc and spans stay readable until the next call). */
+/* Goes on with the request that begins at 'buf'. 'len' counts everything received since its first byte.
+ * RESP_DONE fills 'req'; RESP_EMPTY sets only req->len and req->argc = 0. After both the parser stands before the
+ * next request, which begins at buf + req->len. After RESP_BAD only resp_reply_error() and fini are legal. */
 enum resp_outcome resp_parse(struct resp_parser *p, char *buf, size_t len,
-                             const struct resp_limits *limits, size_t *consumed);
+                             const struct resp_context *ctx, struct request *req);
 
 /* After RESP_MORE: how many bytes the request needs at least, counted from its first byte (0 = unknown).
  * Lets the connection size its buffer for a large argument, never more than what was announced. */
 size_t resp_parse_wants(const struct resp_parser *p);
 
-/* Fills 'argv' (p->argc elements) with views into 'buf' after RESP_DONE. */
-void resp_parser_args(const struct resp_parser *p, char *buf, struct bytes *argv);
+/* After RESP_BAD: "-ERR Protocol error: ..." in Redis's words. */
+void resp_reply_error(const struct resp_parser *p, struct reply *r);
 
 #endif
