@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/store/mutation.h"
+
+#include "server/base/assert.h"
+#include "server/base/mem.h"
+#include "server/store/store.h"
+#include "server/store/store_priv.h"
+
+/* What a frame and an effect take in the log beside key and value. */
+enum { FRAME_HEADER_LEN = 40, EFFECT_HEADER_LEN = 24 };
+
+void mut_init(struct mut *m, struct store *s, struct store_thread *t) {
+    memset(m, 0, sizeof(*m));
+    m->store = s;
+    m->thread = t;
+    m->effects = m->inline_effects;
+    m->cap = MUT_INLINE_EFFECTS;
+    m->garbage = m->inline_garbage;
+    m->garbage_cap = MUT_INLINE_GARBAGE;
+}
+
+static void release_heap(struct mut *m) {
+    if (m->effects != m->inline_effects) {
+        mem_free(m->effects);
+        m->effects = m->inline_effects;
+        m->cap = MUT_INLINE_EFFECTS;
+    }
+    if (m->garbage != m->inline_garbage) {
+        mem_free(m->garbage);
+        m->garbage = m->inline_garbage;
+        m->garbage_cap = MUT_INLINE_GARBAGE;
+    }
+}
+
+void mut_reset(struct mut *m, int64_t now_ms) {
+    for (uint32_t i = 0; i < m->garbage_count; i++) {
+        blob_release(m->garbage[i]);
+    }
+    m->garbage_count = 0;
+    m->count = 0;
+    m->applied = 0;
+    m->now_ms = now_ms;
+    if (dc_unlikely(m->effects != m->inline_effects || m->garbage != m->inline_garbage)) {
+        release_heap(m);
+    }
+}
+
+void mut_fini(struct mut *m) {
+    mut_rollback(m);
+    mut_reset(m, 0);
+}
+
+/* Room for 'extra' effects and the blobs that they may replace. */
+enum dc_err mut_reserve(struct mut *m, uint32_t extra) {
+    uint32_t need = m->count + extra;
+    if (need > m->cap) {
+        uint32_t cap = need > m->cap * 2 ? need : m->cap * 2;
+        struct effect *bigger = mem_alloc(cap * sizeof(*bigger));
+        if (bigger == NULL) {
+            return DC_ENOMEM;
+        }
+        memcpy(bigger, m->effects, m->count * sizeof(*bigger));
+        if (m->effects != m->inline_effects) {
+            mem_free(m->effects);
+        }
+        m->effects = bigger;
+        m->cap = cap;
+    }
+    if (need > m->garbage_cap) {
+        uint32_t cap = need > m->garbage_cap * 2 ? need : m->garbage_cap * 2;
+        struct blob **bigger = mem_alloc(cap * sizeof(struct blob *));
+        if (bigger == NULL) {
+            return DC_ENOMEM;
+        }
+        memcpy(bigger, m->garbage, m->garbage_count * sizeof(struct blob *));
+        if (m->garbage != m->inline_garbage) {
+            mem_free(m->garbage);
+        }
+        m->garbage = bigger;
+        m->garbage_cap = cap;
+    }
+    return DC_OK;
+}
+
+static struct effect *add_effect(struct mut *m, enum mut_kind kind, struct keyspace *ks,
+                                 const struct key *k) {
+    if (dc_unlikely(m->count == m->cap || m->count >= m->garbage_cap) &&
+        mut_reserve(m, 1) != DC_OK) {
+        return NULL;
+    }
+    struct effect *e = &m->effects[m->count];
+    e->kind = kind;
+    e->in_place = false;
+    e->ks = ks;
+    e->entry = NULL;
+    e->expiry_ms = EXPIRY_NONE;
+    e->prev = 0;
+    e->version = 0;
+    if (k != NULL) {
+        e->key = *k;
+    } else {
+        e->key = (struct key){{NULL, 0}, {0}};
+    }
+    return e;
+}
+
+/* Insertions prepared and not yet applied, this one included: the table keeps room for all of them. */
+static uint32_t pending_inserts(const struct mut *m) {
+    return m->count - m->applied + 1;
+}
+
+static enum dc_err prepare_entry(struct mut *m, struct effect *e, const struct entry *old,
+                                 const struct entry_spec *spec) {
+    if (old == NULL) {
+        enum dc_err err = store_reserve(m->store, e->ks, &e->key, pending_inserts(m));
+        if (err != DC_OK) {
+            return err;
+        }
+    } else if (m->count == m->applied && spec->value.kind != VALUE_BLOB &&
+               entry_kind(old) != VALUE_BLOB &&
+               mem_good_size(entry_spec_size(spec)) == mem_good_size(entry_size(old))) {
+        /* Only for the first effect of a command: a later one might find another entry. */
+        e->in_place = true;
+        return DC_OK;
+    }
+    e->entry = entry_create(spec);
+    if (e->entry == NULL) {
+        return DC_ENOMEM;
+    }
+    if (old != NULL) {
+        e->entry->freq = old->freq;
+    }
+    return DC_OK;
+}
+
+enum dc_err mut_put(struct mut *m, struct keyspace *ks, const struct key *k,
+                    const struct entry *old, const struct value *v, int64_t expiry_ms) {
+    struct effect *e = add_effect(m, MUT_PUT, ks, k);
+    struct entry_spec spec = {.key = k->name, .value = *v, .expiry_ms = expiry_ms};
+    enum dc_err err = e == NULL ? DC_ENOMEM : prepare_entry(m, e, old, &spec);
+    if (err != DC_OK) {
+        if (v->kind == VALUE_BLOB) {
+            blob_release(v->blob);
+        }
+        return err;
+    }
+    e->value = *v;
+    e->expiry_ms = expiry_ms;
+    m->count++;
+    return DC_OK;
+}
+
+enum dc_err mut_del(struct mut *m, struct keyspace *ks, const struct key *k) {
+    struct effect *e = add_effect(m, MUT_DEL, ks, k);
+    if (e == NULL) {
+        return DC_ENOMEM;
+    }
+    m->count++;
+    return DC_OK;
+}
+
+enum dc_err mut_flush(struct mut *m, struct keyspace *ks) {
+    struct effect *e = add_effect(m, MUT_FLUSH, ks, NULL);
+    if (e == NULL) {
+        return DC_ENOMEM;
+    }
+    m->count++;
+    return DC_OK;
+}
+
+/* A second entry of the same content. A blob is shared. */
+static struct entry *reshape(const struct entry *old, int64_t expiry_ms) {
+    struct entry_spec spec = {.key = entry_key(old), .expiry_ms = expiry_ms};
+    entry_value(old, &spec.value);
+    if (spec.value.kind == VALUE_BLOB) {
+        blob_acquire(spec.value.blob);
+    }
+    struct entry *e = entry_create(&spec);
+    if (e == NULL) {
+        if (spec.value.kind == VALUE_BLOB) {
+            blob_release(spec.value.blob);
+        }
+        return NULL;
+    }
+    e->freq = old->freq;
+    memcpy(e->stamp, old->stamp, sizeof(e->stamp));
+    return e;
+}
+
+enum dc_err mut_expire(struct mut *m, struct keyspace *ks, const struct key *k,
+                       const struct entry *old, int64_t expiry_ms) {
+    struct effect *e = add_effect(m, MUT_EXPIRE, ks, k);
+    if (e == NULL) {
+        return DC_ENOMEM;
+    }
+    int64_t since = expiry_ms - EXPIRY_BASE_MS;
+    bool five = expiry_ms >= EXPIRY_BASE_MS && since < (int64_t)1 << 40;
+    uint32_t flags = entry_flags(old);
+    if (expiry_ms != EXPIRY_NONE &&
+        ((flags & ENTRY_EXPIRY8) || ((flags & ENTRY_EXPIRY5) && five))) {
+        e->in_place = true;
+    } else {
+        e->entry = reshape(old, expiry_ms);
+        if (e->entry == NULL) {
+            return DC_ENOMEM;
+        }
+    }
+    e->expiry_ms = expiry_ms;
+    e->prev = entry_version(old);
+    m->count++;
+    return DC_OK;
+}
+
+enum dc_err mut_write(struct mut *m, struct keyspace *ks, const struct key *k,
+                      const struct entry *old, uint64_t offset, struct bytes bytes) {
+    struct effect *e = add_effect(m, MUT_WRITE, ks, k);
+    if (e == NULL) {
+        return DC_ENOMEM;
+    }
+    enum dc_err err = store_prepare_write(m, e, old, offset, bytes);
+    if (err != DC_OK) {
+        return err;
+    }
+    e->offset = offset;
+    e->bytes = bytes;
+    e->prev = old == NULL ? 0 : entry_version(old);
+    m->count++;
+    return DC_OK;
+}
+
+void mut_rollback(struct mut *m) {
+    for (uint32_t i = m->applied; i < m->count; i++) {
+        if (m->effects[i].entry != NULL) {
+            entry_destroy(m->effects[i].entry);
+        }
+    }
+    m->count = m->applied;
+}
+
+void mut_apply(struct mut *m) {
+    for (; m->applied < m->count; m->applied++) {
+        store_apply(m, &m->effects[m->applied]);
+    }
+}
+
+static uint64_t effect_len(const struct effect *e) {
+    uint64_t len = EFFECT_HEADER_LEN + e->key.name.len;
+    switch (e->kind) {
+    case MUT_PUT:
+        return len + value_len(&e->value);
+    case MUT_WRITE:
+        return len + e->bytes.len;
+    case MUT_DEL:
+    case MUT_EXPIRE:
+    case MUT_FLUSH:
+        return len;
+    }
+    dc_unreachable();
+}
+
+uint64_t mut_frame_len(const struct mut *m) {
+    uint64_t len = FRAME_HEADER_LEN;
+    for (uint32_t i = 0; i < m->count; i++) {
+        len += effect_len(&m->effects[i]);
+    }
+    return len;
+}
+
+void mut_commit(struct mut *m, uint64_t lsn) {
+    uint64_t at = lsn + FRAME_HEADER_LEN;
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct effect *e = &m->effects[i];
+        at += effect_len(e);
+        e->version = at;
+        if (i < m->applied) {
+            store_stamp(m, e);
+        }
+    }
+    mut_apply(m);
+}
+
+uint64_t mut_version(const struct mut *m) {
+    return m->count == 0 ? 0 : m->effects[m->count - 1].version;
+}

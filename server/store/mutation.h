@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * mutation: the one way in which the cache changes.
+ *
+ * Purpose: a struct mut collects the effects of one command, or of one EXEC. It goes through three steps:
+ *
+ *     prepare  mut_put(), mut_del(), ...   may fail (memory); nothing has changed; mut_rollback() forgets
+ *     commit   mut_commit(first LSN)       can't fail: gives every effect its version and puts it into the store
+ *
+ * A command alone is prepared by its handler and committed at once by the sequencer. Inside EXEC mut_apply() puts
+ * each command's effects into the store as it goes, so the next one sees them, under version 0; the commit at
+ * the end gives the versions.
+ *
+ * Invariants: I1 the slot locks of all keys are held from prepare to commit, so nobody else sees a version 0;
+ *   I2 effects are absolute: applying them again over the same image gives the same; I3 what an effect
+ *   needs of memory was allocated in prepare.
+ * Threads: one owner, who holds the slot locks.
+ * Ownership: keys and values are views that live until the commit (inside EXEC: until its end). A prepared
+ *   entry belongs to the mut until it is applied; replaced blobs until mut_reset(), after the locks.
+ */
+#ifndef DC_STORE_MUTATION_H
+#define DC_STORE_MUTATION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/base/bytes.h"
+#include "server/base/err.h"
+#include "server/store/entry.h"
+
+struct store;
+struct store_thread;
+struct keyspace;
+
+enum mut_kind {
+#define MUT_KIND(kind, number, fields, what) MUT_##kind = (number),
+#include "server/store/mutation.def"
+#undef MUT_KIND
+};
+
+/* Position of a key: 14 bits of slot, 50 bits of keyed hash. */
+struct pos {
+    uint64_t v;
+};
+
+/* A key with its position. */
+struct key {
+    struct bytes name;
+    struct pos pos;
+};
+
+struct effect {
+    enum mut_kind kind;
+    bool in_place; /* PUT, WRITE: over the existing entry; no allocation was needed */
+    struct keyspace *ks;
+    struct key key;
+    struct value value;  /* PUT: for the log, and for writing in place */
+    struct entry *entry; /* prepared; after apply the entry in the store, NULL when there is none */
+    int64_t expiry_ms;   /* PUT, EXPIRE */
+    uint64_t offset;     /* WRITE */
+    struct bytes bytes;  /* WRITE */
+    uint64_t prev;       /* EXPIRE, WRITE: version that it applies to */
+    uint64_t version;    /* given by the commit */
+};
+
+enum { MUT_INLINE_EFFECTS = 4, MUT_INLINE_GARBAGE = 4 };
+
+struct mut {
+    struct store *store;
+    struct store_thread *thread;
+    struct effect *effects; /* inline_effects, or the heap */
+    uint32_t count;
+    uint32_t cap;
+    uint32_t applied; /* effects below this index are in the store */
+    uint32_t garbage_count;
+    uint32_t garbage_cap;
+    struct blob **garbage; /* inline_garbage, or the heap */
+    int64_t now_ms;        /* the one time of the frame */
+    struct effect inline_effects[MUT_INLINE_EFFECTS];
+    struct blob *inline_garbage[MUT_INLINE_GARBAGE];
+};
+
+void mut_init(struct mut *m, struct store *s, struct store_thread *t);
+void mut_fini(struct mut *m);
+
+/* Empty again, for the next frame at this time. */
+void mut_reset(struct mut *m, int64_t now_ms);
+
+/* Room for so many more effects, so that mut_del() of them can't fail. Errors: DC_ENOMEM. */
+DC_MUST enum dc_err mut_reserve(struct mut *m, uint32_t extra);
+
+/* Prepare. 'old' is the live entry or NULL, as the lookup returned it.
+ * mut_put replaces or creates. A blob value's reference is taken over in every outcome.
+ * mut_write changes bytes of a string (the result is 'raw'), growing it with zeros; 'old' may be NULL.
+ * Errors: DC_ENOMEM. */
+DC_MUST enum dc_err mut_put(struct mut *m, struct keyspace *ks, const struct key *k,
+                            const struct entry *old, const struct value *v, int64_t expiry_ms);
+DC_MUST enum dc_err mut_del(struct mut *m, struct keyspace *ks, const struct key *k);
+DC_MUST enum dc_err mut_expire(struct mut *m, struct keyspace *ks, const struct key *k,
+                               const struct entry *old, int64_t expiry_ms);
+DC_MUST enum dc_err mut_write(struct mut *m, struct keyspace *ks, const struct key *k,
+                              const struct entry *old, uint64_t offset, struct bytes bytes);
+DC_MUST enum dc_err mut_flush(struct mut *m, struct keyspace *ks);
+
+/* Forgets what is prepared and not applied. */
+void mut_rollback(struct mut *m);
+
+/* Puts what is prepared into the store. */
+void mut_apply(struct mut *m);
+
+/* Effect i gets the position of its end in a frame that begins at 'lsn'; applies what isn't applied yet. */
+void mut_commit(struct mut *m, uint64_t lsn);
+
+/* Bytes that the frame takes in the log. */
+uint64_t mut_frame_len(const struct mut *m);
+
+/* Version of the frame's last effect, after the commit; 0 when it had none. */
+uint64_t mut_version(const struct mut *m);
+
+#endif

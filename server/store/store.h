@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * store: keyspaces of entries, in memory. The public face of the engine; no sockets, no files.
+ *
+ * Purpose: look-ups under slot locks, effects applied by one function, expiry, eviction, ordered scans.
+ * Invariants:
+ *   I1 store_apply() is the only writer of entries (the sweep removes what has expired, through store_reap).
+ *   I2 every call that takes a key needs the key's slot lock held; nothing here takes one but those whose
+ *      comment says so.
+ *   I3 an expired entry is never returned; it is gone only when removed under its lock.
+ *   I4 a look-up after FLUSH never returns an entry older than the flush.
+ *   I5 versions of what is in a keyspace never repeat.
+ * Threads: any, under I2. A struct store_thread belongs to one thread.
+ * Ownership: an entry pointer lives until the lock is released or the next apply.
+ */
+#ifndef DC_STORE_STORE_H
+#define DC_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/base/bytes.h"
+#include "server/base/conf.h"
+#include "server/base/crypto.h"
+#include "server/base/limits.h"
+#include "server/base/lock.h"
+#include "server/base/metric.h"
+#include "server/base/rng.h"
+#include "server/store/entry.h"
+#include "server/store/mutation.h"
+
+struct store;
+struct keyspace;
+
+enum { EVICT_POOL_LEN = 16 };
+
+/* A candidate for eviction. It is still the one that was sampled while version and stamp are the same. */
+struct victim {
+    double score; /* the higher, the sooner it goes */
+    struct keyspace *ks;
+    struct pos pos;
+    uint64_t version;
+    uint16_t stamp;
+};
+
+/* What one thread needs to use the store. Owned by the thread. */
+struct store_thread {
+    struct store *store;
+    struct metric_slot *metrics;
+    struct rng rng;
+    uint32_t accesses; /* not yet added to the store's clock of accesses */
+    uint16_t tick;     /* cached stamp of now */
+    uint32_t keyspace_hand;
+    uint64_t hand; /* where eviction samples next, a position */
+    uint32_t pool_len;
+    enum evict_policy pool_policy;
+    struct victim pool[EVICT_POOL_LEN];
+};
+
+struct store_opts {
+    uint32_t keyspaces;  /* 0 = KEYSPACE_MAX */
+    const uint8_t *seed; /* HASH_SEED_LEN bytes, NULL = random */
+};
+
+/* Ends the process when there is no memory. */
+struct store *store_create(const struct store_opts *opts);
+void store_destroy(struct store *s);
+void store_thread_init(struct store_thread *t, struct store *s, struct metric_slot *metrics,
+                       uint64_t seed);
+
+struct keyspace *store_keyspace(struct store *s, uint32_t id); /* NULL = no such */
+uint32_t store_keyspace_count(const struct store *s);
+uint32_t keyspace_id(const struct keyspace *ks);
+
+/* Hashes a name. */
+struct key store_key(const struct store *s, struct bytes name);
+static inline uint32_t pos_slot(struct pos p) {
+    return (uint32_t)(p.v >> 50);
+}
+static inline uint32_t key_slot(const struct key *k) {
+    return pos_slot(k->pos);
+}
+
+/* Locks. Several slots are taken in ascending order. */
+void store_lock(struct store *s, uint32_t slot);
+void store_unlock(struct store *s, uint32_t slot);
+void store_lock_all(struct store *s);
+void store_unlock_all(struct store *s);
+
+/* Hides the latency of memory before the lock is taken: first the roots, then the lines. */
+void store_prefetch_root(const struct keyspace *ks, struct pos pos);
+void store_prefetch_line(const struct keyspace *ks, struct pos pos);
+
+/* The live entry or NULL; no trace is left. */
+struct entry *store_peek(struct store_thread *t, struct keyspace *ks, const struct key *k,
+                         int64_t now_ms);
+/* The same as an access: age, frequency. */
+struct entry *store_get(struct store_thread *t, struct keyspace *ks, const struct key *k,
+                        int64_t now_ms);
+/* Counts an access of an entry that store_peek() returned. */
+void store_touch(struct store_thread *t, struct entry *e);
+
+/* The version that stands for what is absent: that of the last removal in the key's slot. */
+uint64_t store_removed_version(struct keyspace *ks, const struct key *k);
+
+/* Puts one effect into the store. Called by mut_apply() and by replay. */
+void store_apply(struct mut *m, struct effect *e);
+
+/* Entries, of them with an expiry. May count what has expired and is not yet reclaimed. Takes no lock. */
+uint64_t keyspace_count(const struct keyspace *ks);
+uint64_t keyspace_volatile_count(const struct keyspace *ks);
+uint64_t store_count(const struct store *s);
+/* Mean time to live of the sampled volatile entries, ms; of the last sweep. */
+int64_t keyspace_mean_ttl_ms(const struct keyspace *ks);
+/* Bytes of pages, nodes and roots. Takes each slot lock in turn. */
+uint64_t store_overhead(struct store *s);
+
+/*
+ * Scanning, in the order of positions. Visits everything at or after *cursor until at least 'want' entries were
+ * seen, and moves *cursor; 0 = from the start, and 0 again at the end. Takes slot locks itself unless
+ * 'locked'; 'visit' runs under the lock and must not change the store. Expired entries are passed over.
+ */
+typedef void (*store_visit_fn)(void *arg, struct keyspace *ks, struct entry *e);
+void store_scan(struct store *s, struct keyspace *ks, uint64_t *cursor, uint32_t want, bool locked,
+                int64_t now_ms, store_visit_fn visit, void *arg);
+
+/* A random live entry is visited, false when there is none. Takes slot locks unless 'locked'. */
+bool store_random(struct store_thread *t, struct keyspace *ks, bool locked, int64_t now_ms,
+                  store_visit_fn visit, void *arg);
+
+/*
+ * expire.c: the sweep. Looks where entries are due and reclaims them, also what a flush left. Takes slot locks one
+ * at a time. 'expired' is called without a lock for each key reclaimed (NULL = nobody wants to know).
+ * Returns the number of entries looked at; stops after 'budget' of them and goes on there at the next call.
+ */
+typedef void (*store_expired_fn)(void *arg, struct keyspace *ks, struct bytes key);
+struct store_sweep {
+    uint32_t keyspace;
+    uint32_t slot;
+    uint64_t expired; /* reclaimed, since the start */
+    uint64_t wrapped; /* full rounds */
+};
+uint64_t store_sweep(struct store_thread *t, struct store_sweep *sw, int64_t now_ms,
+                     uint64_t budget, store_expired_fn expired, void *arg);
+
+/*
+ * evict.c: the choice of what goes. store_pick_victim() samples entries (taking slot locks one at a time, so
+ * the caller holds none) and returns the best candidate; the caller locks its slot, asks store_victim() for
+ * the entry and deletes it by a mutation.
+ */
+bool store_pick_victim(struct store_thread *t, enum evict_policy policy, uint32_t samples,
+                       int64_t now_ms, struct victim *out);
+/* The victim's entry while it is still the one that was sampled, else NULL. Slot lock held. */
+struct entry *store_victim(struct store_thread *t, const struct victim *v);
+
+/* OBJECT IDLETIME and FREQ, DUMP: what the entry's stamps mean, and the way back. */
+int64_t store_idle_ms(const struct store *s, const struct entry *e, int64_t now_ms);
+void store_set_idle_ms(const struct store *s, struct entry *e, int64_t idle_ms, int64_t now_ms);
+
+/* Moves the clock of accesses along with time; the janitor calls it a few times a second. */
+void store_tick(struct store *s, int64_t now_ms);
+
+#endif

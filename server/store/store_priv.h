@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* store_priv: what the files of the store share. */
+#ifndef DC_STORE_PRIV_H
+#define DC_STORE_PRIV_H
+
+#include "server/store/store.h"
+#include "server/store/table.h"
+
+/* One slot of one keyspace. Under the slot lock, but for what is atomic. */
+struct root {
+    struct table table;
+    uint64_t removed;           /* version of the last removal: stands for what is absent */
+    _Atomic uint32_t gen;       /* keyspace's generation that the content belongs to */
+    _Atomic uint32_t volatiles; /* entries with an expiry */
+};
+
+static_assert(sizeof(struct root) == 32, "two roots to a cache line");
+
+struct keyspace {
+    /* constant after init */
+    uint32_t id;
+    struct root *roots; /* SLOT_COUNT of them */
+    /* atomic */
+    _Atomic uint32_t gen;  /* raised by a flush, under all slot locks */
+    _Atomic uint32_t used; /* 0 = nothing was ever put: no root is worth a look */
+    _Atomic int64_t mean_ttl_ms;
+};
+
+enum {
+    TICKS_PER_POPULATION =
+        128, /* the clock of accesses ticks so often while as many accesses pass as keys exist */
+    TICK_RECENT = 256,
+    TICK_HISTORY = 256
+};
+
+struct store {
+    /* constant after init */
+    uint32_t keyspace_count;
+    uint8_t seed[HASH_SEED_LEN];
+    struct keyspace keyspaces[KEYSPACE_MAX];
+    struct slot_lock *locks; /* SLOT_COUNT of them */
+    /* atomic: the clock of accesses */
+    _Alignas(64) _Atomic uint32_t tick;
+    _Atomic uint32_t quantum;                      /* accesses to a tick */
+    _Atomic int64_t tick_recent_ms[TICK_RECENT];   /* when a tick began, by its low bits */
+    _Atomic int64_t tick_history_ms[TICK_HISTORY]; /* the same by its next bits */
+};
+
+static inline uint64_t pos_hash(struct pos p) {
+    return p.v & (HASH_END - 1);
+}
+
+/* The slot's root with what a flush has killed out of the way. Slot lock held. */
+struct root *root_enter(struct keyspace *ks, uint32_t slot);
+void root_reset(struct keyspace *ks, struct root *r);
+
+/* Room in the table for so many insertions at the key's place. */
+DC_MUST enum dc_err store_reserve(struct store *s, struct keyspace *ks, const struct key *k,
+                                  uint32_t extra);
+DC_MUST enum dc_err store_prepare_write(struct mut *m, struct effect *e, const struct entry *old,
+                                        uint64_t offset, struct bytes bytes);
+/* Gives the version to an effect that was applied without. */
+void store_stamp(struct mut *m, const struct effect *e);
+
+/* Takes an entry out that has expired (no effect, no version). Slot lock held. */
+void store_reap(struct store_thread *t, struct root *r, uint64_t hash, struct bytes key);
+
+/* Who wants to know of expired keys. */
+struct sweep_listener {
+    store_expired_fn expired;
+    void *arg;
+};
+
+/* Ticks since the entry's last access. */
+static inline uint32_t entry_age(const struct store *s, const struct entry *e) {
+    uint32_t tick = atomic_load_explicit(&s->tick, memory_order_relaxed);
+    return (uint16_t)(tick - entry_stamp(e));
+}
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * table: the entries of one slot of one keyspace, in the order of their positions.
+ *
+ * Purpose: find, insert and remove by (hash, key); step through in order while the table changes. 'seed' is the
+ *   one of the hash: a page that is split asks again for the hash of each key.
+ * Invariants:
+ *   I1 A page is 1..PAGE_LINES_MAX cache lines of 8 words; a word is tag << 48 | entry, 0 = empty, and the words of
+ *      a line are filled from the left. The tag is the next 16 bits of the hash at the page's depth.
+ *   I2 The home line of a tag is tag * lines >> 16: lines are in the order of the hash. An entry that finds its
+ *      home full lies in one of the next lines (cyclic), and every line between is full.
+ *   I3 Growth re-hashes one page by its tags alone. A page that can't grow becomes a node of 16 pages by
+ *      the next four bits of the hash. So the work of an insertion is bounded whatever the table holds.
+ * Threads: the slot lock. 'word' and 'count' are atomics only so that they can be peeked at for prefetching and
+ *   sums. Ownership: the table owns its entries.
+ * Failure: table_reserve() is the only call that can fail; table_insert() after it can't.
+ */
+#ifndef DC_STORE_TABLE_H
+#define DC_STORE_TABLE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/base/bytes.h"
+#include "server/base/err.h"
+#include "server/store/entry.h"
+
+enum {
+    HASH_BITS = 50,       /* of a position, below the slot */
+    PAGE_LINE_WORDS = 8,  /* one cache line */
+    PAGE_LINES_MAX = 128, /* 8 KB, some 900 entries */
+    NODE_BITS = 4,
+    NODE_FANOUT = 1 << NODE_BITS,
+    TABLE_DEPTH_MAX = 8
+};
+
+#define HASH_END ((uint64_t)1 << HASH_BITS)
+
+/* Times of the sweep's hints: units of 256 ms since EXPIRY_BASE_MS. */
+#define DUE_NEVER UINT32_MAX
+uint32_t due_of(int64_t expiry_ms); /* rounds up: expired for sure when it is reached */
+
+/* Where a page or node is: address | lines << 48, lowest bit set = node, 0 = nothing. */
+struct table {
+    _Atomic uint64_t word;
+    _Atomic uint32_t count; /* entries below */
+    _Atomic uint32_t due;   /* no need to look for expired entries before */
+};
+
+/* A place found: valid until the table changes. */
+struct table_place {
+    uint64_t *word; /* NULL = not found */
+    struct table *page;
+    uint32_t line;
+    struct table *path[TABLE_DEPTH_MAX + 1]; /* root first, page last */
+    uint32_t depth;
+};
+
+struct entry *table_find(const struct table *t, uint64_t hash, struct bytes key);
+
+/* The entry of this version at 'hash'. */
+struct entry *table_find_version(const struct table *t, uint64_t hash, uint64_t version);
+
+/* The same with the place, for replacing and removing. */
+struct entry *table_locate(struct table *t, uint64_t hash, struct bytes key,
+                           struct table_place *out);
+
+/* Makes sure that 'extra' insertions at 'hash' succeed without memory. Errors: DC_ENOMEM. */
+DC_MUST enum dc_err table_reserve(struct table *t, uint64_t hash, uint32_t extra,
+                                  const uint8_t *seed);
+
+/* Inserts an entry whose key isn't there. */
+void table_insert(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed);
+
+/* Puts another entry of the same key into a place; the caller frees the old one. */
+void table_replace(struct table_place *at, struct entry *e);
+
+/* Takes the entry out; the caller frees it. */
+void table_remove(struct table_place *at);
+
+/* Lowers the hint on the way to 'hash'. */
+void table_due(struct table *t, uint64_t hash, uint32_t due);
+
+/* Calls 'visit' for every entry with from <= hash < to, where to is the end of the line (step) or page that
+ * 'from' falls into; returns to (HASH_END at the end). 'visit' must not change the table. */
+typedef void (*table_visit_fn)(void *arg, struct entry *e);
+uint64_t table_step_line(const struct table *t, uint64_t from, const uint8_t *seed,
+                         table_visit_fn visit, void *arg);
+/* Only where the page is due at 'due' (DUE_NEVER: always). The page is returned for table_set_page_due(). */
+uint64_t table_step_page(struct table *t, uint64_t from, uint32_t due, struct table **page,
+                         table_visit_fn visit, void *arg);
+void table_set_page_due(struct table *page, uint32_t due);
+/* Makes the hints above the pages true again after some of them were raised. */
+void table_refresh_due(struct table *t);
+
+/* Drops empty pages and joins nodes that became small; for the sweep. */
+void table_shrink(struct table *t);
+
+/* Frees everything for which 'drop' says true (NULL = all). */
+typedef bool (*table_drop_fn)(void *arg, const struct entry *e);
+void table_drop(struct table *t, table_drop_fn drop, void *arg);
+
+/* Bytes of pages and nodes. */
+size_t table_overhead(const struct table *t);
+
+/* Asks the cache for the line in which 'hash' has its home. No lock needed. */
+void table_prefetch(const struct table *t, uint64_t hash);
+
+#endif
