@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Differential test: the same command streams to a redis-server and to the server under test; every reply must be the same.
+
+    diff.py                                     all cases, then a short random run of every mode
+    diff.py --seed 7 --ops 20000 --proto 3 --mode multi --connections 2
+    diff.py --replay cases/expire.ops ...       scripts only
+
+A difference is printed with its seed, both raw replies and a shrunk script that still shows it; save that as cases/NAME.ops.
+"""
+import argparse
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from differential.commands import FAMILIES  # noqa: E402
+from differential.gen import Generator  # noqa: E402
+from differential.ops import Op, format_script, parse_script  # noqa: E402
+from differential.runner import Runner  # noqa: E402
+from support.server import REDIS, Server, server_binary  # noqa: E402
+
+SKIPPED = 77  # the exit code that ctest reads as "skipped"
+CONNECTIONS = {"all": 1, "multi": 2, "pubsub": 3}
+
+
+def shrink(runner, ops, found, seconds):
+    """Removes steps as long as a difference in the same command remains."""
+    deadline = time.monotonic() + seconds
+    name = found.op.args[:1]
+    apart = [op._replace(joined=False) for op in ops]
+    outcome = runner.run(apart)
+    if outcome and outcome[0].op.args[:1] == name:  # it doesn't take a pipeline
+        found, ops = outcome[0], apart[:outcome[1]]
+    chunk = max(len(ops) // 2, 1)
+    while True:
+        pos, removed = 0, False
+        while pos < len(ops) - 1:
+            if time.monotonic() > deadline:
+                return ops, found
+            shorter = ops[:pos] + ops[min(pos + chunk, len(ops) - 1):]  # the last one is the one that fails
+            outcome = runner.run(shorter)
+            if outcome and outcome[0].op.args[:1] == name:
+                found, ops, removed = outcome[0], shorter[:outcome[1]], True
+            else:
+                pos += chunk
+        if chunk == 1 and not removed:
+            return ops, found
+        chunk = max(chunk // 2, 1)
+
+
+def report(runner, ops, outcome, title, options):
+    found, done = outcome
+    print("DIFFERENT: %s, after %d of %d commands\n%s" % (title, done, len(ops), found))
+    if options.shrink:
+        ops, found = shrink(runner, ops[:done], found, options.shrink)
+        print("\nshrunk to %d, with this difference:\n%s\n\n# --- script: %s\n%s# ---" % (len(ops), found, title, format_script(ops)))
+    sys.stdout.flush()
+
+
+def random_script(seed, mode, proto, connections, ops):
+    prologue = [Op(n, "proto", (b"%d" % proto,)) for n in range(connections)] if proto != 2 else []
+    return prologue + Generator(seed, mode, connections, proto).stream(ops)
+
+
+def plan(options):
+    """Yields (title, script)."""
+    if options.replay is not None:
+        for path in options.replay or sorted(HERE.glob("cases/*.ops")):
+            script = parse_script(Path(path).read_text())
+            for proto in options.proto:
+                yield "%s proto %d" % (Path(path).name, proto), [
+                    Op(n, "proto", (b"%d" % proto,)) for n in sorted({op.conn for op in script}) if proto != 2] + script
+        return
+    for mode in options.mode:
+        for proto in options.proto:
+            connections = options.connections or CONNECTIONS[mode]
+            title = "--seed %d --ops %d --mode %s --proto %d --connections %d" % (options.seed, options.ops, mode, proto, connections)
+            yield title, random_script(options.seed, mode, proto, connections, options.ops)
+
+
+def run(options):
+    failures = 0
+    settings = [("proto-max-bulk-len", options.limit)]
+    with Server(REDIS) as redis, Server(server_binary(), threads=options.threads) as dcache:
+        runner = Runner(redis, dcache, settings)
+        for title, script in plan(options):
+            started = time.monotonic()
+            outcome = runner.run(script)
+            if outcome:
+                failures += 1
+                report(runner, script, outcome, title, options)
+            else:
+                print("same: %s (%d commands, %.1f s)" % (title, len(script), time.monotonic() - started), flush=True)
+        if options.stats:
+            for (name, kind), count in sorted(runner.seen.items()):
+                print("%7d  %-12s %s" % (count, name.decode("utf-8", "backslashreplace")[:12], kind.decode("utf-8", "backslashreplace").strip()))
+    return failures
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds to run, one after the other")
+    parser.add_argument("--ops", type=int, default=3000, help="commands per random run")
+    parser.add_argument("--mode", choices=sorted(FAMILIES), action="append", help="default: each")
+    parser.add_argument("--proto", type=int, choices=(2, 3), action="append", help="default: both")
+    parser.add_argument("--connections", type=int, choices=(1, 2, 3), help="default: as fits the mode")
+    parser.add_argument("--threads", type=int, default=2, help="workers of the server under test")
+    parser.add_argument("--limit", default="512mb", help="proto-max-bulk-len on both sides, e.g. 1mb, to come near it cheaply")
+    parser.add_argument("--shrink", type=float, default=30, metavar="SECONDS", help="time for shrinking a script, 0 = don't")
+    parser.add_argument("--stats", action="store_true", help="print which replies of which commands were compared")
+    parser.add_argument("--replay", nargs="*", metavar="FILE", help="scripts instead of random streams; without names all cases")
+    options = parser.parse_args()
+    if not REDIS:
+        print("skipped: no redis-server")
+        return SKIPPED
+    options.mode = options.mode or sorted(FAMILIES)
+    options.proto = options.proto or [2, 3]
+    failures = 0
+    for seed in range(options.seed, options.seed + options.seeds):
+        options.seed = seed
+        failures += run(options)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
