@@ -25,6 +25,11 @@ enum {
     OUTPUT_SOFT_LEN = 1024 * 1024,    /* unsent replies beyond which a connection isn't read from */
 
     CLIENT_NAME_MAX = 1024,
+    CONF_FILE_MAX = 1024 * 1024,
+    CONF_WORDS_MAX = 64,  /* of one line */
+    CONF_VALUE_MAX = 4096,
+    BIND_ADDRESSES_MAX = 16,
+    GLOB_NESTING_MAX = 1000, /* wildcards '*' in a pattern, as Redis bounds them */
     DIAG_LINE_MAX = 2048,
     ERR_TEXT_MAX = 512,
 };
