@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/proto/reply.h"
 
-#include <stdarg.h>
-#include <string.h>
-
 #include "server/base/assert.h"
 #include "server/base/num.h"
+
+#include <stdarg.h>
+#include <string.h>
 
 enum { CRLF_LEN = 2, HEADER_LEN_MAX = 1 + NUM_I64_TEXT_MAX + CRLF_LEN };
 
@@ -23,8 +23,8 @@ static inline char *write_header(char *to, char mark, int64_t number) {
         return to + 4;
     }
     if ((uint64_t)number < 100) {
-        to[1] = (char)('0' + number / 10);
-        to[2] = (char)('0' + number % 10);
+        to[1] = (char)('0' + (uint32_t)number / 10);
+        to[2] = (char)('0' + (uint32_t)number % 10);
         memcpy(to + 3, "\r\n", CRLF_LEN);
         return to + 5;
     }

@@ -6,7 +6,7 @@
  *                   Whatever else it meets, it gives up without a trace and leaves the judgement to
  *   parse_torn()    the resumable reader, which knows every rule, every error text, and keeps spans.
  *
- * A torn request is looked at by parse_whole() once, before parse_torn() first moves p->pos.
+ * A torn request is looked at by parse_whole() once, on its first arrival.
  *
  * Redis's habits that this file keeps on purpose: a header line ends at '\r' whatever byte follows; the two bytes
  * behind an argument aren't looked at; a NUL hides the rest of a line, so that the line never ends and becomes too
@@ -22,75 +22,90 @@
 #include "server/base/mem.h"
 #include "server/proto/reply.h"
 
+#include <assert.h>
+#include <string.h>
+
 enum {
     SPANS_MIN = 8,
     ARG_WIRE_LEN_MIN = 6, /* "$0\r\n\r\n" */
     DIGITS_FAST_MAX = 9   /* any number of so many digits fits in 32 bits */
 };
 
+static_assert(sizeof(struct bytes) % 8 == 0, "an argv leaves the arena aligned");
+
 void resp_parser_init(struct resp_parser *p) {
-    *p = (struct resp_parser){0};
+    memset(p, 0, sizeof(*p));
 }
 
 void resp_parser_fini(struct resp_parser *p) {
     mem_free(p->spans);
-    *p = (struct resp_parser){0};
+    memset(p, 0, sizeof(*p));
 }
 
 /* --- a whole request ------------------------------------------------------------------------------------------ */
 
-/* Reads "<mark><digits>\r?" at 's'. Returns what follows it, or NULL: torn, malformed or large. */
-static inline char *read_header(char *s, const char *end, char mark, uint32_t *value) {
-    if (end - s < ARG_WIRE_LEN_MIN || s[0] != mark) {
-        return NULL;
-    }
-    uint32_t number = (uint32_t)(unsigned char)s[1] - '0';
-    if (number > 9) {
-        return NULL;
-    }
-    char *at = s + 2;
-    if (*at != '\r') {
-        if (number == 0) {
-            return NULL;
-        }
-        const char *stop = end - s > DIGITS_FAST_MAX + 2 ? s + DIGITS_FAST_MAX + 1 : end - 1;
-        uint32_t digit;
-        while ((digit = (uint32_t)(unsigned char)*at - '0') <= 9) {
-            number = number * 10 + digit;
-            if (++at == stop) {
-                return NULL;
-            }
-        }
-        if (*at != '\r') {
-            return NULL;
-        }
-    }
-    *value = number;
-    return at + 2;
+/* A header line that was read: what follows it (NULL: torn, malformed or large) and its number. */
+struct header {
+    char *next;
+    uint32_t number;
+};
+
+static uint32_t digit_value(char c) {
+    return (uint32_t)(unsigned char)c - '0'; /* above 9: no digit */
 }
 
-static bool parse_whole(char *buf, size_t len, const struct resp_context *ctx,
-                        struct request *req) {
-    char *const end = buf + len;
-    uint32_t argc;
-    char *s = read_header(buf, end, '*', &argc);
-    if (s == NULL || argc == 0 || argc > REQUEST_ARGS_MAX ||
-        (size_t)argc * ARG_WIRE_LEN_MIN > len ||
-        arena_room(ctx->arena) < argc * sizeof(struct bytes)) {
+/* The digits from 's' on, three and more of them. */
+static struct header read_long_header(char *s, const char *end) {
+    const char *stop = end - s > DIGITS_FAST_MAX ? s + DIGITS_FAST_MAX : end - 1;
+    uint32_t number = 0;
+    char *at = s;
+    for (; at < stop && digit_value(*at) <= 9; at++) {
+        number = number * 10 + digit_value(*at);
+    }
+    if (at == stop || *at != '\r' || *s == '0') {
+        return (struct header){NULL, 0};
+    }
+    return (struct header){at + 2, number};
+}
+
+/* Reads "<mark><digits>\r?" at 's'. One and two digits, nearly all there are, take no loop. */
+static inline struct header read_header(char *s, const char *end, char mark) {
+    if (end - s < ARG_WIRE_LEN_MIN || s[0] != mark || digit_value(s[1]) > 9) {
+        return (struct header){NULL, 0};
+    }
+    uint32_t number = digit_value(s[1]);
+    if (s[2] == '\r') {
+        return (struct header){s + 4, number};
+    }
+    if (s[3] == '\r' && number > 0 && digit_value(s[2]) <= 9) {
+        return (struct header){s + 5, number * 10 + digit_value(s[2])};
+    }
+    return read_long_header(s + 1, end);
+}
+
+static inline bool parse_whole(char *buf, size_t len, const struct resp_context *ctx,
+                               struct request *req) {
+    const char *const end = buf + len;
+    struct arena *const arena = ctx->arena;
+    const struct header head = read_header(buf, end, '*');
+    const uint32_t argc = head.number;
+    if (head.next == NULL || argc == 0 || argc > REQUEST_ARGS_MAX ||
+        (size_t)argc * ARG_WIRE_LEN_MIN > len || arena_room(arena) < argc * sizeof(struct bytes)) {
         return false;
     }
-    const size_t mark = ctx->arena->used;
-    struct bytes *argv = arena_alloc(ctx->arena, argc * sizeof(*argv));
+    /* Taken from the arena only when all has gone well. */
+    struct bytes *const argv = (struct bytes *)(void *)(arena->base + arena->used);
+    char *s = head.next;
     for (uint32_t i = 0; i < argc; i++) {
-        uint32_t bulk_len;
-        s = read_header(s, end, '$', &bulk_len);
-        if (s == NULL || (size_t)(end - s) < (size_t)bulk_len + 2 || bulk_len > ctx->bulk_len_max) {
-            ctx->arena->used = mark;
+        const struct header bulk = read_header(s, end, '$');
+        if (bulk.next == NULL || end - bulk.next < (ptrdiff_t)bulk.number + 2 ||
+            bulk.number > ctx->bulk_len_max) {
             return false;
         }
-        argv[i] = bytes_of(s, bulk_len);
-        s += (size_t)bulk_len + 2;
+        argv[i] = bytes_of(bulk.next, bulk.number);
+        s = bulk.next + bulk.number + 2;
     }
+    arena->used += argc * sizeof(struct bytes);
     *req = (struct request){.argv = argv, .argc = argc, .len = (size_t)(s - buf)};
     return true;
 }
@@ -380,13 +395,11 @@ static enum resp_outcome parse_inline(struct resp_parser *p, char *buf, size_t l
 
 /* --- the public face ------------------------------------------------------------------------------------------ */
 
-enum resp_outcome resp_parse(struct resp_parser *p, char *buf, size_t len,
-                             const struct resp_context *ctx, struct request *req) {
-    dc_debug_assert(p->error == NULL);
-    dc_debug_assert(p->pos <= len);
-    if (dc_likely(p->pos == 0 && ctx->authenticated && parse_whole(buf, len, ctx, req))) {
-        return RESP_DONE;
-    }
+/* Kept out of resp_parse() so that its registers and stack don't burden the fast path. */
+__attribute__((noinline)) static enum resp_outcome parse_slowly(struct resp_parser *p, char *buf,
+                                                                size_t len,
+                                                                const struct resp_context *ctx,
+                                                                struct request *req) {
     if (len == 0) {
         return RESP_MORE;
     }
@@ -394,6 +407,18 @@ enum resp_outcome resp_parse(struct resp_parser *p, char *buf, size_t len,
         return parse_torn(p, buf, len, ctx, req);
     }
     return parse_inline(p, buf, len, ctx, req);
+}
+
+enum resp_outcome resp_parse(struct resp_parser *p, char *buf, size_t len,
+                             const struct resp_context *ctx, struct request *req) {
+    dc_debug_assert(p->error == NULL);
+    dc_debug_assert(p->pos <= len);
+    /* Whatever leaves state behind has scanned a line. */
+    dc_debug_assert(p->scanned > 0 || (p->pos == 0 && p->spans == NULL));
+    if (dc_likely(p->scanned == 0 && ctx->authenticated && parse_whole(buf, len, ctx, req))) {
+        return RESP_DONE;
+    }
+    return parse_slowly(p, buf, len, ctx, req);
 }
 
 size_t resp_parse_wants(const struct resp_parser *p) {
