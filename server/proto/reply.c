@@ -13,7 +13,7 @@ static bool is_resp3(const struct reply *r) {
     return r->proto == REPLY_RESP3;
 }
 
-/* Writes "<mark><number>\r\n" where HEADER_LEN_MAX bytes are free; returns its end. One and two digits, nearly all
+/* Writes "<mark><number>\r\n" where HEADER_LEN_MAX bytes are free; returns its end. Up to three digits, nearly all
  * there are, take no loop. */
 static inline char *write_header(char *to, char mark, int64_t number) {
     to[0] = mark;
@@ -27,6 +27,13 @@ static inline char *write_header(char *to, char mark, int64_t number) {
         to[2] = (char)('0' + (uint32_t)number % 10);
         memcpy(to + 3, "\r\n", CRLF_LEN);
         return to + 5;
+    }
+    if ((uint64_t)number < 1000) {
+        to[1] = (char)('0' + (uint32_t)number / 100);
+        to[2] = (char)('0' + (uint32_t)number / 10 % 10);
+        to[3] = (char)('0' + (uint32_t)number % 10);
+        memcpy(to + 4, "\r\n", CRLF_LEN);
+        return to + 6;
     }
     char *end = to + 1 + num_format_i64(to + 1, number);
     memcpy(end, "\r\n", CRLF_LEN);
