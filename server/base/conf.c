@@ -172,6 +172,9 @@ static bool put_text(struct conf *draft, enum conf_id id, struct bytes value,
     struct buf canonical;
     buf_init(&canonical, 0);
     bool fits = conf_canonical(id, value, draft->texts[id], &canonical, why);
+    if (canonical.failed) {
+        fits = refuse(why, "out of memory");
+    }
     if (fits) {
         mem_free(draft->texts[id]);
         draft->texts[id] = mem_must_alloc(canonical.len + 1);

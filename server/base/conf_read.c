@@ -151,7 +151,7 @@ static enum dc_err put_options(struct conf *draft, int argc, char **argv) {
         words[count++] = bytes_str(argv[i++] + 2);
         while (i < argc && strncmp(argv[i], "--", 2) != 0) {
             if (count == CONF_WORDS_MAX) {
-                return dc_fail(DC_ECONF, "command line: %s: too many words", argv[i]);
+                return dc_fail(DC_ECONF, "command line: --%s: too many words", words[0].ptr);
             }
             words[count++] = bytes_str(argv[i++]);
         }
