@@ -63,8 +63,8 @@ struct conf_line {
 /* Cuts the next line off 'text' and splits it. NULL, or what is wrong with it. */
 const char *conf_next_line(struct bytes *text, struct conf_line *line);
 
-/* 'value' as one word of a line, in quotes where it needs them. */
-void conf_quote(struct buf *out, struct bytes value);
+/* 'value' as it stands in a line: as it is, when that is one word (or several, with 'words'), else in quotes. */
+void conf_quote(struct buf *out, struct bytes value, bool words);
 
 /* Reads a file of CONF_FILE_MAX bytes at most, "-" = standard input. Errors: DC_ECONF. */
 DC_MUST enum dc_err conf_load(const char *path, struct buf *out);

@@ -43,11 +43,7 @@ void conf_format_line(const struct conf *c, enum conf_id id, struct buf *out) {
     struct buf value;
     buf_init(&value, 0);
     conf_format(c, id, &value);
-    if (row->flags & WORDS && value.len > 0) {
-        buf_append_bytes(out, buf_bytes(&value));
-    } else {
-        conf_quote(out, buf_bytes(&value));
-    }
+    conf_quote(out, buf_bytes(&value), row->flags & WORDS);
     out->failed |= value.failed;
     buf_fini(&value);
 }

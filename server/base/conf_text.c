@@ -102,17 +102,26 @@ const char *conf_next_line(struct bytes *text, struct conf_line *line) {
     return split_line(line->raw, line);
 }
 
-static bool is_plain(struct bytes value) {
+/* Bytes that mean themselves; with 'blanks' also single ones between words. */
+static bool is_plain(struct bytes value, bool blanks) {
+    char before = ' ';
+    size_t words = 2; /* with the name */
     for (size_t i = 0; i < value.len; i++) {
-        if (!isgraph((unsigned char)value.ptr[i]) || strchr("\"'\\#", value.ptr[i]) != NULL) {
+        char c = value.ptr[i];
+        if (c == ' ' ? !blanks || before == ' ' : !isgraph((unsigned char)c)) {
             return false;
         }
+        if (strchr("\"'\\#", c) != NULL) {
+            return false;
+        }
+        words += c == ' ';
+        before = c;
     }
-    return value.len > 0;
+    return before != ' ' && words <= CONF_WORDS_MAX;
 }
 
-void conf_quote(struct buf *out, struct bytes value) {
-    if (is_plain(value)) {
+void conf_quote(struct buf *out, struct bytes value, bool words) {
+    if (is_plain(value, words)) {
         buf_append_bytes(out, value);
         return;
     }

@@ -41,7 +41,10 @@ bool num_parse_u64(struct bytes text, uint64_t *out) {
 }
 
 bool num_parse_i64(struct bytes text, int64_t *out) {
-    bool negative = text.len > 0 && text.ptr[0] == '-';
+    if (text.len == 0) {
+        return false;
+    }
+    bool negative = text.ptr[0] == '-';
     uint64_t value;
     if (!num_parse_u64(bytes_of(text.ptr + negative, text.len - negative), &value)) {
         return false;
@@ -79,6 +82,9 @@ bool num_parse_size(struct bytes text, int64_t *out) {
         {"", 1},        {"b", 1},        {"k", 1000},       {"kb", 1 << 10},
         {"m", 1000000}, {"mb", 1 << 20}, {"g", 1000000000}, {"gb", 1 << 30},
     };
+    if (text.len == 0) {
+        return false;
+    }
     size_t digits = 0;
     int64_t value = 0;
     for (; digits < text.len && isdigit((unsigned char)text.ptr[digits]); digits++) {

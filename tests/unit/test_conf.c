@@ -396,13 +396,17 @@ END_TEST
 
 START_TEST(a_line_has_a_bounded_number_of_words) {
     begin();
-    char text[8 + 2 * CONF_WORDS_MAX] = "save";
+    struct buf text;
+    buf_init(&text, 0);
+    buf_append_str(&text, "save");
     for (int i = 1; i < CONF_WORDS_MAX; i++) {
-        strcat(text, " 1");
+        buf_append_str(&text, " 1");
     }
-    read_good(text);
-    strcat(text, " 1");
-    read_bad(text, "test.conf:1: too many words in a line");
+    ck_assert_int_eq(conf_read_text(&conf, buf_bytes(&text), "test.conf"), DC_OK);
+    buf_append_str(&text, " 1");
+    ck_assert_int_eq(conf_read_text(&conf, buf_bytes(&text), "test.conf"), DC_ECONF);
+    ck_assert_str_eq(dc_fail_take(DC_ECONF), "test.conf:1: too many words in a line");
+    buf_fini(&text);
     end();
 }
 END_TEST
@@ -602,6 +606,34 @@ START_TEST(a_rewrite_touches_only_what_has_changed) {
 }
 END_TEST
 
+START_TEST(words_are_written_so_that_they_come_back) {
+    begin_in_dir();
+    write_file(in_dir("a.conf"), "port 7003\n");
+    ck_assert_int_eq(conf_read_file(&conf, in_dir("a.conf")), DC_OK);
+    expect_set("save", " 1  2 ", " 1  2 ");
+    expect_set("oom-score-adj-values", "0 1 2", "0 1 2");
+    expect_set("proc-title-template", "{title} \"x\"", "{title} \"x\"");
+    struct buf many;
+    buf_init(&many, 0);
+    for (int i = 0; i < CONF_WORDS_MAX; i++) {
+        buf_append_str(&many, i > 0 ? " 1" : "1");
+    }
+    struct bytes pair[] = {BYTES("dbfilename"), buf_bytes(&many)};
+    ck_assert_int_eq(conf_set(&conf, pair, 1), DC_OK);
+    ck_assert_int_eq(conf_rewrite(&conf), DC_OK);
+    struct conf before = conf;
+    conf_init(&conf);
+    ck_assert_int_eq(conf_read_file(&conf, in_dir("a.conf")), DC_OK);
+    ck_assert_str_eq(value_of("save"), " 1  2 ");
+    ck_assert_str_eq(value_of("oom-score-adj-values"), "0 1 2");
+    ck_assert_str_eq(value_of("proc-title-template"), "{title} \"x\"");
+    ck_assert_uint_eq(strlen(value_of("dbfilename")), many.len);
+    buf_fini(&many);
+    conf_fini(&before);
+    end_in_dir();
+}
+END_TEST
+
 START_TEST(a_rewrite_brings_back_a_file_that_has_gone) {
     begin_in_dir();
     write_file(in_dir("a.conf"), "port 7003\n");
@@ -674,5 +706,6 @@ CHECK_MAIN("conf", options_begin_at_their_defaults, the_names_of_policies_follow
            options_stand_on_the_command_line, mistakes_on_the_command_line_are_named,
            the_command_line_wins_over_standard_input_and_that_over_the_file,
            options_are_checked_together, the_printed_file_says_the_defaults,
-           a_rewrite_touches_only_what_has_changed, a_rewrite_brings_back_a_file_that_has_gone,
-           a_rewrite_that_fails_says_why, a_rewrite_survives_each_failed_allocation)
+           a_rewrite_touches_only_what_has_changed, words_are_written_so_that_they_come_back,
+           a_rewrite_brings_back_a_file_that_has_gone, a_rewrite_that_fails_says_why,
+           a_rewrite_survives_each_failed_allocation)

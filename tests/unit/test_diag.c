@@ -18,6 +18,7 @@ static void begin(void) {
     close(fd);
     ck_assert_int_eq(diag_open(path), DC_OK);
     diag_set_level(DIAG_NOTICE);
+    diag_set_role("main");
 }
 
 /* Everything that was written since begin(). */
