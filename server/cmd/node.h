@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * node: the wired-up process as commands see it.
+ *
+ * Threads: each field says who. Lock ranks are in server/base/lockrank.def.
+ */
+#ifndef DC_CMD_NODE_H
+#define DC_CMD_NODE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "persist/sequencer.h"
+#include "server/base/arena.h"
+#include "server/base/conf.h"
+#include "server/base/lock.h"
+#include "server/base/metric.h"
+#include "server/base/time.h"
+#include "server/cmd/client.h"
+#include "server/cmd/cmd.h"
+#include "server/store/store.h"
+
+struct pubsub;       /* pubsub.c: who listens to what, on which worker */
+struct pubsub_local; /* pubsub.c: one worker's listeners */
+struct slowlog;      /* slowlog.c */
+struct latency;      /* latency.c */
+struct notice;       /* notify.c */
+
+/* Something that one worker asks another to do. 'run' owns and frees the message. */
+struct message {
+    struct message *next;
+    void (*run)(struct cmd_worker *w, struct message *m);
+};
+
+/* What commands ask of the floor above them. */
+struct host {
+    /* Appends bytes to the output of a client of the calling worker, behind whatever it was answered so far:
+     * pub/sub, MONITOR. Counts against the client's output limit. */
+    void (*push)(struct client *c, struct bytes data);
+    /* Closes a client of the calling worker: at once, or when what is queued is out. */
+    void (*close)(struct client *c, bool flush_first);
+    /* Posts a message to a worker (any thread; never fails, never waits). */
+    void (*post)(struct node *n, uint32_t worker, struct message *m);
+    /* A large value's reference goes into the reply. */
+    void (*take_blob)(struct reply *r, struct blob *blob, size_t offset, size_t len);
+    /* Lets held requests of all workers try again. */
+    void (*resume)(struct node *n);
+    /* Begins an orderly end of the process. */
+    void (*shutdown)(struct node *n);
+    /* Clients of the calling worker. 'each' may close them. */
+    void (*each_client)(struct cmd_worker *w, void (*each)(struct client *c, void *arg), void *arg);
+};
+
+enum { LATENCY_BUCKETS = 40 };
+
+/* Written by the worker, read by all; relaxed. */
+struct cmd_stats {
+    _Atomic uint64_t calls;
+    _Atomic uint64_t ticks;    /* time spent, see time_ticks() */
+    _Atomic uint64_t rejected; /* before execution: arity, permission, memory */
+    _Atomic uint64_t failed;   /* by the handler */
+    _Atomic uint32_t histogram[LATENCY_BUCKETS]; /* by powers of two of ticks */
+};
+
+struct cmd_worker {
+    /* constant after init */
+    struct node *node;
+    uint32_t index;
+    struct arena *arena; /* reset between turns */
+    /* owned by the worker */
+    struct metric_slot metrics;
+    struct store_thread store;
+    struct mut mut;
+    struct client *current; /* whose command runs */
+    int64_t now_us;         /* node clock, read once per batch of commands */
+    uint64_t ticks;         /* when the command now running began */
+    struct notice *notices; /* keyspace events of the running command */
+    struct notice **notices_tail;
+    struct pubsub_local *pubsub;
+    /* written by the worker, read by all */
+    struct cmd_stats stats[CMD_COUNT];
+};
+
+struct node {
+    /* constant after init */
+    struct conf *conf;
+    struct store *store;
+    const struct host *host;
+    uint32_t worker_count;
+    struct cmd_worker *workers[WORKER_MAX];
+    char run_id[41];
+    int64_t start_ms; /* node clock */
+    struct sequencer sequencer;
+    struct node_clock clock;
+    struct pubsub *pubsub;
+    struct slowlog *slowlog;
+    struct latency *latency;
+    struct lock clients_lock;
+    struct client *clients; /* under clients_lock */
+    /* atomic */
+    _Atomic uint64_t next_client_id;
+    _Atomic uint32_t client_count;
+    _Atomic uint32_t monitor_count;  /* connections in MONITOR; 0 = nobody is told */
+    _Atomic uint32_t notify_flags;   /* enum notify_class of notify-keyspace-events */
+    _Atomic uint32_t has_password;   /* requirepass is set */
+    _Atomic int64_t pause_until_ms;  /* CLIENT PAUSE, 0 = none */
+    _Atomic uint32_t pause_all;      /* it holds reads too */
+    _Atomic int64_t memory_budget;   /* bytes that may still be allocated; below 0 = evict. See memory.h */
+    _Atomic uint32_t active_expire;  /* DEBUG SET-ACTIVE-EXPIRE */
+    _Atomic uint32_t shutting_down;
+};
+
+/* Options changed: copies what the node keeps in atomics. */
+void node_options_changed(struct node *n);
+
+#endif
