@@ -6,6 +6,7 @@
 
 #include <limits.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 static struct conf conf;
@@ -324,6 +325,17 @@ START_TEST(long_values_and_nuls_are_refused) {
     expect_failed("requirepass", longer, "argument is too long or contains a NUL byte");
     struct bytes nul[] = {BYTES("requirepass"), bytes_of("a\0b", 3)};
     ck_assert_int_eq(conf_set(&conf, nul, 1), DC_ECONF);
+    end();
+}
+END_TEST
+
+START_TEST(a_value_for_which_there_is_no_memory_is_refused) {
+    begin();
+    struct bytes pair[] = {BYTES("requirepass"), BYTES("geheim")};
+    mem_fault_after(1);
+    ck_assert_int_eq(conf_set(&conf, pair, 1), DC_ECONF);
+    ck_assert_ptr_nonnull(strstr(dc_fail_take(DC_ECONF), "'requirepass') - out of memory"));
+    ck_assert_str_eq(value_of("requirepass"), "");
     end();
 }
 END_TEST
@@ -665,6 +677,18 @@ START_TEST(a_rewrite_that_fails_says_why) {
     ck_assert_int_eq(conf_rewrite(&conf), DC_EIO);
     ck_assert_str_eq(dc_fail_take(DC_EIO), "Rewriting config file: File name too long");
     mem_free(conf.file);
+    write_file(in_dir("a.conf"), "port 7003\n");
+    conf.file = mem_must_strdup(in_dir("a.conf"));
+    struct rlimit before, none;
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &before), 0);
+    none = (struct rlimit){0, before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &none); /* like a full disk */
+    ck_assert_int_eq(conf_rewrite(&conf), DC_EIO);
+    setrlimit(RLIMIT_FSIZE, &before);
+    ck_assert_str_eq(dc_fail_take(DC_EIO), "Rewriting config file: File too large");
+    expect_file(in_dir("a.conf"), "port 7003\n");
+    mem_free(conf.file);
     conf.file = mem_must_strdup(dir); /* a directory can't be replaced */
     ck_assert_int_ne(conf_rewrite(&conf), DC_OK);
     end_in_dir();
@@ -700,10 +724,11 @@ CHECK_MAIN("conf", options_begin_at_their_defaults, the_names_of_policies_follow
            what_differs_from_the_defaults_can_be_listed, values_of_every_kind_can_be_set,
            values_that_dont_fit_are_refused_in_the_words_of_redis, all_options_are_set_or_none,
            event_classes_are_canonical, limits_of_classes_are_merged,
-           long_values_and_nuls_are_refused, a_file_has_comments_quotes_and_sizes,
-           a_mistake_is_named_with_file_line_and_option, a_line_has_a_bounded_number_of_words,
-           the_file_of_a_redis_is_understood, files_are_read_from_disk,
-           options_stand_on_the_command_line, mistakes_on_the_command_line_are_named,
+           long_values_and_nuls_are_refused, a_value_for_which_there_is_no_memory_is_refused,
+           a_file_has_comments_quotes_and_sizes, a_mistake_is_named_with_file_line_and_option,
+           a_line_has_a_bounded_number_of_words, the_file_of_a_redis_is_understood,
+           files_are_read_from_disk, options_stand_on_the_command_line,
+           mistakes_on_the_command_line_are_named,
            the_command_line_wins_over_standard_input_and_that_over_the_file,
            options_are_checked_together, the_printed_file_says_the_defaults,
            a_rewrite_touches_only_what_has_changed, words_are_written_so_that_they_come_back,
