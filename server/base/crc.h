@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-uint16_t crc16(const void *ptr, size_t len);           /* XMODEM */
+uint16_t crc16(const void *ptr, size_t len);               /* XMODEM */
 uint64_t crc64(uint64_t crc, const void *ptr, size_t len); /* Jones, reflected */
 
 #endif

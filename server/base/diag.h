@@ -29,11 +29,12 @@ void diag_set_level(enum diag_level level);
 /* The role of the calling thread as it stands in the lines ("main", "worker-0"). */
 void diag_set_role(const char *role);
 
-#define diag(level, ...)                                   \
-    do {                                                   \
-        static struct diag_site diag_site_;                \
-        diag_write(&diag_site_, (level), __VA_ARGS__);     \
+#define diag(level, ...)                               \
+    do {                                               \
+        static struct diag_site diag_site_;            \
+        diag_write(&diag_site_, (level), __VA_ARGS__); \
     } while (0)
-void diag_write(struct diag_site *site, enum diag_level level, const char *fmt, ...) DC_PRINTF(3, 4);
+void diag_write(struct diag_site *site, enum diag_level level, const char *fmt, ...)
+    DC_PRINTF(3, 4);
 
 #endif

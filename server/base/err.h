@@ -20,7 +20,7 @@ enum dc_err {
     DC_ERR_COUNT
 };
 
-#define DC_MUST __attribute__((warn_unused_result))
+#define DC_MUST                       __attribute__((warn_unused_result))
 #define DC_PRINTF(fmt_arg, first_arg) __attribute__((format(printf, fmt_arg, first_arg)))
 
 /* Records the birth of an error and returns its code. */

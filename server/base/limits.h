@@ -14,10 +14,10 @@ enum {
 
     BLOB_MIN_LEN = 64 * 1024 + 1, /* a value from this length on is a counted blob */
 
-    REQUEST_ARGS_MAX = 1024 * 1024,   /* arguments of one command */
-    REQUEST_ARGS_UNAUTH_MAX = 10,     /* before AUTH */
-    REQUEST_BULK_UNAUTH_MAX = 16384,  /* length of an argument before AUTH */
-    INLINE_LEN_MAX = 64 * 1024,       /* an inline command, or the line of a length */
+    REQUEST_ARGS_MAX = 1024 * 1024,  /* arguments of one command */
+    REQUEST_ARGS_UNAUTH_MAX = 10,    /* before AUTH */
+    REQUEST_BULK_UNAUTH_MAX = 16384, /* length of an argument before AUTH */
+    INLINE_LEN_MAX = 64 * 1024,      /* an inline command, or the line of a length */
 
     READ_CHUNK_LEN = 16 * 1024,       /* read from one connection in one turn */
     BATCH_REQUESTS_MAX = 128,         /* requests of one connection in one turn */
@@ -26,7 +26,7 @@ enum {
 
     CLIENT_NAME_MAX = 1024,
     CONF_FILE_MAX = 1024 * 1024,
-    CONF_WORDS_MAX = 64,  /* of one line */
+    CONF_WORDS_MAX = 64, /* of one line */
     CONF_VALUE_MAX = 4096,
     BIND_ADDRESSES_MAX = 16,
     GLOB_NESTING_MAX = 1000, /* wildcards '*' in a pattern, as Redis bounds them */

@@ -16,17 +16,17 @@
 #include <stdint.h>
 
 #if defined(__clang__)
-#define DC_CAPABILITY(name) __attribute__((capability(name)))
-#define DC_ACQUIRE(...) __attribute__((acquire_capability(__VA_ARGS__)))
-#define DC_RELEASE(...) __attribute__((release_capability(__VA_ARGS__)))
-#define DC_REQUIRES(...) __attribute__((requires_capability(__VA_ARGS__)))
-#define DC_NO_LOCK_CHECK __attribute__((no_thread_safety_analysis))
+#    define DC_CAPABILITY(name) __attribute__((capability(name)))
+#    define DC_ACQUIRE(...)     __attribute__((acquire_capability(__VA_ARGS__)))
+#    define DC_RELEASE(...)     __attribute__((release_capability(__VA_ARGS__)))
+#    define DC_REQUIRES(...)    __attribute__((requires_capability(__VA_ARGS__)))
+#    define DC_NO_LOCK_CHECK    __attribute__((no_thread_safety_analysis))
 #else
-#define DC_CAPABILITY(name)
-#define DC_ACQUIRE(...)
-#define DC_RELEASE(...)
-#define DC_REQUIRES(...)
-#define DC_NO_LOCK_CHECK
+#    define DC_CAPABILITY(name)
+#    define DC_ACQUIRE(...)
+#    define DC_RELEASE(...)
+#    define DC_REQUIRES(...)
+#    define DC_NO_LOCK_CHECK
 #endif
 /* Documentation only: clang 14 doesn't parse a sibling member in C. */
 #define DC_GUARDED_BY(lock)
@@ -68,8 +68,8 @@ void lock_rank_push(enum lock_rank rank, uint32_t index);
 void lock_rank_pop(enum lock_rank rank);
 #endif
 
-static inline void slot_lock_acquire(struct slot_lock *l, uint32_t index) DC_ACQUIRE(l)
-    DC_NO_LOCK_CHECK {
+static inline void slot_lock_acquire(struct slot_lock *l, uint32_t index)
+    DC_ACQUIRE(l) DC_NO_LOCK_CHECK {
     lock_rank_push(LOCK_RANK_SLOT, index);
     uint32_t expected = 0;
     /* pairs with the release in slot_lock_release */

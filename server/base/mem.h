@@ -36,11 +36,11 @@ size_t mem_good_size(size_t len);
 
 /* What the allocator says of the whole process. Without jemalloc 'allocated' is estimated. */
 struct mem_stats {
-    uint64_t allocated;     /* by the program */
-    uint64_t active;        /* in pages that hold allocations */
-    uint64_t resident;      /* of the allocator, with unused dirty pages and metadata */
-    uint64_t process_rss;   /* of the process, from the kernel */
-    uint64_t dirty;         /* freed pages not yet given back */
+    uint64_t allocated;   /* by the program */
+    uint64_t active;      /* in pages that hold allocations */
+    uint64_t resident;    /* of the allocator, with unused dirty pages and metadata */
+    uint64_t process_rss; /* of the process, from the kernel */
+    uint64_t dirty;       /* freed pages not yet given back */
 };
 void mem_stats_read(struct mem_stats *out);
 

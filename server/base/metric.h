@@ -28,7 +28,8 @@ void metric_slot_init(struct metric_slot *slot);
 
 static inline void metric_add(struct metric_slot *slot, enum metric_id id, uint64_t n) {
     _Atomic uint64_t *v = &slot->values[id];
-    atomic_store_explicit(v, atomic_load_explicit(v, memory_order_relaxed) + n, memory_order_relaxed);
+    atomic_store_explicit(v, atomic_load_explicit(v, memory_order_relaxed) + n,
+                          memory_order_relaxed);
 }
 
 uint64_t metric_sum(enum metric_id id);
