@@ -19,6 +19,9 @@
 #include "server/base/time.h"
 #include "server/cmd/client.h"
 #include "server/cmd/cmd.h"
+#include "server/cmd/info.h"
+#include "server/cmd/latency.h"
+#include "server/cmd/memory.h"
 #include "server/store/store.h"
 
 struct pubsub;       /* pubsub.c: who listens to what, on which worker */
@@ -26,6 +29,7 @@ struct pubsub_local; /* pubsub.c: one worker's listeners */
 struct slowlog;      /* slowlog.c */
 struct latency;      /* latency.c */
 struct notice;       /* notify.c */
+struct version_mark; /* ctx.c */
 
 /* Something that one worker asks another to do. 'run' owns and frees the message. */
 struct message {
@@ -52,15 +56,13 @@ struct host {
     void (*each_client)(struct cmd_worker *w, void (*each)(struct client *c, void *arg), void *arg);
 };
 
-enum { LATENCY_BUCKETS = 40 };
-
 /* Written by the worker, read by all; relaxed. */
 struct cmd_stats {
     _Atomic uint64_t calls;
     _Atomic uint64_t ticks;    /* time spent, see time_ticks() */
     _Atomic uint64_t rejected; /* before execution: arity, permission, memory */
     _Atomic uint64_t failed;   /* by the handler */
-    _Atomic uint32_t histogram[LATENCY_BUCKETS]; /* by powers of two of ticks */
+    _Atomic uint32_t histogram[LATENCY_BUCKETS]; /* see latency_bucket() */
 };
 
 struct cmd_worker {
@@ -72,14 +74,18 @@ struct cmd_worker {
     struct metric_slot metrics;
     struct store_thread store;
     struct mut mut;
+    struct mut evict_mut;   /* memory.c: one eviction */
+    int64_t memory_pending; /* allocated and not yet taken from the budget */
     struct client *current; /* whose command runs */
     int64_t now_us;         /* node clock, read once per batch of commands */
     uint64_t ticks;         /* when the command now running began */
     struct notice *notices; /* keyspace events of the running command */
     struct notice **notices_tail;
+    struct version_mark *version_marks; /* of the running EXEC, see ctx.c */
     struct pubsub_local *pubsub;
     /* written by the worker, read by all */
     struct cmd_stats stats[CMD_COUNT];
+    struct info_errors errors;
 };
 
 struct node {
@@ -96,6 +102,8 @@ struct node {
     struct pubsub *pubsub;
     struct slowlog *slowlog;
     struct latency *latency;
+    struct info *info;         /* info.c */
+    struct memory_seen memory; /* memory.c */
     struct lock clients_lock;
     struct client *clients; /* under clients_lock */
     /* atomic */
@@ -109,7 +117,20 @@ struct node {
     _Atomic int64_t memory_budget;   /* bytes that may still be allocated; below 0 = evict. See memory.h */
     _Atomic uint32_t active_expire;  /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
+    _Atomic uint64_t slow_ticks;     /* slowlog-log-slower-than, UINT64_MAX = never */
+    _Atomic uint64_t latency_ticks;  /* latency-monitor-threshold, UINT64_MAX = off */
 };
+
+/* Wires a node up over its parts; the workers enter themselves. */
+void node_init(struct node *n, struct conf *conf, struct store *s, const struct host *host);
+void node_fini(struct node *n);
+
+/* Prepares what commands need of a worker. */
+void cmd_worker_init(struct cmd_worker *w, struct node *n, uint32_t index, struct arena *arena);
+void cmd_worker_fini(struct cmd_worker *w);
+
+/* Reads the clocks; before the first command of a batch. */
+void cmd_batch_begin(struct cmd_worker *w);
 
 /* Options changed: copies what the node keeps in atomics. */
 void node_options_changed(struct node *n);
