@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,10 @@ def main(argv):
         for name, (_, text) in SCENARIOS.items():
             print("%-10s %s%s" % (name, text, " (only when named)" if name in EXTRA else ""))
         return 0
+    for program in [args.loadgen] + [getattr(args, side) for side in ("ours", "redis") if args.side in ("both", side)]:
+        if not shutil.which(program):
+            print("bench: no program %s; build the release, or name another (--help)" % program, file=sys.stderr)
+            return 2
     names = args.names or [name for name in SCENARIOS if name not in EXTRA]
     if args.syscalls and "syscalls" not in names:
         names.append("syscalls")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import time
@@ -33,11 +34,11 @@ SIZES = {
 QUICK = {
     "cpu": dict(keys=100000, rounds=1, warmup_s=0.2, seconds=0.5),
     "threads": dict(keys=100000, rounds=1, warmup_s=0.2, seconds=0.5),
-    "memory": dict(keys=300000, settle_s=2),
-    "growth": dict(keys_from=100000, keys_to=1000000),
-    "idle": dict(conns=1000, settle_s=2),
+    "memory": dict(keys=200000, settle_s=0.5),
+    "growth": dict(keys_from=100000, keys_to=500000),
+    "idle": dict(conns=1000, settle_s=0.5),
     "hits": dict(limit_mb=20, universe=200000, requests=300000, warmup=100000, drift_every=40000, rate=0),
-    "shift": dict(limit_mb=20, universe=600000, requests=600000, shift_at=300000),
+    "shift": dict(limit_mb=20, universe=600000, requests=400000, shift_at=200000),
     "expiry": dict(rate=50000, ttl_ms=1500, seconds=4.0),
     "syscalls": dict(keys=100000, seconds=1.0),
 }
@@ -153,8 +154,8 @@ def run_cpu(ctx):
             rounds = alternate(ctx, servers, size, load_core, get_pct=get_pct, pipeline=pipeline)
             ctx.raw["cpu: " + name] = rounds
             yield ratio_row("CPU per op: " + name, "us", medians(rounds, "server_cpu_us_per_op"), limit)
-            yield ratio_row("  ops per second", "/s", medians(rounds, "ops_per_s"))
-            yield ratio_row("  CPU per op of the generator", "us", medians(rounds, "loadgen_cpu_us_per_op"))
+            yield ratio_row("  ops per second: " + name, "/s", medians(rounds, "ops_per_s"))
+            yield ratio_row("  CPU per op of the generator: " + name, "us", medians(rounds, "loadgen_cpu_us_per_op"))
 
 
 def run_threads(ctx):
@@ -162,7 +163,7 @@ def run_threads(ctx):
     size = ctx.size("threads")
     variants = [("io-threads 2", [])]
     if not ctx.args.quick:
-        variants.append(("io-threads 2, reading too", ["--io-threads-do-reads", "yes"]))
+        variants.append(("io-threads 2 + reads", ["--io-threads-do-reads", "yes"]))
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(ctx.server("ours", threads=2)) if "ours" in ctx.sides else None
         if ours:
@@ -177,7 +178,7 @@ def run_threads(ctx):
                 for name, get_pct, pipeline, _ in MIXES:
                     rounds = alternate(ctx, servers, size, None, threads=2, get_pct=get_pct, pipeline=pipeline)
                     ctx.raw["threads: %s, %s" % (variant, name)] = rounds
-                    yield ratio_row("2 workers: %s (redis: %s)" % (name, variant), "/s",
+                    yield ratio_row("2 workers: %s (redis %s)" % (name, variant), "/s",
                                     medians(rounds, "ops_per_s"), 1.0, more_is_better=True)
 
 
@@ -290,9 +291,9 @@ def run_hits(ctx):
         ours = hit_pct.get(("ours", ctx.args.policy))
         yield lead_row("hit ratio, %s: %s - allkeys-lru" % (name, ctx.args.policy), ours,
                        hit_pct.get(("redis", "allkeys-lru")), lead)
-        yield lead_row("  and - allkeys-lfu", ours, hit_pct.get(("redis", "allkeys-lfu")))
+        yield lead_row("  %s: %s - allkeys-lfu" % (name, ctx.args.policy), ours, hit_pct.get(("redis", "allkeys-lfu")))
         peaks = {side: result for (side, policy), result in results.items() if policy != "allkeys-lfu" or side == "ours"}
-        yield resident_row("  resident memory while evicting", size["limit_mb"], peaks)
+        yield resident_row("  %s: resident memory while evicting" % name, size["limit_mb"], peaks)
 
 
 def run_shift(ctx):
@@ -345,7 +346,7 @@ def traced_calls(ctx, server, seconds, **load):
     with spawn(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
         time.sleep(0.5)
         result = ctx.load("mix", server, {ctx.cores[-1]}, conns=CONNS, warmup_s=0, seconds=seconds, **load)
-        tracer.send_signal(2)
+        tracer.send_signal(signal.SIGINT)
         report = tracer.stderr.read()
     calls = {name: int(count) for count, name in STRACE_LINE.findall(report) if name != "total"}
     if not calls:

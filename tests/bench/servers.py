@@ -27,8 +27,9 @@ class BenchError(Exception):
 
 
 def _in_child(cpus):
-    """Between fork and exec: die with the parent, many files, only these cores."""
+    """Between fork and exec: die with the parent, can be interrupted, many files, only these cores."""
     def prepare():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
