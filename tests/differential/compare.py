@@ -95,8 +95,10 @@ def command_info(ours, theirs, args):
     return kind_of(ours) == kind_of(theirs) and fields(ours) == fields(theirs)
 
 
-def command_list(ours, theirs, _):
-    """Every shared command is in both; each server has others too."""
+def command_list(ours, theirs, args):
+    """Every shared command is in both; each server has others too. With a filter: the same, in any order."""
+    if len(args) > 2:
+        return unordered(ours, theirs, args)
     wanted = {b"$%d\r\n%s\r\n" % (len(n), n.encode()) for n in SHARED}
     return kind_of(ours) == kind_of(theirs) and wanted <= set(ours[1]) and wanted <= set(theirs[1])
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Differential test: the same command streams to a redis-server and to the server under test; every reply must be the same.
 
-    diff.py                                     all cases, then a short random run of every mode
+    diff.py                                     all cases, then a random run of every mode in both protocols
     diff.py --seed 7 --ops 20000 --proto 3 --mode multi --connections 2
     diff.py --replay cases/expire.ops ...       scripts only
 
@@ -27,12 +27,14 @@ CONNECTIONS = {"all": 1, "multi": 2, "pubsub": 3}
 
 
 def shrink(runner, ops, found, seconds):
-    """Removes steps as long as a difference in the same command remains."""
+    """Removes steps as long as a difference in the same command (or in what is pushed to the same connection) remains."""
+    def still(outcome):
+        return outcome and outcome[0].note == found.note and (found.note or outcome[0].op.args[:1] == found.op.args[:1])
+
     deadline = time.monotonic() + seconds
-    name = found.op.args[:1]
     apart = [op._replace(joined=False) for op in ops]
     outcome = runner.run(apart)
-    if outcome and outcome[0].op.args[:1] == name:  # it doesn't take a pipeline
+    if still(outcome):  # it doesn't take a pipeline
         found, ops = outcome[0], apart[:outcome[1]]
     chunk = max(len(ops) // 2, 1)
     while True:
@@ -42,7 +44,7 @@ def shrink(runner, ops, found, seconds):
                 return ops, found
             shorter = ops[:pos] + ops[min(pos + chunk, len(ops) - 1):]  # the last one is the one that fails
             outcome = runner.run(shorter)
-            if outcome and outcome[0].op.args[:1] == name:
+            if still(outcome):
                 found, ops, removed = outcome[0], shorter[:outcome[1]], True
             else:
                 pos += chunk
@@ -60,25 +62,25 @@ def report(runner, ops, outcome, title, options):
     sys.stdout.flush()
 
 
-def random_script(seed, mode, proto, connections, ops):
+def random_script(seed, mode, proto, connections, ops, limit):
+    limit = int(limit[:-2]) << 20 if limit in ("1mb", "2mb", "4mb") else 0
     prologue = [Op(n, "proto", (b"%d" % proto,)) for n in range(connections)] if proto != 2 else []
-    return prologue + Generator(seed, mode, connections, proto).stream(ops)
+    return prologue + Generator(seed, mode, connections, proto, limit).stream(ops)
 
 
 def plan(options):
     """Yields (title, script)."""
-    if options.replay is not None:
+    if options.replay is not None or not options.mode:
         for path in options.replay or sorted(HERE.glob("cases/*.ops")):
             script = parse_script(Path(path).read_text())
             for proto in options.proto:
                 yield "%s proto %d" % (Path(path).name, proto), [
                     Op(n, "proto", (b"%d" % proto,)) for n in sorted({op.conn for op in script}) if proto != 2] + script
-        return
-    for mode in options.mode:
+    for mode in options.mode or sorted(FAMILIES) if options.replay is None else ():
         for proto in options.proto:
             connections = options.connections or CONNECTIONS[mode]
             title = "--seed %d --ops %d --mode %s --proto %d --connections %d" % (options.seed, options.ops, mode, proto, connections)
-            yield title, random_script(options.seed, mode, proto, connections, options.ops)
+            yield title, random_script(options.seed, mode, proto, connections, options.ops, options.limit)
 
 
 def run(options):
@@ -105,7 +107,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds to run, one after the other")
     parser.add_argument("--ops", type=int, default=3000, help="commands per random run")
-    parser.add_argument("--mode", choices=sorted(FAMILIES), action="append", help="default: each")
+    parser.add_argument("--mode", choices=sorted(FAMILIES), action="append", help="only random streams, and of this mode; default: the cases, then each mode")
     parser.add_argument("--proto", type=int, choices=(2, 3), action="append", help="default: both")
     parser.add_argument("--connections", type=int, choices=(1, 2, 3), help="default: as fits the mode")
     parser.add_argument("--threads", type=int, default=2, help="workers of the server under test")
@@ -117,10 +119,9 @@ def main():
     if not REDIS:
         print("skipped: no redis-server")
         return SKIPPED
-    options.mode = options.mode or sorted(FAMILIES)
     options.proto = options.proto or [2, 3]
     failures = 0
-    for seed in range(options.seed, options.seed + options.seeds):
+    for seed in range(options.seed, options.seed + options.seeds):  # the later ones repeat the cases too
         options.seed = seed
         failures += run(options)
     return 1 if failures else 0

@@ -32,9 +32,11 @@ BIG_SIZES = [4000, 4096, 16384, 32768, 65535, 65536, 65537, 70000, 100000]
 class Generator:
     """Draws groups of operations; a group with more than one goes to the servers in one write."""
 
-    def __init__(self, seed, mode="all", connections=1, proto=2):
+    def __init__(self, seed, mode="all", connections=1, proto=2, limit=0):
+        """limit: the largest value in bytes, if that is small enough for offsets near it to be drawn."""
         self.rng = random.Random("%s/%s/%s" % (seed, mode, proto))
         self.connections, self.proto = connections, proto
+        self.huge = HUGE_OFFSETS + [limit - 2, limit - 1, limit] * bool(limit)
         self.in_multi = [False] * connections
         self.subscribed = [False] * connections
         self.families = list(FAMILIES[mode])
@@ -88,7 +90,7 @@ class Generator:
 
     def off(self):
         r = self.rng.random()
-        return b"%d" % self.rng.choice(OFFSETS if r < 0.94 else HUGE_OFFSETS) if r < 0.97 else self.rng.choice(BAD_INTS)
+        return b"%d" % self.rng.choice(OFFSETS if r < 0.94 else self.huge) if r < 0.97 else self.rng.choice(BAD_INTS)
 
     def bit(self):
         return self.rng.choice([b"0", b"1"]) if self.rng.random() < 0.95 else self.rng.choice([b"2", b"-1", b"a", b"", b"01"])
@@ -277,7 +279,9 @@ class Generator:
             return [Op(conn, "scan", tuple(self.expand([":scan"])))]
         ops = []
         for _ in range(rng.choice([1, 1, 1, 2, 3, 8, 20])):
-            op = Op(conn, "cmd", tuple(self.command(conn)), bool(ops))
+            args = tuple(self.command(conn))
+            inline = rng.random() < 0.02 and sum(map(len, args)) < 4000 and args[0]
+            op = Op(conn, "inline" if inline else "cmd", args, bool(ops))
             name = op.args[0].upper()
             if is_subscription(name) or name in (b"QUIT", b"RESET"):
                 ops.append(op._replace(joined=False))

@@ -3,6 +3,7 @@
 
     0 SET "a" "x\\x00y"        connection 0 sends a command
     +0 GET "a"                 the same, in one write with the line before
+    0 :inline GET "a"          the same as an inline command
     1 :raw 1 "PING\\r\\n"      bytes as they are; one reply is expected
     1 :eof "*-5x\\r\\n"        bytes after which the server is expected to close
     0 :scan MATCH "a*"         a full SCAN iteration, compared as a set
@@ -16,6 +17,8 @@ import random
 import re
 from typing import NamedTuple
 
+from support.resp import encode
+
 WORD = re.compile(r'"((?:[^"\\]|\\.)*)"(?:\*(\d+))?|(\S+)')
 ESCAPE = re.compile(r'\\(x[0-9a-fA-F]{2}|.)')
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
@@ -23,7 +26,7 @@ ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 class Op(NamedTuple):
     conn: int
-    verb: str          # "cmd", "raw", "eof", "scan", "sleep", "proto"
+    verb: str          # "cmd", "inline", "raw", "eof", "scan", "sleep", "proto"
     args: tuple        # of bytes; for raw: (count, bytes)
     joined: bool = False
 
@@ -48,6 +51,11 @@ def noise(seed, length):
 def quote(data):
     return '"%s"' % "".join(
         chr(b) if 32 <= b < 127 and b not in b'"\\' else {10: "\\n", 13: "\\r"}.get(b, "\\x%02x" % b) for b in data)
+
+
+def wire(op):
+    """The bytes of a command."""
+    return b" ".join(quote(a).encode() for a in op.args) + b"\r\n" if op.verb == "inline" else encode(*op.args)
 
 
 def word(data):

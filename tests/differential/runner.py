@@ -14,10 +14,11 @@ from os.path import commonprefix
 from differential import compare
 from differential.commands import CONFIG
 from differential.gen import is_subscription
-from differential.ops import Op, format_op
+from differential.ops import Op, format_op, wire
 from support.resp import Closed, Conn, Error, decode, encode
 
 REPLY_LIMIT_S = 10.0
+COMMANDS = ("cmd", "inline")
 EOF = b"(connection closed)"
 SILENCE = b"(nothing within %d s)" % REPLY_LIMIT_S
 
@@ -137,7 +138,7 @@ class Runner:
             count = int(op.args[0]) if op.verb == "raw" else None
             self.exchange([op], b"".join(op.args[op.verb == "raw":]), count)
         elif group := [o for o in group if not self.breaks_redis(o)]:
-            self.exchange(group, b"".join(encode(*o.args) for o in group), 0 if is_subscription(op.args[0]) else len(group))
+            self.exchange(group, b"".join(map(wire, group)), 0 if is_subscription(op.args[0]) else len(group))
 
     def breaks_redis(self, op):
         """Redis 7.0 writes pushes and the answers to SUBSCRIBE into the array of an EXEC, which then is no RESP any more."""
@@ -214,7 +215,7 @@ class Runner:
             raise Mismatch(group[-1], redis, dcache, "pushes differ")
 
     def compare_reply(self, client, op, ours, theirs):
-        if op.verb == "cmd":
+        if op.verb in COMMANDS:
             name = op.args[0].upper()
             self.seen[name, ours[:70].split(b"'")[0] if ours[:1] == b"-" else ours[:1]] += 1
             queue, client.queue = client.queue, track(client, name, op.args, ours)
@@ -275,7 +276,7 @@ def groups(ops):
     """Steps: runs of joined commands of one connection stay together."""
     group = []
     for op in ops:
-        joins = group and op.joined and op.verb == "cmd" == group[-1].verb and op.conn == group[-1].conn
+        joins = group and op.joined and op.verb in COMMANDS and group[-1].verb in COMMANDS and op.conn == group[-1].conn
         if group and not (joins and not is_subscription(op.args[0]) and not is_subscription(group[-1].args[0])):
             yield group
             group = []

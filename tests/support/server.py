@@ -134,7 +134,9 @@ class Server:
             raise ServerFailed("exit code %d\n%s" % (self.process.returncode, self.output()[-6000:]))
 
     def stop(self):
-        """Ends the process as an operator would, checks how it ended and removes its directory."""
+        """Ends the process as an operator would, checks how it ended and removes its directory. May be called again."""
+        if not self.dir.exists():
+            return
         if self.alive():
             self.process.send_signal(signal.SIGTERM)
             self.wait()
