@@ -121,7 +121,6 @@ static void release_what_isnt_held(void *arg) {
 
 static void rise(void *arg) {
     (void)arg;
-    lock_rank_push(LOCK_RANK_CONF, 0);
     for (uint32_t slot = 0; slot < 16384; slot++) {
         lock_rank_push(LOCK_RANK_SLOT, slot);
     }
@@ -132,7 +131,6 @@ static void rise(void *arg) {
     lock_rank_pop(LOCK_RANK_DIAG);
     lock_rank_push(LOCK_RANK_CLIENTS, 0);
     lock_rank_pop(LOCK_RANK_CLIENTS);
-    lock_rank_pop(LOCK_RANK_CONF);
     lock_rank_push(LOCK_RANK_CONF, 0);
 }
 
