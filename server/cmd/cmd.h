@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "server/base/arena.h"
 #include "server/base/bytes.h"
 #include "server/base/err.h"
 #include "server/proto/reply.h"
@@ -27,13 +28,17 @@ struct cmd_ctx;
 struct cmd_worker;
 struct client;
 struct node;
+struct lifted;
 
 typedef enum dc_err (*cmd_fn)(struct cmd_ctx *ctx);
 
 enum cmd_id {
-#define CMD(id, parent, name, run, arity, first, last, step, flags, effects, group, since, sum) CMD_##id,
+#define CMD(id, parent, name, run, arity, first, last, step, flags, effects, group, since, sum)    \
+    CMD_##id,
+#define CMD_CONTAINER(id, name, arity, flags, group, since, sum) CMD_##id,
 #include "server/cmd/cmd.def"
 #undef CMD
+#undef CMD_CONTAINER
     CMD_COUNT,
     CMD_NONE = CMD_COUNT
 };
@@ -121,6 +126,7 @@ struct cmd_ctx {
     struct reply *reply;
     struct mut *mut;
     int64_t now_ms;           /* the one time of the command, or of the EXEC */
+    struct lifted *lifted;    /* large arguments that were put into blobs before locking */
     bool in_exec;
     bool all_locked;          /* every slot is held: a walk takes no locks */
 };
@@ -136,7 +142,20 @@ bool cmd_is_held(struct cmd_worker *w, struct client *c, const struct job *job);
 /* Runs it; the reply is complete afterwards (empty for CLIENT REPLY OFF). */
 void cmd_run(struct cmd_worker *w, struct client *c, struct job *job, struct reply *reply);
 
-/* Inside EXEC and the like: runs one command whose slots are held already, without commit. */
+/* Runs one command whose slots are held: what it prepared is applied if it succeeds and forgotten, with what it
+ * replied, if it fails; the error is the reply then. EXEC calls it for each of its commands. */
 void cmd_call(struct cmd_ctx *ctx);
+
+/* A large argument that is a blob already. */
+struct lifted {
+    struct lifted *next;
+    uint32_t index; /* of the argument */
+    struct blob *blob; /* NULL: there was no memory */
+};
+
+/* Puts large arguments into blobs, so that no lock is held while they are copied. Released by lifted_release(). */
+struct lifted *cmd_lift(struct arena *a, const struct cmd *cmd, const struct bytes *argv,
+                        uint32_t argc);
+void lifted_release(struct lifted *l);
 
 #endif

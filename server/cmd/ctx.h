@@ -40,9 +40,12 @@ struct bytes ctx_entry_bytes(const struct entry *e, char *scratch);
 /* Memory until the end of the turn (of EXEC: until its end). Never NULL. */
 void *ctx_alloc(struct cmd_ctx *ctx, size_t len);
 
-/* Version of effect 'index' of this command for the reply. Outside EXEC it isn't known until the commit, so the
- * reply is completed then. */
+/* Answers a version: of an entry, or of the connection's last write. Inside EXEC what the same EXEC wrote has no
+ * version yet: its place in the reply is filled in when the frame is committed. */
+void ctx_reply_version(struct cmd_ctx *ctx, const struct entry *e);
 void ctx_reply_last_version(struct cmd_ctx *ctx);
+/* Fills in the places. Called by EXEC after the commit. */
+void ctx_fill_versions(struct cmd_ctx *ctx, const struct mut *m);
 
 /* Argument i as an integer. Errors: DC_ENOTINT. */
 DC_MUST enum dc_err ctx_arg_i64(struct cmd_ctx *ctx, uint32_t i, int64_t *out);

@@ -46,14 +46,21 @@ struct host {
     void (*close)(struct client *c, bool flush_first);
     /* Posts a message to a worker (any thread; never fails, never waits). */
     void (*post)(struct node *n, uint32_t worker, struct message *m);
-    /* A large value's reference goes into the reply. */
-    void (*take_blob)(struct reply *r, struct blob *blob, size_t offset, size_t len);
     /* Lets held requests of all workers try again. */
     void (*resume)(struct node *n);
     /* Begins an orderly end of the process. */
     void (*shutdown)(struct node *n);
     /* Clients of the calling worker. 'each' may close them. */
     void (*each_client)(struct cmd_worker *w, void (*each)(struct client *c, void *arg), void *arg);
+};
+
+/* Classes of client-output-buffer-limit that exist here. */
+enum output_class { OUTPUT_NORMAL, OUTPUT_PUBSUB, OUTPUT_CLASSES };
+
+struct output_limit {
+    _Atomic int64_t hard; /* bytes, 0 = none */
+    _Atomic int64_t soft;
+    _Atomic int64_t soft_s; /* seconds that the soft limit may be exceeded */
 };
 
 /* Written by the worker, read by all; relaxed. */
@@ -117,6 +124,7 @@ struct node {
     _Atomic int64_t memory_budget;   /* bytes that may still be allocated; below 0 = evict. See memory.h */
     _Atomic uint32_t active_expire;  /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
+    struct output_limit output_limits[OUTPUT_CLASSES];
     _Atomic uint64_t slow_ticks;     /* slowlog-log-slower-than, UINT64_MAX = never */
     _Atomic uint64_t latency_ticks;  /* latency-monitor-threshold, UINT64_MAX = off */
 };

@@ -22,13 +22,32 @@ enum reply_proto { REPLY_RESP2 = 2, REPLY_RESP3 = 3 };
 
 struct blob; /* a counted large value of the store */
 
+/* A large value goes by reference: its bytes belong at 'offset' of the output. */
+struct reply_splice {
+    struct reply_splice *prev; /* the one before it in the output */
+    size_t offset;
+    struct blob *blob;
+    size_t from;
+    size_t len;
+};
+
 struct reply {
     struct buf *out;
     enum reply_proto proto;
-    /* A large value goes by reference: called instead of copying. 'take' keeps a reference of its own. */
-    void (*take_blob)(struct reply *r, struct blob *blob, size_t offset, size_t len);
-    void *owner; /* for take_blob */
+    struct reply_splice *splices; /* last one first */
+    /* Takes a reference and enters a splice at the end of the output; gives the last one back. */
+    void (*take_blob)(struct reply *r, struct blob *blob, size_t from, size_t len);
+    void (*drop_blob)(struct reply *r);
+    void *owner; /* for the two */
 };
+
+/* Forgets what was replied behind the first 'len' bytes. */
+static inline void reply_truncate(struct reply *r, size_t len) {
+    while (r->splices != NULL && r->splices->offset > len) {
+        r->drop_blob(r);
+    }
+    r->out->len = len;
+}
 
 void reply_status(struct reply *r, const char *text); /* +text */
 void reply_ok(struct reply *r);                       /* +OK */

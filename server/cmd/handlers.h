@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* handlers: every handler that cmd.def names. */
+#ifndef DC_CMD_HANDLERS_H
+#define DC_CMD_HANDLERS_H
+
+#include "server/cmd/cmd.h"
+
+#define CMD(id, parent, name, run, arity, first, last, step, flags, effects, group, since, sum)    \
+    extern enum dc_err run(struct cmd_ctx *ctx);
+#define CMD_CONTAINER(id, name, arity, flags, group, since, sum)
+#include "server/cmd/cmd.def"
+#undef CMD
+#undef CMD_CONTAINER
+
+#endif

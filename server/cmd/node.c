@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/cmd/node.h"
+
+#include <stdio.h>
+
+#include "server/base/crypto.h"
+#include "server/base/mem.h"
+#include "server/cmd/info.h"
+#include "server/cmd/latency.h"
+#include "server/cmd/notify.h"
+#include "server/cmd/pubsub.h"
+#include "server/cmd/slowlog.h"
+
+void node_init(struct node *n, struct conf *conf, struct store *s, const struct host *host) {
+    uint8_t id[20];
+    memset(n, 0, sizeof(*n));
+    n->conf = conf;
+    n->store = s;
+    n->host = host;
+    clock_init(&n->clock, time_wall_us(), time_mono_us());
+    n->start_ms = clock_now_ms(&n->clock);
+    sequencer_init(&n->sequencer, (uint64_t)clock_now_us(&n->clock));
+    crypto_random(id, sizeof(id));
+    crypto_hex(n->run_id, id, sizeof(id));
+    lock_init(&n->clients_lock, LOCK_RANK_CLIENTS);
+    n->pubsub = pubsub_create();
+    n->slowlog = slowlog_create();
+    n->latency = latency_create();
+    n->info = info_create();
+    atomic_store(&n->active_expire, 1);
+    atomic_store(&n->memory_budget, INT64_MAX);
+    node_options_changed(n);
+}
+
+void node_fini(struct node *n) {
+    info_destroy(n->info);
+    latency_destroy(n->latency);
+    slowlog_destroy(n->slowlog);
+    pubsub_destroy(n->pubsub);
+    lock_fini(&n->clients_lock);
+}
+
+/* Ticks that a duration takes; UINT64_MAX for never. */
+static uint64_t ticks_of_us(int64_t us) {
+    if (us < 0) {
+        return UINT64_MAX;
+    }
+    uint64_t per_second = time_ticks_to_ns((uint64_t)1 << 32); /* ns of 2^32 ticks */
+    return (uint64_t)((double)us * 1000.0 * (double)((uint64_t)1 << 32) / (double)per_second);
+}
+
+/* Reads "class hard soft seconds" groups as conf keeps them. */
+static void read_output_limits(struct node *n) {
+    char text[256];
+    char class[16];
+    long long hard, soft, seconds;
+    int used;
+    (void)conf_text(n->conf, CONF_ID_client_output_buffer_limit, text, sizeof(text));
+    for (const char *at = text;
+         sscanf(at, "%15s %lld %lld %lld%n", class, &hard, &soft, &seconds, &used) == 4; at += used) {
+        bool normal = strcmp(class, "normal") == 0;
+        if (!normal && strcmp(class, "pubsub") != 0) {
+            continue;
+        }
+        struct output_limit *limit = &n->output_limits[normal ? OUTPUT_NORMAL : OUTPUT_PUBSUB];
+        atomic_store_explicit(&limit->hard, hard, memory_order_relaxed);
+        atomic_store_explicit(&limit->soft, soft, memory_order_relaxed);
+        atomic_store_explicit(&limit->soft_s, seconds, memory_order_relaxed);
+    }
+}
+
+void node_options_changed(struct node *n) {
+    char text[256];
+    size_t len = conf_text(n->conf, CONF_ID_notify_keyspace_events, text, sizeof(text));
+    atomic_store_explicit(&n->notify_flags, notify_parse(bytes_of(text, len)), memory_order_relaxed);
+    len = conf_text(n->conf, CONF_ID_requirepass, text, sizeof(text));
+    atomic_store_explicit(&n->has_password, len > 0, memory_order_relaxed);
+    atomic_store_explicit(&n->slow_ticks, ticks_of_us(conf_get(n->conf, slowlog_log_slower_than)),
+                          memory_order_relaxed);
+    read_output_limits(n);
+    int64_t ms = conf_get(n->conf, latency_monitor_threshold);
+    atomic_store_explicit(&n->latency_ticks, ms == 0 ? UINT64_MAX : ticks_of_us(ms * 1000),
+                          memory_order_relaxed);
+}
+
+void cmd_worker_init(struct cmd_worker *w, struct node *n, uint32_t index, struct arena *arena) {
+    uint64_t seed;
+    memset(w, 0, sizeof(*w));
+    w->node = n;
+    w->index = index;
+    w->arena = arena;
+    crypto_random(&seed, sizeof(seed));
+    metric_slot_init(&w->metrics);
+    store_thread_init(&w->store, n->store, &w->metrics, seed);
+    mut_init(&w->mut, n->store, &w->store);
+    w->notices_tail = &w->notices;
+    w->pubsub = pubsub_local_create(w);
+    n->workers[index] = w;
+}
+
+void cmd_worker_fini(struct cmd_worker *w) {
+    mut_fini(&w->mut);
+    pubsub_local_destroy(w->pubsub);
+}
+
+void cmd_batch_begin(struct cmd_worker *w) {
+    w->now_us = clock_now_us(&w->node->clock);
+    w->ticks = time_ticks();
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * dcache-server: a cache node that can be restarted. The map of the program, bottom-up:
+ *
+ *   server/base      floor 0   memory, numbers, clocks, locks, messages, options, metrics
+ *   server/store     floor 1   keyspaces of entries; struct mut goes in, store_apply() is the only writer
+ *   server/proto     floor 1   bytes -> struct request, struct reply -> bytes
+ *   persist          floor 2   the sequencer: every mutation gets its position (the log grows here)
+ *   replication      floor 3   readers of the same order
+ *   server/cmd       floor 4   the command table, handlers, transactions, pub/sub, the janitor
+ *   server/net       floor 5   workers: sockets, turns, output
+ *   server/main.c              options -> modules bottom-up -> run -> the reverse
+ *
+ * A mutation: socket -> conn_feed -> cmd_run -> handler fills ctx->mut -> sequencer_commit -> store_apply, all on the
+ * worker that owns the connection, under the locks of the slots that it touches (server/README.md).
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/base/crypto.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/base/time.h"
+#include "server/cmd/janitor.h"
+#include "server/cmd/node.h"
+#include "server/cmd/tables.h"
+#include "server/net/listen.h"
+#include "server/net/loop.h"
+
+static const char usage[] =
+    "usage: dcache-server [CONF-FILE | -] [--option value ...]\n"
+    "       dcache-server --print-config | --print-commands | --print-metrics | --print-locks |\n"
+    "                     --print-errors | --print-mutations\n"
+    "       dcache-server --version | --help\n"
+    "\n"
+    "Options have the names of the configuration file (--print-config explains each); later ones win.\n";
+
+struct server {
+    struct conf conf;
+    struct node node;
+    struct store *store;
+    struct listeners *listeners;
+    struct janitor *janitor;
+};
+
+/* Prints a table of the program and ends, if the first argument asks for one. */
+static bool print_table(int argc, char **argv) {
+    struct buf out;
+    bool known = argc == 2;
+    buf_init(&out, 0);
+    if (known && strcmp(argv[1], "--help") == 0) {
+        buf_append_str(&out, usage);
+    } else if (known && strcmp(argv[1], "--version") == 0) {
+        buf_append_str(&out, "dcache-server " DC_VERSION "\n");
+    } else {
+        known = known && strncmp(argv[1], "--print-", 8) == 0 && tables_print(argv[1] + 8, &out);
+    }
+    if (known) {
+        fwrite(out.ptr, 1, out.len, stdout);
+    }
+    buf_fini(&out);
+    return known;
+}
+
+static enum dc_err prepare_process(struct conf *conf) {
+    char path[1024];
+    struct rlimit files;
+    rlim_t want = (rlim_t)conf_get(conf, maxclients) + 64;
+    (void)conf_text(conf, CONF_ID_logfile, path, sizeof(path));
+    enum dc_err err = diag_open(path);
+    if (err != DC_OK) {
+        return err;
+    }
+    diag_set_level((enum diag_level)conf_get(conf, loglevel));
+    (void)conf_text(conf, CONF_ID_dir, path, sizeof(path));
+    if ((mkdir(path, 0777) < 0 && errno != EEXIST) || chdir(path) < 0) {
+        return dc_fail(DC_EIO, "dir %s: %s", path, dc_errno_text(errno));
+    }
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < want) {
+        files.rlim_cur = files.rlim_max < want ? files.rlim_max : want;
+        if (setrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur < want) {
+            diag(DIAG_WARNING, "server.few_files limit=%lu maxclients=%lu",
+                 (unsigned long)files.rlim_cur, (unsigned long)want - 64);
+        }
+    }
+    return DC_OK;
+}
+
+static uint32_t worker_count(const struct conf *conf) {
+    long count = (long)conf_get(conf, threads);
+    if (count == 0) {
+        count = sysconf(_SC_NPROCESSORS_ONLN);
+    }
+    return count < 1 ? 1 : count > WORKER_MAX ? WORKER_MAX : (uint32_t)count;
+}
+
+static enum dc_err start(struct server *s) {
+    struct node *n = &s->node;
+    struct store_opts opts = {.keyspaces = (uint32_t)conf_get(&s->conf, databases)};
+    s->store = store_create(&opts);
+    node_init(n, &s->conf, s->store, &net_host);
+    n->worker_count = worker_count(&s->conf);
+    for (uint32_t i = 0; i < n->worker_count; i++) {
+        (void)worker_create(n, i);
+    }
+    enum dc_err err = listeners_open(n, (struct worker *)n->workers[0], &s->listeners);
+    if (err != DC_OK) {
+        return err;
+    }
+    s->janitor = janitor_start(n);
+    for (uint32_t i = 0; i < n->worker_count; i++) {
+        worker_start((struct worker *)n->workers[i]);
+    }
+    return DC_OK;
+}
+
+static void stop_workers(struct node *n) {
+    for (uint32_t i = 0; i < n->worker_count; i++) {
+        worker_stop((struct worker *)n->workers[i]);
+    }
+    for (uint32_t i = 0; i < n->worker_count; i++) {
+        worker_join((struct worker *)n->workers[i]);
+    }
+}
+
+static void tear_down(struct server *s) {
+    struct node *n = &s->node;
+    listeners_close(s->listeners);
+    for (uint32_t i = 0; i < n->worker_count; i++) {
+        worker_destroy((struct worker *)n->workers[i]);
+    }
+    node_fini(n);
+    store_destroy(s->store);
+}
+
+/* Blocks the signals of an orderly end in every thread to come; the main thread waits for them. */
+static void block_signals(sigset_t *set) {
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+}
+
+static enum dc_err serve(struct server *s) {
+    sigset_t ends;
+    int signal_number = 0;
+    block_signals(&ends);
+    enum dc_err err = start(s);
+    if (err == DC_OK) {
+        diag(DIAG_NOTICE, "server.ready version=" DC_VERSION " port=%d workers=%u pid=%d",
+             (int)conf_get(&s->conf, port), s->node.worker_count, (int)getpid());
+        sigwait(&ends, &signal_number);
+        diag(DIAG_NOTICE, "server.stopping signal=%d", signal_number);
+        stop_workers(&s->node);
+        janitor_stop(s->janitor);
+        diag(DIAG_NOTICE, "server.stopped");
+    }
+    tear_down(s);
+    return err;
+}
+
+static void write_pidfile(struct conf *conf) {
+    char path[1024];
+    FILE *file;
+    (void)conf_text(conf, CONF_ID_pidfile, path, sizeof(path));
+    if (path[0] != '\0' && (file = fopen(path, "w")) != NULL) {
+        fprintf(file, "%d\n", (int)getpid());
+        fclose(file);
+    }
+}
+
+int main(int argc, char **argv) {
+    static struct server server; /* zero: what isn't set up is not torn down */
+    if (print_table(argc, argv)) {
+        return 0;
+    }
+    crypto_init();
+    time_calibrate();
+    cmd_init();
+    diag_set_role("main");
+    conf_init(&server.conf);
+    enum dc_err err = conf_read_args(&server.conf, argc - 1, argv + 1);
+    if (err == DC_OK) {
+        err = conf_validate(&server.conf);
+    }
+    if (err == DC_OK) {
+        err = prepare_process(&server.conf);
+    }
+    if (err == DC_OK) {
+        write_pidfile(&server.conf);
+        err = serve(&server);
+    }
+    if (err != DC_OK) {
+        fprintf(stderr, "dcache-server: %s\n", dc_fail_take(err));
+    }
+    diag_close();
+    conf_fini(&server.conf);
+    return err == DC_OK ? 0 : 1;
+}

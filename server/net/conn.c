@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/net/conn.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/net/conn_out.h"
+
+enum {
+    BATCH_MAX = 64,                   /* requests parsed ahead */
+    READ_LARGE_LEN = 1024 * 1024      /* read at once of an argument that is known to be long */
+};
+
+/* A request of this turn. */
+struct task {
+    struct task *next;
+    struct job job;
+};
+
+static void enter_run(struct conn *c) {
+    if (!c->in_run) {
+        c->in_run = true;
+        c->next_run = NULL;
+        *c->w->run.tail = c;
+        c->w->run.tail = &c->next_run;
+    }
+}
+
+static void enter_again(struct conn *c) {
+    if (!c->in_again) {
+        c->in_again = true;
+        c->next_again = NULL;
+        *c->w->again.tail = c;
+        c->w->again.tail = &c->next_again;
+    }
+}
+
+/* --- life -------------------------------------------------------------------------------------------- */
+
+static void on_socket(evutil_socket_t fd, short what, void *arg) {
+    struct conn *c = arg;
+    (void)fd;
+    worker_turn_begin(c->w);
+    if (what & EV_CLOSED) {
+        c->peer_closed = true;
+        c->readable = true;
+    }
+    if (what & EV_READ) {
+        c->readable = true;
+    }
+    if ((what & EV_WRITE) && c->queue != NULL) {
+        conn_enter_flush(c);
+    }
+    if (c->readable) {
+        conn_feed(c);
+    }
+}
+
+void conn_open(struct worker *w, int fd, const char *addr, const char *laddr, bool is_unix) {
+    struct conn *c = mem_must_zalloc(sizeof(*c));
+    client_init(&c->client, &w->cmd, fd, addr, laddr, is_unix);
+    c->w = w;
+    c->tasks_tail = &c->tasks;
+    buf_init(&c->in, 0);
+    resp_parser_init(&c->parser);
+    c->next = w->conns;
+    if (c->next != NULL) {
+        c->next->prev = c;
+    }
+    w->conns = c;
+    event_assign(&c->event, w->base, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST,
+                 on_socket, c);
+    if (event_add(&c->event, NULL) < 0) {
+        diag(DIAG_WARNING, "conn.watch_failed addr=%s error=\"%s\"", addr, dc_errno_text(errno));
+        conn_close(c);
+    }
+}
+
+void conn_close(struct conn *c) {
+    struct worker *w = c->w;
+    if (c->closed) {
+        return;
+    }
+    c->closed = true;
+    event_del(&c->event);
+    close(c->client.fd);
+    client_fini(&c->client);
+    if (c->held != NULL) {
+        w->held_count--;
+    }
+    if (c->prev != NULL) {
+        c->prev->next = c->next;
+    } else {
+        w->conns = c->next;
+    }
+    if (c->next != NULL) {
+        c->next->prev = c->prev;
+    }
+    atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&w->cmd.node->client_count, 1, memory_order_relaxed);
+    /* Freed after the turn (loop.h, I3), through a link of its own: 'run' may still hold the connection. */
+    c->next_dead = NULL;
+    *w->dead.tail = c;
+    w->dead.tail = &c->next_dead;
+}
+
+void conn_free(struct conn *c) {
+    conn_drop_queue(c);
+    resp_parser_fini(&c->parser);
+    buf_fini(&c->in);
+    mem_free(c->held);
+    mem_free(c);
+}
+
+/* --- reading ----------------------------------------------------------------------------------------- */
+
+/* Says what recv() returned. */
+static bool received(struct conn *c, ssize_t n, size_t room) {
+    if (n > 0) {
+        if ((size_t)n < room && !c->peer_closed) {
+            c->readable = false; /* edge triggered: the next bytes announce themselves */
+        }
+        metric_add(&c->w->cmd.metrics, METRIC_INPUT_BYTES, (uint64_t)n);
+        metric_add(&c->w->cmd.metrics, METRIC_READS, 1);
+        atomic_store_explicit(&c->client.last_ms, c->w->cmd.now_us / 1000, memory_order_relaxed);
+        return true;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        c->readable = errno == EINTR;
+        return false;
+    }
+    conn_close(c); /* the peer is gone */
+    return false;
+}
+
+/* A connection without unfinished input reads into the turn's arena. */
+static bool receive_fresh(struct conn *c) {
+    struct arena *a = &c->w->arena;
+    if (arena_room(a) < READ_CHUNK_LEN) {
+        enter_again(c);
+        return false;
+    }
+    char *to = a->base + a->used;
+    ssize_t n = recv(c->client.fd, to, READ_CHUNK_LEN, 0);
+    if (!received(c, n, READ_CHUNK_LEN)) {
+        return false;
+    }
+    (void)arena_alloc(a, (size_t)n);
+    c->data = to;
+    c->len = (size_t)n;
+    return true;
+}
+
+/* The rest of a request goes behind its beginning. */
+static bool receive_rest(struct conn *c) {
+    size_t wants = resp_parse_wants(&c->parser);
+    size_t room = wants > c->in.len + READ_CHUNK_LEN ? wants - c->in.len : READ_CHUNK_LEN;
+    room = room < READ_LARGE_LEN ? room : READ_LARGE_LEN;
+    if (c->in.len + room > (size_t)conf_get(c->w->cmd.node->conf, client_query_buffer_limit)) {
+        diag(DIAG_WARNING, "conn.input_limit addr=%s bytes=%zu", c->client.addr, c->in.len);
+        metric_add(&c->w->cmd.metrics, METRIC_QUERY_LIMIT_DISCONNECTS, 1);
+        conn_close(c);
+        return false;
+    }
+    if (buf_reserve(&c->in, room) != DC_OK) {
+        conn_close(c);
+        return false;
+    }
+    ssize_t n = recv(c->client.fd, c->in.ptr + c->in.len, room, 0);
+    if (!received(c, n, room)) {
+        return false;
+    }
+    c->in.len += (size_t)n;
+    c->data = c->in.ptr;
+    c->len = c->in.len;
+    return true;
+}
+
+/* Parses what lies there, up to a batch. */
+static void parse_batch(struct conn *c) {
+    struct worker *w = c->w;
+    struct node *n = w->cmd.node;
+    bool authenticated = client_is_authenticated(&c->client);
+    struct resp_context ctx = {&w->arena, (uint64_t)conf_get(n->conf, proto_max_bulk_len),
+                               authenticated};
+    /* One at a time where a command changes how the next one is read, or may have to wait. */
+    bool one = !authenticated ||
+               atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed) != 0;
+    uint32_t room = one ? 1 : BATCH_MAX;
+    while (room > 0 && c->len > 0) {
+        struct task *t = arena_alloc(&w->arena, sizeof(*t));
+        enum resp_outcome outcome = resp_parse(&c->parser, c->data, c->len, &ctx, &t->job.req);
+        if (outcome == RESP_MORE) {
+            break;
+        }
+        if (outcome == RESP_BAD) {
+            c->bad = true;
+            break;
+        }
+        c->data += t->job.req.len;
+        c->len -= t->job.req.len;
+        if (outcome == RESP_DONE) {
+            cmd_prepare(&w->cmd, &c->client, &t->job);
+            t->next = NULL;
+            *c->tasks_tail = t;
+            c->tasks_tail = &t->next;
+            room--;
+        }
+    }
+    c->unparsed = room == 0 && c->len > 0;
+}
+
+void conn_feed(struct conn *c) {
+    if (c->in_run || c->stalled || c->close_soon || c->bad) {
+        return;
+    }
+    if (c->held == NULL) {
+        if (c->unparsed) {
+            c->data = c->in.ptr;
+            c->len = c->in.len;
+        } else if (!c->readable || !(c->in.len == 0 ? receive_fresh(c) : receive_rest(c))) {
+            return;
+        }
+        parse_batch(c);
+    } else {
+        c->data = c->in.ptr;
+        c->len = c->in.len;
+    }
+    enter_run(c);
+}
+
+void conn_prefetch(struct conn *c) {
+    for (struct task *t = c->tasks; t != NULL; t = t->next) {
+        cmd_prefetch(&c->client, &t->job);
+    }
+}
+
+/* --- running ----------------------------------------------------------------------------------------- */
+
+/* A copy that outlives the turn. Its bytes lie behind the arguments. */
+static struct task *task_copy(const struct task *t) {
+    const struct request *req = &t->job.req;
+    size_t len = sizeof(*t) + req->argc * sizeof(struct bytes);
+    size_t at = len;
+    for (uint32_t i = 0; i < req->argc; i++) {
+        len += req->argv[i].len;
+    }
+    struct task *copy = mem_must_alloc(len);
+    *copy = *t;
+    copy->next = NULL;
+    copy->job.req.argv = (struct bytes *)(copy + 1);
+    for (uint32_t i = 0; i < req->argc; i++) {
+        copy->job.req.argv[i] = bytes_of((char *)copy + at, req->argv[i].len);
+        memcpy((char *)copy + at, req->argv[i].ptr, req->argv[i].len);
+        at += req->argv[i].len;
+    }
+    if (copy->job.hashed) {
+        copy->job.key.name = copy->job.req.argv[copy->job.cmd->key_first];
+    }
+    return copy;
+}
+
+static void run_task(struct conn *c, struct task *t, struct reply *reply) {
+    reply->proto = c->client.proto;
+    cmd_run(&c->w->cmd, &c->client, &t->job, reply);
+    if (c->client.flags & CLIENT_CLOSE_SOON) {
+        c->close_soon = true;
+    }
+}
+
+/* Everything parsed, and what can still be parsed; stops where the connection must wait. */
+static void run_tasks(struct conn *c, struct reply *reply) {
+    struct worker *w = c->w;
+    if (c->held != NULL) {
+        if (cmd_is_held(&w->cmd, &c->client, &c->held->job)) {
+            return;
+        }
+        struct task *held = c->held;
+        c->held = NULL;
+        w->held_count--;
+        run_task(c, held, reply);
+        mem_free(held);
+        parse_batch(c);
+    }
+    while (c->tasks != NULL && !c->close_soon) {
+        struct task *t = c->tasks;
+        c->tasks = t->next;
+        if (dc_unlikely(cmd_is_held(&w->cmd, &c->client, &t->job))) {
+            dc_assert(c->tasks == NULL);
+            c->held = task_copy(t);
+            w->held_count++;
+            break;
+        }
+        run_task(c, t, reply);
+        if (c->tasks == NULL) {
+            c->tasks_tail = &c->tasks;
+            if (c->unparsed && !c->close_soon &&
+                w->out.len - c->out_start + c->queued < OUTPUT_SOFT_LEN) {
+                parse_batch(c);
+                conn_prefetch(c);
+            }
+        }
+    }
+    c->tasks = NULL;
+    c->tasks_tail = &c->tasks;
+}
+
+/* Keeps what isn't parsed for the next turn. */
+static void keep_rest(struct conn *c) {
+    bool in_arena = c->in.len == 0;
+    if (in_arena && c->len > 0) {
+        buf_append(&c->in, c->data, c->len);
+        if (c->in.failed) {
+            c->bad = true;
+            c->close_soon = true;
+        }
+    } else if (!in_arena) {
+        buf_consume(&c->in, c->in.len - c->len);
+    }
+    if (c->in.len == 0 && c->in.cap > 0) {
+        buf_fini(&c->in);
+        buf_init(&c->in, 0);
+    }
+    c->data = NULL;
+    c->len = 0;
+    atomic_store_explicit(&c->client.seen_input, c->in.len, memory_order_relaxed);
+}
+
+void conn_run(struct conn *c) {
+    struct worker *w = c->w;
+    struct reply reply = {.out = &w->out, .proto = c->client.proto, .owner = c,
+                          .take_blob = conn_take_blob, .drop_blob = conn_drop_blob};
+    c->out_start = w->out.len;
+    c->out_len = 0;
+    run_tasks(c, &reply);
+    if (c->bad && !c->close_soon) {
+        resp_reply_error(&c->parser, &reply);
+        c->close_soon = true;
+    }
+    if (c->closed) {
+        reply_truncate(&reply, c->out_start);
+        return;
+    }
+    keep_rest(c);
+    c->out_len = w->out.len - c->out_start;
+    conn_end_replies(c, &reply);
+    if (c->out_len > 0 || c->queue != NULL || c->close_soon) {
+        conn_enter_flush(c);
+    }
+    if ((c->readable || c->unparsed) && c->held == NULL) {
+        enter_again(c);
+    }
+}
+
+void conn_resume_reading(struct conn *c) {
+    c->stalled = false;
+    if ((c->readable || c->unparsed) && c->held == NULL) {
+        enter_again(c);
+    }
+}
+
+void conn_tick(struct conn *c, int64_t now_ms) {
+    struct node *n = c->w->cmd.node;
+    int64_t timeout_s = conf_get(n->conf, timeout);
+    if (c->held != NULL) {
+        conn_feed(c);
+        return;
+    }
+    if (timeout_s > 0 && !(c->client.flags & (CLIENT_SUBSCRIBED | CLIENT_MONITOR)) &&
+        now_ms - atomic_load_explicit(&c->client.last_ms, memory_order_relaxed) > timeout_s * 1000) {
+        conn_close(c);
+        return;
+    }
+    conn_check_limits(c);
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Output. Replies of a turn lie together in the worker's buffer and usually leave in one send. What the socket doesn't
+ * take, what is pushed to a connection that isn't running, and large values go to a queue of chunks; while
+ * there is a queue, everything goes behind it.
+ */
+#include "server/net/conn_out.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+
+enum { CHUNK_MIN_LEN = 1000, IOV_COUNT = 64 };
+
+struct chunk {
+    struct chunk *next;
+    struct blob *blob; /* NULL: the bytes stand behind the struct */
+    const char *ptr;
+    size_t len;
+    size_t cap;
+    char data[];
+};
+
+void conn_enter_flush(struct conn *c) {
+    if (!c->in_flush) {
+        c->in_flush = true;
+        c->next_flush = NULL;
+        *c->w->flush.tail = c;
+        c->w->flush.tail = &c->next_flush;
+    }
+}
+
+static void count_queued(struct conn *c) {
+    atomic_store_explicit(&c->client.seen_output, c->queued, memory_order_relaxed);
+}
+
+static void add_chunk(struct conn *c, struct chunk *k) {
+    k->next = NULL;
+    if (c->queue == NULL) {
+        c->queue = k;
+    } else {
+        c->queue_last->next = k;
+    }
+    c->queue_last = k;
+    c->queued += k->len;
+}
+
+static void queue_bytes(struct conn *c, const char *ptr, size_t len) {
+    struct chunk *last = c->queue == NULL ? NULL : c->queue_last;
+    if (len == 0) {
+        return;
+    }
+    if (last != NULL && last->blob == NULL &&
+        (size_t)(last->ptr - last->data) + last->len + len <= last->cap) {
+        memcpy(last->data + (last->ptr - last->data) + last->len, ptr, len);
+        last->len += len;
+        c->queued += len;
+        return;
+    }
+    size_t cap = len > CHUNK_MIN_LEN ? len : CHUNK_MIN_LEN;
+    cap = mem_good_size(sizeof(struct chunk) + cap) - sizeof(struct chunk);
+    struct chunk *k = mem_must_alloc(sizeof(*k) + cap);
+    *k = (struct chunk){.ptr = k->data, .len = len, .cap = cap};
+    memcpy(k->data, ptr, len);
+    add_chunk(c, k);
+}
+
+static void chunk_free(struct chunk *k) {
+    blob_release(k->blob);
+    mem_free(k);
+}
+
+void conn_drop_queue(struct conn *c) {
+    while (c->queue != NULL) {
+        struct chunk *next = c->queue->next;
+        chunk_free(c->queue);
+        c->queue = next;
+    }
+    c->queued = 0;
+}
+
+/* --- large values ------------------------------------------------------------------------------------ */
+
+void conn_take_blob(struct reply *r, struct blob *blob, size_t from, size_t len) {
+    struct conn *c = r->owner;
+    struct reply_splice *s = arena_alloc(&c->w->arena, sizeof(*s));
+    *s = (struct reply_splice){r->splices, r->out->len, blob_acquire(blob), from, len};
+    r->splices = s;
+}
+
+void conn_drop_blob(struct reply *r) {
+    blob_release(r->splices->blob);
+    r->splices = r->splices->prev;
+}
+
+/* Bytes and large values in turns, into the queue. */
+static void queue_spliced(struct conn *c, struct reply *reply) {
+    struct reply_splice *in_order = NULL;
+    while (reply->splices != NULL) {
+        struct reply_splice *s = reply->splices;
+        reply->splices = s->prev;
+        s->prev = in_order;
+        in_order = s;
+    }
+    size_t at = c->out_start;
+    for (struct reply_splice *s = in_order; s != NULL; s = s->prev) {
+        queue_bytes(c, c->w->out.ptr + at, s->offset - at);
+        at = s->offset;
+        struct chunk *k = mem_must_alloc(sizeof(*k));
+        *k = (struct chunk){.blob = s->blob, .ptr = s->blob->data + s->from, .len = s->len};
+        add_chunk(c, k);
+    }
+    queue_bytes(c, c->w->out.ptr + at, c->out_start + c->out_len - at);
+    c->out_len = 0;
+}
+
+static void queue_replies(struct conn *c) {
+    queue_bytes(c, c->w->out.ptr + c->out_start, c->out_len);
+    c->out_len = 0;
+}
+
+void conn_end_replies(struct conn *c, struct reply *reply) {
+    if (dc_unlikely(c->w->out.failed)) {
+        diag(DIAG_WARNING, "conn.output_failed addr=%s", c->client.addr);
+        reply_truncate(reply, c->out_start);
+        conn_close(c);
+        return;
+    }
+    if (dc_unlikely(reply->splices != NULL)) {
+        queue_spliced(c, reply);
+    } else if (dc_unlikely(c->queue != NULL) && c->out_len > 0) {
+        queue_replies(c);
+    }
+    c->stalled = c->queued > OUTPUT_SOFT_LEN;
+    conn_check_limits(c);
+}
+
+void conn_push(struct conn *c, struct bytes data) {
+    if (c->closed) {
+        return;
+    }
+    if (c->w->running == c) {
+        buf_append_bytes(&c->w->out, data);
+        return;
+    }
+    if (c->out_len > 0) {
+        queue_replies(c);
+    }
+    queue_bytes(c, data.ptr, data.len);
+    conn_enter_flush(c);
+    conn_check_limits(c);
+}
+
+/* --- limits ------------------------------------------------------------------------------------------ */
+
+void conn_check_limits(struct conn *c) {
+    /* A monitor doesn't ask for what it gets either. */
+    bool pushed = (c->client.flags & (CLIENT_SUBSCRIBED | CLIENT_MONITOR)) != 0;
+    struct output_limit *l =
+        &c->w->cmd.node->output_limits[pushed ? OUTPUT_PUBSUB : OUTPUT_NORMAL];
+    int64_t hard = atomic_load_explicit(&l->hard, memory_order_relaxed);
+    int64_t soft = atomic_load_explicit(&l->soft, memory_order_relaxed);
+    int64_t soft_ms = 1000 * atomic_load_explicit(&l->soft_s, memory_order_relaxed);
+    int64_t now_ms = c->w->cmd.now_us / 1000;
+    bool over_soft = soft > 0 && (int64_t)c->queued > soft;
+    if (!over_soft) {
+        c->soft_since_ms = 0;
+    } else if (c->soft_since_ms == 0) {
+        c->soft_since_ms = now_ms;
+    }
+    if ((hard > 0 && (int64_t)c->queued > hard) ||
+        (over_soft && now_ms - c->soft_since_ms >= soft_ms)) {
+        diag(DIAG_WARNING, "conn.output_limit addr=%s bytes=%zu", c->client.addr, c->queued);
+        metric_add(&c->w->cmd.metrics, METRIC_OUTPUT_LIMIT_DISCONNECTS, 1);
+        conn_close(c);
+    }
+}
+
+/* --- sending ----------------------------------------------------------------------------------------- */
+
+/* Bytes that the socket took; closes the connection when it is broken. */
+static size_t sent(struct conn *c, ssize_t n) {
+    if (n >= 0) {
+        metric_add(&c->w->cmd.metrics, METRIC_OUTPUT_BYTES, (uint64_t)n);
+        metric_add(&c->w->cmd.metrics, METRIC_WRITES, 1);
+        return (size_t)n;
+    }
+    if (errno != EAGAIN && errno != EINTR) {
+        conn_close(c);
+    }
+    return 0;
+}
+
+static void send_replies(struct conn *c) {
+    const char *from = c->w->out.ptr + c->out_start;
+    size_t done = sent(c, send(c->client.fd, from, c->out_len, MSG_NOSIGNAL));
+    if (dc_unlikely(done < c->out_len) && !c->closed) {
+        queue_bytes(c, from + done, c->out_len - done);
+    }
+    c->out_len = 0;
+}
+
+static void queue_advance(struct conn *c, size_t done) {
+    c->queued -= done;
+    while (done > 0 || (c->queue != NULL && c->queue->len == 0)) {
+        struct chunk *k = c->queue;
+        size_t step = done < k->len ? done : k->len;
+        k->ptr += step;
+        k->len -= step;
+        done -= step;
+        if (k->len == 0) {
+            c->queue = k->next;
+            chunk_free(k);
+        }
+    }
+}
+
+/* Until the socket is full. */
+static void send_queue(struct conn *c) {
+    while (c->queue != NULL && !c->closed) {
+        struct iovec iov[IOV_COUNT];
+        struct msghdr msg = {.msg_iov = iov};
+        size_t total = 0;
+        for (struct chunk *k = c->queue; k != NULL && msg.msg_iovlen < IOV_COUNT; k = k->next) {
+            iov[msg.msg_iovlen++] = (struct iovec){(void *)(uintptr_t)k->ptr, k->len};
+            total += k->len;
+        }
+        size_t done = sent(c, sendmsg(c->client.fd, &msg, MSG_NOSIGNAL));
+        queue_advance(c, done);
+        if (done < total) {
+            return;
+        }
+    }
+}
+
+void conn_flush(struct conn *c) {
+    if (c->out_len > 0) {
+        dc_assert(c->queue == NULL);
+        send_replies(c);
+    } else {
+        send_queue(c);
+    }
+    if (c->closed) {
+        return;
+    }
+    count_queued(c);
+    if (c->stalled && c->queued < OUTPUT_SOFT_LEN / 2) {
+        conn_resume_reading(c);
+    }
+    if (c->queued == 0 && c->close_soon) {
+        conn_close(c);
+    }
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* conn_out: the output half of a connection. Shared inside net/. */
+#ifndef DC_NET_CONN_OUT_H
+#define DC_NET_CONN_OUT_H
+
+#include "server/net/conn.h"
+
+void conn_enter_flush(struct conn *c);
+
+/* The replies of a turn are complete: puts large values between them, keeps the order behind what is queued. */
+void conn_end_replies(struct conn *c, struct reply *reply);
+
+/* Closes the connection when its output is over a limit of its class. */
+void conn_check_limits(struct conn *c);
+
+void conn_drop_queue(struct conn *c);
+
+/* The output has drained: goes on reading. */
+void conn_resume_reading(struct conn *c);
+
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * listen: the listening sockets, and which worker gets a new connection.
+ *
+ * Purpose: worker 0 accepts; a connection goes to the worker that has the fewest.
+ * Threads: open and close before the workers start and after they ended; the rest worker 0.
+ * Failure: DC_EIO with the address and the reason.
+ */
+#ifndef DC_NET_LISTEN_H
+#define DC_NET_LISTEN_H
+
+#include "server/base/err.h"
+#include "server/net/loop.h"
+
+struct listeners;
+
+/* Opens what bind, port and unixsocket say. */
+DC_MUST enum dc_err listeners_open(struct node *n, struct worker *acceptor, struct listeners **out);
+void listeners_close(struct listeners *l);
+
+#endif

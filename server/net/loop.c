@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/net/loop.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/net/conn.h"
+
+enum { OUT_KEEP_LEN = 1024 * 1024 };
+
+static void list_init(struct conn_list *l) {
+    l->first = NULL;
+    l->tail = &l->first;
+}
+
+static struct conn *list_take(struct conn_list *l) {
+    struct conn *first = l->first;
+    list_init(l);
+    return first;
+}
+
+/* --- messages ---------------------------------------------------------------------------------------- */
+
+void worker_post(struct worker *w, struct message *m) {
+    uint64_t one = 1;
+    m->next = NULL;
+    lock_acquire(&w->mailbox_lock);
+    bool was_empty = w->mail == NULL;
+    *w->mail_tail = m;
+    w->mail_tail = &m->next;
+    lock_release(&w->mailbox_lock);
+    if (was_empty && write(w->wake_fd, &one, sizeof(one)) != sizeof(one)) {
+        dc_assert(errno == EAGAIN); /* the counter is full: it is awake anyway */
+    }
+}
+
+static void run_messages(struct worker *w) {
+    lock_acquire(&w->mailbox_lock);
+    struct message *m = w->mail;
+    w->mail = NULL;
+    w->mail_tail = &w->mail;
+    lock_release(&w->mailbox_lock);
+    while (m != NULL) {
+        struct message *next = m->next;
+        metric_add(&w->cmd.metrics, METRIC_MESSAGES, 1);
+        m->run(&w->cmd, m);
+        m = next;
+    }
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *arg) {
+    struct worker *w = arg;
+    uint64_t count;
+    (void)what;
+    if (read(fd, &count, sizeof(count)) != sizeof(count)) {
+        return; /* somebody was quicker; the messages were seen */
+    }
+    worker_turn_begin(w);
+    run_messages(w);
+}
+
+/* --- the turn ---------------------------------------------------------------------------------------- */
+
+void worker_turn_begin(struct worker *w) {
+    if (!w->turn_open) {
+        w->turn_open = true;
+        cmd_batch_begin(&w->cmd);
+        metric_add(&w->cmd.metrics, METRIC_TURNS, 1);
+    }
+}
+
+static void read_again(struct worker *w) {
+    for (struct conn *c = list_take(&w->again); c != NULL;) {
+        struct conn *next = c->next_again;
+        c->in_again = false;
+        if (!c->closed) {
+            conn_feed(c);
+        }
+        c = next;
+    }
+}
+
+static void run_phase(struct worker *w) {
+    struct conn *first = list_take(&w->run);
+    for (struct conn *c = first; c != NULL; c = c->next_run) {
+        conn_prefetch(c);
+    }
+    w->cmd.ticks = time_ticks();
+    for (struct conn *c = first; c != NULL; c = c->next_run) {
+        c->in_run = false;
+        if (!c->closed) {
+            w->running = c;
+            conn_run(c);
+            w->running = NULL;
+        }
+    }
+}
+
+static void flush_phase(struct worker *w) {
+    while (w->flush.first != NULL) {
+        for (struct conn *c = list_take(&w->flush); c != NULL;) {
+            struct conn *next = c->next_flush;
+            c->in_flush = false;
+            if (!c->closed) {
+                conn_flush(c);
+            }
+            c = next;
+        }
+    }
+}
+
+static void turn_end(struct worker *w) {
+    if (w->again.first != NULL) {
+        worker_turn_begin(w);
+        read_again(w);
+    }
+    run_phase(w);
+    flush_phase(w);
+    for (struct conn *c = list_take(&w->dead); c != NULL;) {
+        struct conn *next = c->next_dead;
+        conn_free(c);
+        c = next;
+    }
+    buf_reset(&w->out, OUT_KEEP_LEN);
+    arena_reset(&w->arena);
+    w->turn_open = false;
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg) {
+    struct worker *w = arg;
+    (void)fd, (void)what;
+    worker_turn_begin(w);
+    int64_t now_ms = w->cmd.now_us / 1000;
+    bool all = ++w->ticks % (1000 / WORKER_TIMER_MS) == 0;
+    for (struct conn *c = w->conns; c != NULL && (all || w->held_count > 0);) {
+        struct conn *next = c->next;
+        conn_tick(c, now_ms);
+        c = next;
+    }
+}
+
+static void worker_main(void *arg) {
+    struct worker *w = arg;
+    while (!atomic_load_explicit(&w->stopping, memory_order_acquire)) {
+        int flags = EVLOOP_ONCE | (w->again.first != NULL ? EVLOOP_NONBLOCK : 0);
+        if (event_base_loop(w->base, flags) < 0) {
+            diag(DIAG_WARNING, "worker.loop_failed worker=%u", w->cmd.index);
+            break;
+        }
+        turn_end(w);
+    }
+    while (w->conns != NULL) {
+        conn_close(w->conns);
+    }
+    turn_end(w);
+}
+
+/* --- life -------------------------------------------------------------------------------------------- */
+
+static _Noreturn void die(const char *what) {
+    diag(DIAG_WARNING, "worker.start_failed what=%s error=\"%s\"", what, dc_errno_text(errno));
+    exit(1);
+}
+
+struct worker *worker_create(struct node *n, uint32_t index) {
+    struct worker *w = mem_must_aligned(64, (sizeof(*w) + 63) / 64 * 64);
+    memset(w, 0, sizeof(*w));
+    arena_init(&w->arena, TURN_ARENA_LEN);
+    cmd_worker_init(&w->cmd, n, index, &w->arena);
+    buf_init(&w->out, 0);
+    list_init(&w->run);
+    list_init(&w->flush);
+    list_init(&w->again);
+    list_init(&w->dead);
+    lock_init(&w->mailbox_lock, LOCK_RANK_MAILBOX);
+    w->mail_tail = &w->mail;
+    struct event_config *config = event_config_new();
+    if (config == NULL) {
+        die("event_config");
+    }
+    event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
+    event_config_require_features(config, EV_FEATURE_ET | EV_FEATURE_O1 | EV_FEATURE_EARLY_CLOSE);
+    w->base = event_base_new_with_config(config);
+    event_config_free(config);
+    if (w->base == NULL) {
+        die("event_base");
+    }
+    w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (w->wake_fd < 0) {
+        die("eventfd");
+    }
+    struct timeval period = {0, WORKER_TIMER_MS * 1000};
+    w->wake = event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
+    w->timer = event_new(w->base, -1, EV_PERSIST, on_timer, w);
+    if (w->wake == NULL || w->timer == NULL || event_add(w->wake, NULL) < 0 ||
+        event_add(w->timer, &period) < 0) {
+        die("event");
+    }
+    return w;
+}
+
+void worker_start(struct worker *w) {
+    char name[16];
+    snprintf(name, sizeof(name), "worker-%u", w->cmd.index);
+    thread_start(&w->thread, name, worker_main, w);
+}
+
+void worker_stop(struct worker *w) {
+    uint64_t one = 1;
+    /* pairs with the acquire in worker_main */
+    atomic_store_explicit(&w->stopping, true, memory_order_release);
+    if (write(w->wake_fd, &one, sizeof(one)) != sizeof(one)) {
+        dc_assert(errno == EAGAIN);
+    }
+}
+
+void worker_join(struct worker *w) {
+    thread_join(&w->thread);
+}
+
+void worker_destroy(struct worker *w) {
+    run_messages(w); /* what came too late frees itself */
+    arena_reset(&w->arena);
+    event_free(w->timer);
+    event_free(w->wake);
+    close(w->wake_fd);
+    event_base_free(w->base);
+    cmd_worker_fini(&w->cmd);
+    lock_fini(&w->mailbox_lock);
+    buf_fini(&w->out);
+    arena_fini(&w->arena);
+    mem_free_aligned(w, 64, (sizeof(*w) + 63) / 64 * 64);
+}
+
+/* --- the host ---------------------------------------------------------------------------------------- */
+
+static void host_push(struct client *c, struct bytes data) {
+    conn_push((struct conn *)c, data);
+}
+
+static void host_close(struct client *client, bool flush_first) {
+    struct conn *c = (struct conn *)client;
+    if (flush_first || c->w->running == c) {
+        c->close_soon = true;
+        client->flags |= CLIENT_CLOSE_SOON;
+        if (!c->in_flush && c->w->running != c) {
+            conn_push(c, bytes_of("", 0));
+        }
+        return;
+    }
+    conn_close(c);
+}
+
+static void host_post(struct node *n, uint32_t worker, struct message *m) {
+    worker_post((struct worker *)n->workers[worker], m);
+}
+
+static void resume_held(struct cmd_worker *cw, struct message *m) {
+    struct worker *w = (struct worker *)cw;
+    mem_free(m);
+    for (struct conn *c = w->conns; c != NULL && w->held_count > 0; c = c->next) {
+        if (c->held != NULL) {
+            conn_feed(c);
+        }
+    }
+}
+
+static void host_resume(struct node *n) {
+    for (uint32_t i = 0; i < n->worker_count; i++) {
+        struct message *m = mem_must_alloc(sizeof(*m));
+        m->run = resume_held;
+        host_post(n, i, m);
+    }
+}
+
+static void host_shutdown(struct node *n) {
+    atomic_store_explicit(&n->shutting_down, 1, memory_order_relaxed);
+    kill(getpid(), SIGTERM); /* the main thread waits for it */
+}
+
+static void host_each_client(struct cmd_worker *cw, void (*each)(struct client *c, void *arg),
+                             void *arg) {
+    for (struct conn *c = ((struct worker *)cw)->conns; c != NULL;) {
+        struct conn *next = c->next;
+        each(&c->client, arg);
+        c = next;
+    }
+}
+
+const struct host net_host = {
+    .push = host_push,
+    .close = host_close,
+    .post = host_post,
+    .resume = host_resume,
+    .shutdown = host_shutdown,
+    .each_client = host_each_client,
+};
