@@ -269,6 +269,14 @@ void *mem_must_zalloc(size_t len) {
     return note_alloc(ptr);
 }
 
+void *mem_must_aligned(size_t align, size_t len) {
+    void *ptr = raw_alloc_aligned(align, len);
+    if (ptr == NULL) {
+        out_of_memory(len);
+    }
+    return note_alloc(ptr);
+}
+
 void *mem_must_realloc(void *ptr, size_t len) {
     void *moved = realloc_noted(ptr, len);
     if (moved == NULL) {
