@@ -113,7 +113,7 @@ static uint64_t sweep_root(struct store_thread *t, struct keyspace *ks, uint32_t
         uint32_t count = atomic_load_explicit(&r->table.count, memory_order_relaxed);
         p.rank = 1 + (count < 1024 ? count : 1024) / EXPIRED_SHARE;
         from = table_step_page(&r->table, from, due_now, &page, look, &p);
-        if (p.seen > 0) {
+        if (page != NULL) {
             table_set_page_due(page, next_due(&p));
             reclaim(t, r, &p, names);
         }

@@ -9,6 +9,9 @@
 /* What a frame and an effect take in the log beside key and value. */
 enum { FRAME_HEADER_LEN = 40, EFFECT_HEADER_LEN = 24 };
 
+/* Up to so many pending effects are gone through to find those of a slot; more are counted. */
+enum { PENDING_FEW = 32 };
+
 void mut_init(struct mut *m, struct store *s, struct store_thread *t) {
     memset(m, 0, sizeof(*m));
     m->store = s;
@@ -32,7 +35,16 @@ static void release_heap(struct mut *m) {
     }
 }
 
+/* Nothing is pending any more. */
+static void pending_clear(struct mut *m) {
+    if (dc_unlikely(m->slot_counts != NULL)) {
+        mem_free(m->slot_counts);
+        m->slot_counts = NULL;
+    }
+}
+
 void mut_reset(struct mut *m, int64_t now_ms) {
+    pending_clear(m);
     for (uint32_t i = 0; i < m->garbage_count; i++) {
         blob_release(m->garbage[i]);
     }
@@ -104,15 +116,52 @@ static struct effect *add_effect(struct mut *m, enum mut_kind kind, struct keysp
     return e;
 }
 
-/* Insertions prepared and not yet applied, this one included: the table keeps room for all of them. */
-static uint32_t pending_inserts(const struct mut *m) {
-    return m->count - m->applied + 1;
+static bool is_insertion(const struct effect *e) {
+    return e->entry != NULL && e->prev == 0 && e->kind != MUT_EXPIRE;
+}
+
+/* Counts of a mut that has many pending effects, this far. */
+static bool pending_count_all(struct mut *m) {
+    m->slot_counts = mem_alloc(SLOT_COUNT * sizeof(*m->slot_counts));
+    if (m->slot_counts == NULL) {
+        return false;
+    }
+    memset(m->slot_counts, 0, SLOT_COUNT * sizeof(*m->slot_counts));
+    for (uint32_t i = m->applied; i < m->count; i++) {
+        uint16_t *n = &m->slot_counts[key_slot(&m->effects[i].key)];
+        *n = (uint16_t)(*n + (is_insertion(&m->effects[i]) && *n < UINT16_MAX));
+    }
+    return true;
+}
+
+enum dc_err mut_reserve_insert(struct mut *m, struct keyspace *ks, const struct key *k) {
+    uint32_t slot = key_slot(k);
+    uint32_t pending = 1;
+    if (dc_likely(m->count - m->applied < PENDING_FEW)) {
+        for (uint32_t i = m->applied; i < m->count; i++) {
+            pending += key_slot(&m->effects[i].key) == slot && is_insertion(&m->effects[i]);
+        }
+        return store_reserve(m->store, ks, k, pending);
+    }
+    if (m->slot_counts == NULL && !pending_count_all(m)) {
+        return DC_ENOMEM;
+    }
+    uint16_t *n = &m->slot_counts[slot];
+    *n = (uint16_t)(*n + (*n < UINT16_MAX));
+    return store_reserve(m->store, ks, k, *n);
+}
+
+/* Whether the bytes of a value lie in the entry that it would be written over. */
+static inline bool is_inside(const struct entry *e, const struct value *v) {
+    uintptr_t at = (uintptr_t)v->str.ptr;
+    return (v->kind == VALUE_STR || v->kind == VALUE_RAW) && v->str.len > 0 && at >= (uintptr_t)e &&
+           at < (uintptr_t)e + entry_size(e);
 }
 
 static enum dc_err prepare_entry(struct mut *m, struct effect *e, const struct entry *old,
                                  const struct entry_spec *spec) {
     if (old == NULL) {
-        enum dc_err err = store_reserve(m->store, e->ks, &e->key, pending_inserts(m));
+        enum dc_err err = mut_reserve_insert(m, e->ks, &e->key);
         if (err != DC_OK) {
             return err;
         }
@@ -120,6 +169,7 @@ static enum dc_err prepare_entry(struct mut *m, struct effect *e, const struct e
                entry_kind(old) != VALUE_BLOB &&
                mem_good_size(entry_spec_size(spec)) == mem_good_size(entry_size(old))) {
         /* Only for the first effect of a command: a later one might find another entry. */
+        dc_debug_assert(!is_inside(old, &spec->value));
         e->in_place = true;
         return DC_OK;
     }
@@ -196,7 +246,7 @@ enum dc_err mut_expire(struct mut *m, struct keyspace *ks, const struct key *k,
     int64_t since = expiry_ms - EXPIRY_BASE_MS;
     bool five = expiry_ms >= EXPIRY_BASE_MS && since < (int64_t)1 << 40;
     uint32_t flags = entry_flags(old);
-    if (expiry_ms != EXPIRY_NONE &&
+    if (expiry_ms != EXPIRY_NONE && m->count == m->applied &&
         ((flags & ENTRY_EXPIRY8) || ((flags & ENTRY_EXPIRY5) && five))) {
         e->in_place = true;
     } else {
@@ -235,12 +285,14 @@ void mut_rollback(struct mut *m) {
         }
     }
     m->count = m->applied;
+    pending_clear(m);
 }
 
 void mut_apply(struct mut *m) {
     for (; m->applied < m->count; m->applied++) {
         store_apply(m, &m->effects[m->applied]);
     }
+    pending_clear(m);
 }
 
 static uint64_t effect_len(const struct effect *e) {

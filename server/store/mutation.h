@@ -75,6 +75,7 @@ struct mut {
     uint32_t garbage_count;
     uint32_t garbage_cap;
     struct blob **garbage; /* inline_garbage, or the heap */
+    uint16_t *slot_counts; /* insertions prepared and not applied, by slot; NULL while they are few */
     int64_t now_ms;        /* the one time of the frame */
     struct effect inline_effects[MUT_INLINE_EFFECTS];
     struct blob *inline_garbage[MUT_INLINE_GARBAGE];
@@ -89,8 +90,10 @@ void mut_reset(struct mut *m, int64_t now_ms);
 /* Room for so many more effects, so that mut_del() of them can't fail. Errors: DC_ENOMEM. */
 DC_MUST enum dc_err mut_reserve(struct mut *m, uint32_t extra);
 
-/* Prepare. 'old' is the live entry or NULL, as the lookup returned it.
- * mut_put replaces or creates. A blob value's reference is taken over in every outcome.
+/* Prepare. 'old' is the live entry or NULL, as store_peek() returned it: the commit counts the access of PUT and
+ * WRITE. Two effects of one command on the same key may only be PUT and DEL (a look-up sees what is applied).
+ * mut_put replaces or creates. A blob value's reference is taken over in every outcome. Bytes of the value may lie
+ *   in the entry of another key, never in 'old'.
  * mut_write changes bytes of a string (the result is 'raw'), growing it with zeros; 'old' may be NULL.
  * Errors: DC_ENOMEM. */
 DC_MUST enum dc_err mut_put(struct mut *m, struct keyspace *ks, const struct key *k,

@@ -113,16 +113,19 @@ void store_prefetch_line(const struct keyspace *ks, struct pos pos) {
 
 /* --- roots ------------------------------------------------------------------------------------------- */
 
-static bool note_newest(void *arg, const struct entry *e) {
-    uint64_t *newest = arg;
-    if (entry_version(e) > *newest) {
-        *newest = entry_version(e);
+static void note_removed(struct root *r, uint64_t version) {
+    if (version > r->removed) {
+        r->removed = version;
     }
+}
+
+static bool note_newest(void *arg, const struct entry *e) {
+    note_removed(arg, entry_version(e));
     return true;
 }
 
 void root_reset(struct keyspace *ks, struct root *r) {
-    table_drop(&r->table, note_newest, &r->removed);
+    table_drop(&r->table, note_newest, r);
     atomic_store_explicit(&r->table.due, DUE_NEVER, memory_order_relaxed);
     atomic_store_explicit(&r->volatiles, 0, memory_order_relaxed);
     atomic_store_explicit(&r->gen, atomic_load_explicit(&ks->gen, memory_order_relaxed),
@@ -252,17 +255,14 @@ static void apply_in_place(struct root *r, struct effect *e, struct entry *old) 
     note_expiry(r, pos_hash(e->key.pos), old, was_volatile);
 }
 
-static void apply_del(struct mut *m, struct root *r, struct effect *e, struct table_place *at,
-                      struct entry *old) {
+static void apply_del(struct mut *m, struct root *r, struct table_place *at, struct entry *old) {
     if (old != NULL) {
         table_remove(at);
         if (entry_has_expiry(old)) {
             count_volatile(r, -1);
         }
+        note_removed(r, entry_version(old));
         discard(m, old);
-    }
-    if (e->version > r->removed) {
-        r->removed = e->version;
     }
 }
 
@@ -280,7 +280,7 @@ void store_apply(struct mut *m, struct effect *e) {
     struct table_place at;
     struct entry *old = table_locate(&r->table, pos_hash(e->key.pos), e->key.name, &at);
     if (e->kind == MUT_DEL) {
-        apply_del(m, r, e, &at, old);
+        apply_del(m, r, &at, old);
         return;
     }
     if (e->in_place) {
@@ -290,7 +290,7 @@ void store_apply(struct mut *m, struct effect *e) {
         put_entry(m, r, e, &at, old);
     }
     entry_set_version(e->entry, e->version);
-    if (e->kind == MUT_PUT) {
+    if (e->kind != MUT_EXPIRE) {
         count_access(m->thread, m->now_ms);
         store_touch(m->thread, e->entry);
     }
@@ -303,17 +303,14 @@ void store_stamp(struct mut *m, const struct effect *e) {
     }
     struct root *r = root_enter(e->ks, key_slot(&e->key));
     if (e->kind == MUT_DEL) {
-        if (e->version > r->removed) {
-            r->removed = e->version;
-        }
-        return;
+        return; /* what it removed was stamped, or noted, before */
     }
     /* A later effect of the frame may have replaced or removed the entry: it is stamped again, or gone. */
     struct entry *now = table_find(&r->table, pos_hash(e->key.pos), e->key.name);
     if (now != NULL) {
         entry_set_version(now, e->version);
-    } else if (e->version > r->removed) {
-        r->removed = e->version;
+    } else {
+        note_removed(r, e->version);
     }
 }
 
@@ -321,9 +318,7 @@ void store_reap(struct store_thread *t, struct root *r, uint64_t hash, struct by
     struct table_place at;
     struct entry *e = table_locate(&r->table, hash, key, &at);
     dc_assert(e != NULL);
-    if (entry_version(e) > r->removed) {
-        r->removed = entry_version(e);
-    }
+    note_removed(r, entry_version(e));
     table_remove(&at);
     count_volatile(r, -1);
     entry_destroy(e);
@@ -385,7 +380,7 @@ enum dc_err store_prepare_write(struct mut *m, struct effect *e, const struct en
     struct value v = {.kind = VALUE_RAW, .str = {NULL, 0}};
     char scratch[NUM_I64_TEXT_MAX];
     if (old == NULL) {
-        enum dc_err err = store_reserve(m->store, e->ks, &e->key, m->count - m->applied + 1);
+        enum dc_err err = mut_reserve_insert(m, e->ks, &e->key);
         if (err != DC_OK) {
             return err;
         }

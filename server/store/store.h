@@ -100,7 +100,7 @@ struct entry *store_get(struct store_thread *t, struct keyspace *ks, const struc
 /* Counts an access of an entry that store_peek() returned. */
 void store_touch(struct store_thread *t, struct entry *e);
 
-/* The version that stands for what is absent: that of the last removal in the key's slot. */
+/* The version that stands for what is absent: the newest of what was removed from the key's slot. */
 uint64_t store_removed_version(struct keyspace *ks, const struct key *k);
 
 /* Puts one effect into the store. Called by mut_apply() and by replay. */

@@ -9,7 +9,7 @@
 /* One slot of one keyspace. Under the slot lock, but for what is atomic. */
 struct root {
     struct table table;
-    uint64_t removed;           /* version of the last removal: stands for what is absent */
+    uint64_t removed;           /* newest version of what was removed: stands for what is absent */
     _Atomic uint32_t gen;       /* keyspace's generation that the content belongs to */
     _Atomic uint32_t volatiles; /* entries with an expiry */
 };
@@ -57,6 +57,8 @@ void root_reset(struct keyspace *ks, struct root *r);
 /* Room in the table for so many insertions at the key's place. */
 DC_MUST enum dc_err store_reserve(struct store *s, struct keyspace *ks, const struct key *k,
                                   uint32_t extra);
+/* The same for one more insertion by a mut, beside those that are prepared and not applied. */
+DC_MUST enum dc_err mut_reserve_insert(struct mut *m, struct keyspace *ks, const struct key *k);
 DC_MUST enum dc_err store_prepare_write(struct mut *m, struct effect *e, const struct entry *old,
                                         uint64_t offset, struct bytes bytes);
 /* Gives the version to an effect that was applied without. */

@@ -483,7 +483,8 @@ uint64_t table_step_page(struct table *t, uint64_t from, uint32_t due, struct ta
     place_descend(t, from, &at);
     uint64_t word = ref_word(at.page);
     uint64_t page_size = HASH_END >> (NODE_BITS * at.depth);
-    uint32_t lines = due_get(at.page) <= due ? ref_count_lines(word) : 0;
+    bool is_due = due_get(at.page) <= due;
+    uint32_t lines = is_due ? ref_count_lines(word) : 0;
     for (uint32_t l = 0; l < lines; l++) {
         const uint64_t *words = ref_lines(word)[l].words;
         for (uint32_t i = 0; i < PAGE_LINE_WORDS && words[i] != 0; i++) {
@@ -493,7 +494,7 @@ uint64_t table_step_page(struct table *t, uint64_t from, uint32_t due, struct ta
             visit(arg, word_entry(words[i]));
         }
     }
-    *page_out = at.page;
+    *page_out = is_due ? at.page : NULL;
     return (from & ~(page_size - 1)) + page_size;
 }
 
@@ -549,9 +550,9 @@ static bool shrink_below(struct table *t) {
         if (lines > 0 && count == 0) {
             page_free(ref_lines(word), lines);
             ref_set(t, NULL, 0, 0);
-        } else if (count < load_max(lines) / 3) {
-            (void)page_resize(t,
-                              lines_for(count + count / 8 + 1)); /* stays as it is without memory */
+        } else if (count < load_max(lines) / 3 && lines_for(count + count / 8 + 1) < lines) {
+            /* Stays as it is without memory. */
+            (void)page_resize(t, lines_for(count + count / 8 + 1));
         }
         return true;
     }

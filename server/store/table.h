@@ -87,7 +87,7 @@ void table_due(struct table *t, uint64_t hash, uint32_t due);
 typedef void (*table_visit_fn)(void *arg, struct entry *e);
 uint64_t table_step_line(const struct table *t, uint64_t from, const uint8_t *seed,
                          table_visit_fn visit, void *arg);
-/* Only where the page is due at 'due' (DUE_NEVER: always). The page is returned for table_set_page_due(). */
+/* Only where the page is due at 'due' (DUE_NEVER: always): then it is returned for table_set_page_due(), else NULL. */
 uint64_t table_step_page(struct table *t, uint64_t from, uint32_t due, struct table **page,
                          table_visit_fn visit, void *arg);
 void table_set_page_due(struct table *page, uint32_t due);
