@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The shared commands as a table: weight, then a template whose lower-case words gen.py replaces.
 
-WORD stays as it is; name = one value of that kind (see gen.VALUES); name+ = one to three; name* = none to two; a/b = either;
+WORD stays as it is; name = one value of that kind (the method of gen.Generator); name+ = one to three; name* = none to
+two; a/b = either;
 :name = up to four options of OPTIONS[name], in any order and combination, sensible or not.
 Times are hours away or in the past, so that nothing expires during a run; SET with a time in the past stands in cases/.
 """
@@ -166,20 +167,25 @@ TABLE = {
 
 # How often each family is drawn in the modes of diff.py.
 FAMILIES = {
-    "all": {"string": 40, "bit": 12, "key": 25, "dump": 4, "flush": 1, "connection": 5, "config": 2, "pubsub": 1, "watch": 7},
-    "pubsub": {"string": 12, "key": 8, "connection": 3, "pubsub": 25, "subscribe": 20, "notify": 3, "watch": 4, "flush": 1},
+    "all": {"string": 40, "bit": 12, "key": 25, "dump": 4, "flush": 1, "connection": 5, "config": 2, "pubsub": 1,
+            "watch": 7},
+    "pubsub": {"string": 12, "key": 8, "connection": 3, "pubsub": 25, "subscribe": 20, "notify": 3, "watch": 4,
+               "flush": 1},
     "multi": {"string": 40, "key": 15, "bit": 3, "flush": 2, "connection": 2, "watch": 30, "dump": 1},
 }
 
 OPTIONS = {
-    "set": ["EX sec", "PX msec", "EXAT farat", "PXAT faratms", "KEEPTTL", "NX", "XX", "GET", "NX", "GET", "word", "EX", "EX badint"],
+    "set": ["EX sec", "PX msec", "EXAT farat", "PXAT faratms", "KEEPTTL", "NX", "XX", "GET", "NX", "GET", "word", "EX",
+            "EX badint"],
     "getex": ["EX sec", "PX msec", "EXAT at", "PXAT atms", "PERSIST", "word", "EX", "PX badint", "KEEPTTL"],
     "lcs": ["LEN", "IDX", "MINMATCHLEN i", "WITHMATCHLEN", "IDX", "MINMATCHLEN 2", "word", "MINMATCHLEN"],
     "unit": ["BYTE", "BIT", "BIT", "word"],
     "bitpos": ["off", "off BYTE", "off BIT", "off word", "BIT"],
     "bitfield": ["GET bftype bfoff", "SET bftype bfoff i", "INCRBY bftype bfoff i", "INCRBY bftype bfoff i",
-                 "OVERFLOW WRAP/SAT/FAIL/word", "OVERFLOW SAT", "OVERFLOW FAIL", "word", "GET bftype", "SET bftype bfoff"],
-    "bitfield_ro": ["GET bftype bfoff", "GET bftype bfoff", "GET bftype bfoff", "SET bftype bfoff i", "OVERFLOW SAT", "word"],
+                 "OVERFLOW WRAP/SAT/FAIL/word", "OVERFLOW SAT", "OVERFLOW FAIL", "word", "GET bftype",
+                 "SET bftype bfoff"],
+    "bitfield_ro": ["GET bftype bfoff", "GET bftype bfoff", "GET bftype bfoff", "SET bftype bfoff i", "OVERFLOW SAT",
+                    "word"],
     "expire": ["NX", "XX", "GT", "LT", "GT", "LT", "word"],
     "copy": ["DB db", "REPLACE", "REPLACE", "DB", "word"],
     "scan": ["MATCH pat", "COUNT count", "TYPE string/hash/word", "word", "COUNT"],
@@ -192,11 +198,13 @@ OPTIONS = {
 
 # What COMMAND INFO and COMMAND LIST are asked about: the commands that both servers have.
 SHARED = """
-    append auth bitcount bitfield bitfield_ro bitop bitpos client command config copy dbsize debug decr decrby del discard dump echo exec
-    exists expire expireat expiretime flushall flushdb get getbit getdel getex getrange getset hello incr incrby incrbyfloat info keys
-    latency lcs memory mget monitor move mset msetnx multi object persist pexpire pexpireat pexpiretime ping psetex psubscribe pttl
-    publish pubsub punsubscribe quit randomkey rename renamenx reset restore scan select set setbit setex setnx setrange shutdown slowlog
-    spublish ssubscribe strlen subscribe substr sunsubscribe time touch ttl type unlink unsubscribe unwatch watch""".split()
+    append auth bitcount bitfield bitfield_ro bitop bitpos client command config copy dbsize debug decr decrby
+    del discard dump echo exec exists expire expireat expiretime flushall flushdb get getbit getdel getex
+    getrange getset hello incr incrby incrbyfloat info keys latency lcs memory mget monitor move mset msetnx
+    multi object persist pexpire pexpireat pexpiretime ping psetex psubscribe pttl publish pubsub punsubscribe
+    quit randomkey rename renamenx reset restore scan select set setbit setex setnx setrange shutdown slowlog
+    spublish ssubscribe strlen subscribe substr sunsubscribe time touch ttl type unlink unsubscribe unwatch
+    watch""".split()
 
 # Settings of both servers with values to try; the first value is the one that a run starts with.
 CONFIG = {

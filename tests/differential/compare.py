@@ -64,7 +64,9 @@ def same_shape(ours, theirs, args):
 
 
 def unordered(ours, theirs, _):
-    return kind_of(ours) == kind_of(theirs) and isinstance(ours, tuple) and sorted(map(repr, ours[1])) == sorted(map(repr, theirs[1]))
+    if kind_of(ours) != kind_of(theirs) or not isinstance(ours, tuple):
+        return False
+    return sorted(map(repr, ours[1])) == sorted(map(repr, theirs[1]))
 
 
 def pairs(node):
@@ -111,7 +113,8 @@ RULES = {
     "MEMORY USAGE": same_kind, "OBJECT IDLETIME": near(10), "OBJECT FREQ": same_kind,
     "CLIENT ID": same_kind, "CLIENT LIST": same_kind, "CLIENT INFO": same_kind,
     "CONFIG GET": config_get, "HELLO": hello, "PUBSUB CHANNELS": unordered, "PUBSUB SHARDCHANNELS": unordered,
-    "COMMAND": lambda a, b, args: len(args) == 1 and same_kind(a, b, args), "COMMAND COUNT": same_kind, "COMMAND LIST": command_list, "COMMAND INFO": command_info,
+    "COMMAND": lambda a, b, args: len(args) == 1 and same_kind(a, b, args), "COMMAND COUNT": same_kind,
+    "COMMAND LIST": command_list, "COMMAND INFO": command_info,
     "LATENCY RESET": same_kind, "SLOWLOG LEN": same_kind,
 }
 
@@ -141,7 +144,7 @@ def same_reply(ours, theirs, args, queue=()):
 
 
 def stream_of(raw):
-    """What a message belongs to when the order of messages counts: Redis delivers to several patterns in no fixed order."""
+    """The part of the messages whose order counts: Redis delivers to several patterns in no fixed order."""
     node = tree(raw)
     if isinstance(node, tuple) and len(node[1]) == 4 and node[1][0] == b"$8\r\npmessage\r\n":
         return node[1][1]

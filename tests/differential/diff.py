@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Differential test: the same command streams to a redis-server and to the server under test; every reply must be the same.
+"""Differential test: the same commands to a redis-server and to the server under test, and every reply the same.
 
     diff.py                                     all cases, then a random run of every mode in both protocols
     diff.py --seed 7 --ops 20000 --proto 3 --mode multi --connections 2
     diff.py --replay cases/expire.ops ...       scripts only
 
-A difference is printed with its seed, both raw replies and a shrunk script that still shows it; save that as cases/NAME.ops.
+A difference is printed with its seed, both raw replies and a shrunk script that still shows it, for cases/NAME.ops.
 """
 import argparse
 import sys
@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from differential.commands import FAMILIES  # noqa: E402
 from differential.gen import Generator  # noqa: E402
-from differential.ops import Op, format_script, parse_script  # noqa: E402
+from differential.ops import Op, format_script, parse_script, quote  # noqa: E402
 from differential.runner import Runner  # noqa: E402
 from support.server import REDIS, Server, server_binary  # noqa: E402
 
@@ -27,7 +27,7 @@ CONNECTIONS = {"all": 1, "multi": 2, "pubsub": 3}
 
 
 def shrink(runner, ops, found, seconds):
-    """Removes steps as long as a difference in the same command (or in what is pushed to the same connection) remains."""
+    """Removes steps as long as the same command, or what is pushed to the same connection, still differs."""
     def still(outcome):
         return outcome and outcome[0].note == found.note and (found.note or outcome[0].op.args[:1] == found.op.args[:1])
 
@@ -58,7 +58,8 @@ def report(runner, ops, outcome, title, options):
     print("DIFFERENT: %s, after %d of %d commands\n%s" % (title, done, len(ops), found))
     if options.shrink:
         ops, found = shrink(runner, ops[:done], found, options.shrink)
-        print("\nshrunk to %d, with this difference:\n%s\n\n# --- script: %s\n%s# ---" % (len(ops), found, title, format_script(ops)))
+        print("\nshrunk to %d, with this difference:\n%s" % (len(ops), found))
+        print("\n# --- script: %s\n%s# ---" % (title, format_script(ops)))
     sys.stdout.flush()
 
 
@@ -79,7 +80,8 @@ def plan(options):
     for mode in options.mode or sorted(FAMILIES) if options.replay is None else ():
         for proto in options.proto:
             connections = options.connections or CONNECTIONS[mode]
-            title = "--seed %d --ops %d --mode %s --proto %d --connections %d" % (options.seed, options.ops, mode, proto, connections)
+            title = "--seed %d --ops %d --mode %s --proto %d --connections %d" % (
+                options.seed, options.ops, mode, proto, connections)
             yield title, random_script(options.seed, mode, proto, connections, options.ops, options.limit)
 
 
@@ -98,23 +100,25 @@ def run(options):
                 print("same: %s (%d commands, %.1f s)" % (title, len(script), time.monotonic() - started), flush=True)
         if options.stats:
             for (name, kind), count in sorted(runner.seen.items()):
-                print("%7d  %-12s %s" % (count, name.decode("utf-8", "backslashreplace")[:12], kind.decode("utf-8", "backslashreplace").strip()))
+                print("%7d  %-12s %s" % (count, quote(name)[1:-1][:12], quote(kind.strip())[1:-1]))
     return failures
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds to run, one after the other")
     parser.add_argument("--ops", type=int, default=3000, help="commands per random run")
-    parser.add_argument("--mode", choices=sorted(FAMILIES), action="append", help="only random streams, and of this mode; default: the cases, then each mode")
+    parser.add_argument("--mode", choices=sorted(FAMILIES), action="append",
+                        help="only random streams, and of this mode; default: the cases, then each mode")
     parser.add_argument("--proto", type=int, choices=(2, 3), action="append", help="default: both")
     parser.add_argument("--connections", type=int, choices=(1, 2, 3), help="default: as fits the mode")
     parser.add_argument("--threads", type=int, default=2, help="workers of the server under test")
-    parser.add_argument("--limit", default="512mb", help="proto-max-bulk-len on both sides, e.g. 1mb, to come near it cheaply")
-    parser.add_argument("--shrink", type=float, default=30, metavar="SECONDS", help="time for shrinking a script, 0 = don't")
+    parser.add_argument("--limit", default="512mb", help="proto-max-bulk-len; 1mb is cheap to reach")
+    parser.add_argument("--shrink", type=float, default=30, metavar="SECONDS", help="time for shrinking, 0 = don't")
     parser.add_argument("--stats", action="store_true", help="print which replies of which commands were compared")
-    parser.add_argument("--replay", nargs="*", metavar="FILE", help="scripts instead of random streams; without names all cases")
+    parser.add_argument("--replay", nargs="*", metavar="FILE", help="scripts only; without names all cases")
     options = parser.parse_args()
     if not REDIS:
         print("skipped: no redis-server")

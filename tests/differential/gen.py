@@ -8,13 +8,15 @@ from differential.ops import Op, noise, repeated
 
 INT_MAX, INT_MIN = 2**63 - 1, -2**63
 KEYS = [b"a", b"b", b"c", b"d", b"e", b"{t}x", b"{t}y", b"key:000123", b"", b"\x00\xff k\r\n", b"k" * 300]
-WORDS = [b"foo", b"BAR", b"x", b"", b"-1", b"0", b"NX", b"EX", b"getx", b"\x00", b"a b", b"'q'", b"99999999999999999999", b"*", b"w" * 140]
-BAD_INTS = [b"abc", b"", b" 1", b"1 ", b"01", b"+1", b"-0", b"1.0", b"0x10", b"1e3", b"9223372036854775808", b"-9223372036854775809",
-            b"18446744073709551616", b"1" * 40, b"--1", b"\x00", b"-"]
+WORDS = [b"foo", b"BAR", b"x", b"", b"-1", b"0", b"NX", b"EX", b"getx", b"\x00", b"a b", b"'q'", b"9" * 20, b"*",
+         b"w" * 140]
+BAD_INTS = [b"abc", b"", b" 1", b"1 ", b"01", b"+1", b"-0", b"1.0", b"0x10", b"1e3", b"9223372036854775808",
+            b"-9223372036854775809", b"18446744073709551616", b"1" * 40, b"--1", b"\x00", b"-"]
 EDGE_INTS = [INT_MAX, INT_MIN, INT_MAX - 1, INT_MIN + 1, 2**31, -2**31 - 1, 2**32, 9999, 10000, -1, 0, 10**18]
-FLOATS = [b"0", b"1.5", b"-2.25", b"3.0e3", b"1e-7", b"5e20", b"1e17", b"-1e17", b"0.1", b"3.14159265358979", b"1e308", b"1e400", b"1e4932",
-          b"inf", b"-inf", b"nan", b"NaN", b"+inf", b"infinity", b"0x1p4", b".5", b"5.", b"1e", b" 1", b"1 ", b"", b"abc", b"1,5", b"-0.0",
-          b"1e-4951", b"100000000000000000000", b"0.00000000000000001", b"10000.5", b"-10000.5"]
+FLOATS = [b"0", b"1.5", b"-2.25", b"3.0e3", b"1e-7", b"5e20", b"1e17", b"-1e17", b"0.1", b"3.14159265358979", b"1e308",
+          b"1e400", b"1e4932", b"inf", b"-inf", b"nan", b"NaN", b"+inf", b"infinity", b"0x1p4", b".5", b"5.", b"1e",
+          b" 1", b"1 ", b"", b"abc", b"1,5", b"-0.0", b"1e-4951", b"1" + b"0" * 20, b"0.00000000000000001",
+          b"10000.5", b"-10000.5"]
 OFFSETS = list(range(-12, 13)) * 2 + [20, 44, 45, 63, 64, 100, 1000, -1000, 100000]
 HUGE_OFFSETS = [536870912, 536870913, -536870913, INT_MAX, INT_MIN, 2**32]
 BIT_OFFSETS = list(range(0, 72)) + [1000, 80000]
@@ -23,7 +25,9 @@ FIELD_TYPES = [b"i1", b"u1", b"i5", b"u8", b"i8", b"u16", b"i16", b"i32", b"u31"
 BAD_FIELD_TYPES = [b"u64", b"i65", b"u0", b"i0", b"x8", b"8", b"u", b"", b"i-1", b"I8", b"u08"]
 CHANNELS = [b"c1", b"c2", b"c3", b"news", b"", b"c[1]"]
 CHANNEL_PATTERNS = [b"c*", b"c?", b"c[12]", b"*", b"n[^a]ws", b"c\\[1\\]", b"[a-c]1", b""]
-PATTERNS = [b"*", b"a*", b"?", b"[a-c]", b"[^a]", b"{t}*", b"key:*", b"k*k", b"\\a", b"", b"nothing*", b"[", b"a[", b"*\x00*", b"[b-a]"]
+PATTERNS = [b"*", b"a*", b"?", b"[a-c]", b"[^a]", b"{t}*", b"key:*", b"k*k", b"\\a", b"",
+            b"nothing*", b"[", b"a[", b"*\x00*", b"[b-a]"]
+EDGE_TIMES = [b"%d" % n for n in (INT_MAX, INT_MIN, INT_MAX // 1000, INT_MAX // 1000 + 1)]
 FAR_SECONDS = 4102444800  # 2100-01-01
 SIZES = [1, 3, 8, 12, 19, 20, 21, 40, 43, 44, 45, 46, 63, 64, 65, 100, 255, 256, 1000]
 BIG_SIZES = [4000, 4096, 16384, 32768, 65535, 65536, 65537, 70000, 100000]
@@ -93,14 +97,16 @@ class Generator:
         return b"%d" % self.rng.choice(OFFSETS if r < 0.94 else self.huge) if r < 0.97 else self.rng.choice(BAD_INTS)
 
     def bit(self):
-        return self.rng.choice([b"0", b"1"]) if self.rng.random() < 0.95 else self.rng.choice([b"2", b"-1", b"a", b"", b"01"])
+        return self.rng.choice([b"0", b"1"] * 50 + [b"2", b"-1", b"a", b"", b"01"])
 
     def bitoff(self):
         return b"%d" % self.rng.choice(BIT_OFFSETS) if self.rng.random() < 0.95 else self.rng.choice(BAD_BIT_OFFSETS)
 
     def bfoff(self):
         r = self.rng.random()
-        return b"#%d" % self.rng.randint(0, 9) if r < 0.4 else b"%d" % self.rng.randint(0, 150) if r < 0.95 else self.rng.choice(BAD_BIT_OFFSETS)
+        if r < 0.4:
+            return b"#%d" % self.rng.randint(0, 9)
+        return b"%d" % self.rng.randint(0, 150) if r < 0.95 else self.rng.choice(BAD_BIT_OFFSETS)
 
     def bftype(self):
         return self.rng.choice(FIELD_TYPES if self.rng.random() < 0.95 else BAD_FIELD_TYPES)
@@ -110,7 +116,7 @@ class Generator:
         r = self.rng.random()
         if r < 0.86:
             return b"%d" % self.rng.randint(low, high)
-        return self.rng.choice([b"0", b"-1", b"-1000"] + BAD_INTS + [b"%d" % n for n in (INT_MAX, INT_MIN, INT_MAX // 1000, INT_MAX // 1000 + 1)])
+        return self.rng.choice([b"0", b"-1", b"-1000"] + BAD_INTS + EDGE_TIMES)
 
     def sec(self):
         return self._time(3600, 10**7)
@@ -134,7 +140,7 @@ class Generator:
         return b"0" if self.rng.random() < 0.6 else self.msec()
 
     def db(self):
-        return self.rng.choice([b"0", b"0", b"0", b"1", b"2", b"15"] if self.rng.random() < 0.9 else [b"16", b"-1", b"x", b"", b"99999999999"])
+        return self.rng.choice([b"0"] * 24 + [b"1", b"2", b"15"] * 8 + [b"16", b"-1", b"x", b"", b"99999999999"])
 
     def badint(self):
         return self.rng.choice(BAD_INTS)
@@ -154,7 +160,8 @@ class Generator:
     def payload(self):
         rng, r = self.rng, self.rng.random()
         if r < 0.3:
-            encoded = rdbvalue.integer(rng.choice([0, 1, -1, 127, -128, 128, 32767, -32769, 2**31 - 1, -2**31, rng.randint(-1000, 1000)]))
+            edges = [0, 1, -1, 127, -128, 128, 32767, -32769, 2**31 - 1, -2**31]
+            encoded = rdbvalue.integer(rng.choice(edges + [rng.randint(-1000, 1000)]))
         elif r < 0.5:
             encoded = rdbvalue.lzf(bytes(rng.choices(b"abc", k=rng.randint(1, 9))), rng.choice([2, 5, 50, 3000]))
         else:
@@ -163,8 +170,9 @@ class Generator:
         if rng.random() < 0.8:
             return good
         cut = rng.randrange(len(good))
-        return rng.choice([good[:cut], good[:cut] + bytes([good[cut] ^ 1 << rng.randrange(8)]) + good[cut + 1:], good + b"x", b"",
-                           rdbvalue.payload(encoded[:-1]), rdbvalue.payload(encoded, kind=99), rdbvalue.payload(encoded + b"junk")])
+        flipped = good[:cut] + bytes([good[cut] ^ 1 << rng.randrange(8)]) + good[cut + 1:]
+        return rng.choice([good[:cut], flipped, good + b"x", b"", rdbvalue.payload(encoded[:-1]),
+                           rdbvalue.payload(encoded, kind=99), rdbvalue.payload(encoded + b"junk")])
 
     def word(self):
         return self.rng.choice(WORDS)
@@ -173,7 +181,7 @@ class Generator:
         return self.rng.choice([b"bob", b"", b"with space", b"line\nfeed", b"n-1", b"\xc3\xa9"])
 
     def hellover(self):
-        return b"%d" % self.proto if self.rng.random() < 0.8 else self.rng.choice([b"1", b"4", b"x", b"", b"9999999999999999999"])
+        return self.rng.choice([b"%d" % self.proto] * 20 + [b"1", b"4", b"x", b"", b"9" * 19])
 
     def shared(self):
         return self.rng.choice(SHARED).encode()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Runs a script against a redis-server and the server under test, step by step, and stops at the first difference.
 
-The redis-server is the oracle for how many messages a step causes on which connection: it has one thread, so a PING on a control
-connection, sent after the reply, comes back when all pushes of the step are on their way. The server under test then owes the same
-messages, within a time limit because its threads may deliver pushes later than the reply; what it sends too much shows up in the
-next step, or in the check at the end.
+The redis-server is the oracle for how many messages a step causes on which connection: it has one thread, so a PING
+on a control connection, sent after the reply, comes back when all pushes of the step are on their way. The server under
+test then owes the same messages, within a time limit because its threads may deliver pushes later than the reply; what
+it sends too much shows up in the next step, or in the check at the end.
 """
 import time
 from collections import Counter
@@ -99,7 +99,8 @@ class Runner:
     def client(self, number):
         if number not in self.clients:
             proto = self.protos.get(number, 2)
-            client = self.clients[number] = Client(*(s.connect(timeout=REPLY_LIMIT_S) for s in self.servers), proto=proto)
+            conns = [server.connect(timeout=REPLY_LIMIT_S) for server in self.servers]
+            client = self.clients[number] = Client(*conns, proto=proto)
             if proto != 2:
                 for conn in (client.redis, client.dcache):
                     conn.call("HELLO", proto)  # may fail while a script has set a password
@@ -141,7 +142,7 @@ class Runner:
             self.exchange(group, b"".join(map(wire, group)), 0 if is_subscription(op.args[0]) else len(group))
 
     def breaks_redis(self, op):
-        """Redis 7.0 writes pushes and the answers to SUBSCRIBE into the array of an EXEC, which then is no RESP any more."""
+        """Redis 7.0 writes pushes and the answers to SUBSCRIBE into the array of an EXEC: that is no RESP any more."""
         client = self.client(op.conn)
         if is_subscription(op.args[0]):
             client.subscribed = not client.in_multi
@@ -156,7 +157,7 @@ class Runner:
             self.exchange([op._replace(verb="cmd", args=(b"HELLO", op.args[0]))], encode("HELLO", op.args[0]), 1)
 
     def exchange(self, group, data, replies):
-        """Sends data; replies: how many are due, 0 = at least one message of any kind, None = whatever comes until the close."""
+        """Sends data; replies: how many are due, 0 = one message or more, None = whatever comes until the close."""
         client = self.client(group[0].conn)
         send_quietly(client.dcache, data)
         send_quietly(client.redis, data)
@@ -220,7 +221,9 @@ class Runner:
             self.seen[name, ours[:70].split(b"'")[0] if ours[:1] == b"-" else ours[:1]] += 1
             queue, client.queue = client.queue, track(client, name, op.args, ours)
             if EOF not in (ours, theirs) and SILENCE != theirs:
-                if compare.same_reply(ours, theirs, op.args, queue) or (name == b"DUMP" and self.same_dump(ours, theirs)):
+                if compare.same_reply(ours, theirs, op.args, queue):
+                    return
+                if name == b"DUMP" and self.same_dump(ours, theirs):
                     return
         if ours != theirs:
             raise Mismatch(op, [ours], [theirs])

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A C client as applications write them with hiredis: a session store, a rate limiter, pipelines, a subscriber.
- * Usage: client_hiredis PORT. Exit code 0 = everything as expected; otherwise the first surprise is printed.
+ * A C client as applications write them with hiredis: a session store, a rate limiter, pipelines,
+ * a subscriber. Usage: client_hiredis PORT. Exit code 0 = everything as expected; otherwise the
+ * first surprise is printed.
  */
 #include <hiredis/hiredis.h>
 #include <stdarg.h>
@@ -10,16 +11,15 @@
 #include <string.h>
 #include <time.h>
 
-#define EXPECT(cond)                                                                                                   \
-    do {                                                                                                               \
-        if (!(cond)) {                                                                                                 \
-            fprintf(stderr, "%s:%d: expected %s\n", __FILE__, __LINE__, #cond);                                        \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
+#define EXPECT(cond)                                                            \
+    do {                                                                        \
+        if (!(cond)) {                                                          \
+            fprintf(stderr, "%s:%d: expected %s\n", __FILE__, __LINE__, #cond); \
+            exit(1);                                                            \
+        }                                                                       \
     } while (0)
 
-static redisContext *dial(int port)
-{
+static redisContext *dial(int port) {
     struct timeval limit = {5, 0};
     redisContext *ctx = redisConnectWithTimeout("127.0.0.1", port, limit);
     EXPECT(ctx != NULL && ctx->err == 0);
@@ -28,8 +28,7 @@ static redisContext *dial(int port)
 }
 
 /* One command; the caller frees the reply. */
-static redisReply *ask(redisContext *ctx, const char *format, ...)
-{
+static redisReply *ask(redisContext *ctx, const char *format, ...) {
     va_list args;
     va_start(args, format);
     redisReply *reply = redisvCommand(ctx, format, args);
@@ -41,37 +40,33 @@ static redisReply *ask(redisContext *ctx, const char *format, ...)
     return reply;
 }
 
-static long long as_int(redisReply *reply)
-{
+static long long as_int(redisReply *reply) {
     EXPECT(reply->type == REDIS_REPLY_INTEGER);
     long long value = reply->integer;
     freeReplyObject(reply);
     return value;
 }
 
-static int is_status(redisReply *reply, const char *text)
-{
+static int is_status(redisReply *reply, const char *text) {
     int same = reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, text) == 0;
     freeReplyObject(reply);
     return same;
 }
 
-static int is_string(redisReply *reply, const char *data, size_t len)
-{
-    int same = reply->type == REDIS_REPLY_STRING && reply->len == len && memcmp(reply->str, data, len) == 0;
+static int is_string(redisReply *reply, const char *data, size_t len) {
+    int same = reply->type == REDIS_REPLY_STRING && reply->len == len &&
+               memcmp(reply->str, data, len) == 0;
     freeReplyObject(reply);
     return same;
 }
 
-static int is_nil(redisReply *reply)
-{
+static int is_nil(redisReply *reply) {
     int nil = reply->type == REDIS_REPLY_NIL;
     freeReplyObject(reply);
     return nil;
 }
 
-static void session_store(redisContext *ctx)
-{
+static void session_store(redisContext *ctx) {
     static const char blob[] = "user=7\0\r\n\xff binary";
     EXPECT(is_status(ask(ctx, "SET session:%s %b EX %d NX", "abc", blob, sizeof(blob), 100), "OK"));
     EXPECT(is_nil(ask(ctx, "SET session:%s other EX 100 NX", "abc")));
@@ -89,8 +84,7 @@ static void session_store(redisContext *ctx)
 }
 
 /* A fixed window of ten: INCR and EXPIRE NX in one transaction. */
-static void rate_limiter(redisContext *ctx)
-{
+static void rate_limiter(redisContext *ctx) {
     for (int hit = 1; hit <= 15; hit++) {
         EXPECT(is_status(ask(ctx, "MULTI"), "OK"));
         EXPECT(is_status(ask(ctx, "INCR rate:7"), "QUEUED"));
@@ -103,8 +97,7 @@ static void rate_limiter(redisContext *ctx)
     EXPECT(as_int(ask(ctx, "TTL rate:7")) > 55);
 }
 
-static void optimistic_lock(redisContext *ctx, redisContext *other)
-{
+static void optimistic_lock(redisContext *ctx, redisContext *other) {
     EXPECT(is_status(ask(ctx, "WATCH bucket"), "OK"));
     EXPECT(is_status(ask(other, "SET bucket 9"), "OK"));
     EXPECT(is_status(ask(ctx, "MULTI"), "OK"));
@@ -113,8 +106,7 @@ static void optimistic_lock(redisContext *ctx, redisContext *other)
     EXPECT(is_string(ask(ctx, "GET bucket"), "9", 1));
 }
 
-static void pipeline(redisContext *ctx)
-{
+static void pipeline(redisContext *ctx) {
     enum { COUNT = 5000 };
     for (int n = 0; n < COUNT; n++) {
         EXPECT(redisAppendCommand(ctx, "SET pipe:%d value-%d", n, n) == REDIS_OK);
@@ -129,8 +121,7 @@ static void pipeline(redisContext *ctx)
     }
 }
 
-static void subscriber(redisContext *ctx, redisContext *publisher)
-{
+static void subscriber(redisContext *ctx, redisContext *publisher) {
     freeReplyObject(ask(ctx, "SUBSCRIBE news"));
     for (int n = 0; n < 100; n++) {
         EXPECT(as_int(ask(publisher, "PUBLISH news %d", n)) == 1);
@@ -140,30 +131,31 @@ static void subscriber(redisContext *ctx, redisContext *publisher)
         EXPECT(redisGetReply(ctx, &got) == REDIS_OK);
         redisReply *reply = got;
         EXPECT(reply->type == REDIS_REPLY_ARRAY && reply->elements == 3);
-        EXPECT(strcmp(reply->element[0]->str, "message") == 0 && atoi(reply->element[2]->str) == n);
+        EXPECT(strcmp(reply->element[0]->str, "message") == 0 &&
+               strtol(reply->element[2]->str, NULL, 10) == n);
         freeReplyObject(reply);
     }
 }
 
-static void errors(redisContext *ctx)
-{
+static void errors(redisContext *ctx) {
     redisReply *reply = ask(ctx, "INCR session:text");
     EXPECT(reply->type == REDIS_REPLY_INTEGER);
     freeReplyObject(reply);
     EXPECT(is_status(ask(ctx, "SET session:text abc"), "OK"));
     reply = ask(ctx, "INCR session:text");
-    EXPECT(reply->type == REDIS_REPLY_ERROR && strcmp(reply->str, "ERR value is not an integer or out of range") == 0);
+    EXPECT(reply->type == REDIS_REPLY_ERROR &&
+           strcmp(reply->str, "ERR value is not an integer or out of range") == 0);
     freeReplyObject(reply);
     reply = ask(ctx, "GET");
-    EXPECT(reply->type == REDIS_REPLY_ERROR && strcmp(reply->str, "ERR wrong number of arguments for 'get' command") == 0);
+    EXPECT(reply->type == REDIS_REPLY_ERROR &&
+           strcmp(reply->str, "ERR wrong number of arguments for 'get' command") == 0);
     freeReplyObject(reply);
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     EXPECT(argc == 2);
-    redisContext *ctx = dial(atoi(argv[1]));
-    redisContext *other = dial(atoi(argv[1]));
+    redisContext *ctx = dial((int)strtol(argv[1], NULL, 10));
+    redisContext *other = dial((int)strtol(argv[1], NULL, 10));
     session_store(ctx);
     rate_limiter(ctx);
     optimistic_lock(ctx, other);

@@ -19,8 +19,9 @@ MIB = 1 << 20
 
 
 class SlowReaders(ServerCase):
-    # Redis limits a slow reader only when it is told to; we always do.
-    options = {"threads": 2, **({"client_output_buffer_limit": "normal 32mb 0 0"} if "redis" in server_binary() else {})}
+    options = {"threads": 2}
+    if "redis" in server_binary():  # it limits a slow reader only when it is told to; we always do
+        options["client_output_buffer_limit"] = "normal 32mb 0 0"
 
     def test_large_replies_that_nobody_reads(self):
         value = bytes(range(256)) * 4096  # 1 MiB
@@ -130,8 +131,8 @@ class Password(ServerCase):
 
     def test_nothing_works_before_auth(self):
         conn = self.connect()
-        for command in (["GET", "a"], ["SET", "a", "1"], ["PING"], ["SUBSCRIBE", "c"], ["MULTI"], ["CONFIG", "GET", "*"], ["INFO"]):
-            self.assertEqual(conn.call(*command), "NOAUTH Authentication required.")
+        for command in ("GET a", "SET a 1", "PING", "SUBSCRIBE c", "MULTI", "CONFIG GET *", "INFO"):
+            self.assertEqual(conn.call(*command.split()), "NOAUTH Authentication required.")
         self.assertEqual(conn.call("AUTH", "wrong"), "WRONGPASS invalid username-password pair or user is disabled.")
         self.assertEqual(conn.call("AUTH", "default", "s3cret"), "OK")
         self.assertEqual(conn.call("SET", "a", "1"), "OK")
@@ -142,7 +143,8 @@ class Password(ServerCase):
         self.assertEqual(conn.call("HELLO", 3, "AUTH", "default", "s3cret")[b"proto"], 3)
 
     def test_strangers_may_not_send_much(self):
-        for raw, error in ((b"*11\r\n", "unauthenticated multibulk length"), (b"*1\r\n$16385\r\n", "unauthenticated bulk length")):
+        for raw, error in ((b"*11\r\n", "unauthenticated multibulk length"),
+                           (b"*1\r\n$16385\r\n", "unauthenticated bulk length")):
             conn = self.connect()
             conn.send_raw(raw)
             self.assertEqual(conn.read(), "ERR Protocol error: " + error)

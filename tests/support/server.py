@@ -2,7 +2,7 @@
 """Starts and stops servers for black-box tests.
 
 The server under test is the binary that the environment names in DCACHE_SERVER, otherwise the newest one below build/.
-Whatever ends badly (a signal, an exit code, a report of a sanitizer, a failed assertion in its output) fails the test that owns it.
+Whatever ends badly (a signal, an exit code, a report of a sanitizer, a failed assertion) fails the test that owns it.
 """
 import ctypes
 import os
@@ -20,11 +20,11 @@ from support.resp import Conn
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = shutil.which("redis-server")
-# What only one side knows: options of ours that are dropped when the binary is a redis-server, and what it needs instead.
+# Options of ours that are dropped when the binary is a redis-server, and what it needs instead.
 OURS_ONLY = {"threads"}
-REDIS_EXTRA = ["--save", "", "--enable-debug-command", "yes"]
+REDIS_EXTRA = ["--save", ""]
 BAD_OUTPUT = re.compile(
-    r"(ERROR: \w*Sanitizer|WARNING: ThreadSanitizer|runtime error:|LeakSanitizer|[Aa]ssertion .*failed|REDIS BUG REPORT).*")
+    r"(ERROR: \w*Sanitizer|WARNING: ThreadSanitizer|runtime error:|LeakSanitizer|[Aa]ssertion .*failed|BUG REPORT).*")
 PR_SET_PDEATHSIG = 1
 
 
@@ -69,7 +69,8 @@ class Server:
 
     def command_line(self):
         words = [self.binary] + ([str(self.conf)] if self.conf else [])
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.dir, **self.options}
+        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.dir, "enable-debug-command": "yes"}
+        options.update(self.options)
         for name, value in options.items():
             if not (self.is_redis and name in OURS_ONLY):
                 values = value if isinstance(value, (list, tuple)) else [value]
@@ -77,7 +78,7 @@ class Server:
         return words + (REDIS_EXTRA if self.is_redis else [])
 
     def start(self):
-        """Starts the process and waits until it answers. Also restarts one that has ended, on the same port and directory."""
+        """Starts the process and waits until it answers; also restarts one that has ended, where it was."""
         self.log_path = self.dir / "output.log"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
