@@ -72,6 +72,10 @@ size_t mem_good_size(size_t len) {
     return nallocx(len > 0 ? len : 1, 0);
 }
 
+void *mem_alloc_good(size_t len) {
+    return mem_alloc(len);
+}
+
 /* The thread's running totals, which jemalloc keeps in the thread's own memory. */
 static _Thread_local const uint64_t *thread_allocated, *thread_freed;
 static _Thread_local int64_t thread_seen;
@@ -112,6 +116,11 @@ static void allocator_stats(struct mem_stats *out) {
     out->resident = read_stat("stats.resident");
     uint64_t pages = read_stat("stats.arenas.4096.pdirty") + read_stat("stats.arenas.4096.pmuzzy");
     out->dirty = pages * read_stat("arenas.page");
+}
+
+bool mem_report(mem_report_fn write_text, void *arg) {
+    malloc_stats_print(write_text, arg, NULL);
+    return true;
 }
 
 void mem_purge(void) {
@@ -169,6 +178,10 @@ size_t mem_good_size(size_t len) {
     return len <= 24 ? 24 : ((len + 8 + 15) & ~(size_t)15) - 8;
 }
 
+void *mem_alloc_good(size_t len) {
+    return mem_alloc(mem_good_size(len));
+}
+
 int64_t mem_thread_delta(void) {
     int64_t delta = thread_net;
     thread_net = 0;
@@ -181,6 +194,12 @@ static void allocator_stats(struct mem_stats *out) {
     out->active = out->allocated;
     out->resident = out->allocated;
     out->dirty = 0;
+}
+
+bool mem_report(mem_report_fn write_text, void *arg) {
+    (void)write_text;
+    (void)arg;
+    return false;
 }
 
 void mem_purge(void) {

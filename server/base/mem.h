@@ -34,6 +34,9 @@ char *mem_must_strdup(const char *str);
 /* The number of bytes that an allocation of 'len' really occupies. */
 size_t mem_good_size(size_t len);
 
+/* mem_alloc() for who uses all of mem_good_size(len). (A sanitizer guards the exact length otherwise.) */
+void *mem_alloc_good(size_t len);
+
 /* What the allocator says of the whole process. Without jemalloc 'allocated' is estimated. */
 struct mem_stats {
     uint64_t allocated;   /* by the program */
@@ -43,6 +46,10 @@ struct mem_stats {
     uint64_t dirty;       /* freed pages not yet given back */
 };
 void mem_stats_read(struct mem_stats *out);
+
+/* The allocator's own report, piece by piece; false when it has none. */
+typedef void (*mem_report_fn)(void *arg, const char *text);
+bool mem_report(mem_report_fn write, void *arg);
 
 /* Gives unused pages back to the kernel now. */
 void mem_purge(void);

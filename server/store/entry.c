@@ -155,7 +155,7 @@ static void write_spec(struct entry *e, const struct layout *l, const struct ent
 
 struct entry *entry_create(const struct entry_spec *spec) {
     struct layout l = layout_of(spec);
-    struct entry *e = mem_alloc(l.total);
+    struct entry *e = mem_alloc_good(l.total);
     if (e == NULL) {
         return NULL;
     }

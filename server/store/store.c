@@ -111,6 +111,13 @@ void store_prefetch_line(const struct keyspace *ks, struct pos pos) {
     table_prefetch(&ks->roots[pos_slot(pos)].table, pos_hash(pos));
 }
 
+void store_prefetch_entry(struct store *s, const struct keyspace *ks, struct pos pos) {
+    uint32_t slot = pos_slot(pos);
+    store_lock(s, slot);
+    table_prefetch_entry(&ks->roots[slot].table, pos_hash(pos));
+    store_unlock(s, slot);
+}
+
 /* --- roots ------------------------------------------------------------------------------------------- */
 
 static void note_removed(struct root *r, uint64_t version) {

@@ -87,9 +87,11 @@ void store_unlock(struct store *s, uint32_t slot);
 void store_lock_all(struct store *s);
 void store_unlock_all(struct store *s);
 
-/* Hides the latency of memory before the lock is taken: first the roots, then the lines. */
+/* Hides the latency of memory: asks for roots, some requests later for lines, then for entries. The last one
+ * takes the slot lock for a moment. */
 void store_prefetch_root(const struct keyspace *ks, struct pos pos);
 void store_prefetch_line(const struct keyspace *ks, struct pos pos);
+void store_prefetch_entry(struct store *s, const struct keyspace *ks, struct pos pos);
 
 /* The live entry or NULL; no trace is left. */
 struct entry *store_peek(struct store_thread *t, struct keyspace *ks, const struct key *k,

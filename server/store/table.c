@@ -632,3 +632,20 @@ void table_prefetch(const struct table *t, uint64_t hash) {
         __builtin_prefetch(ref_lines(word) + home_of(tag_of(hash, 0), ref_count_lines(word)));
     }
 }
+
+void table_prefetch_entry(const struct table *t, uint64_t hash) {
+    uint64_t word = ref_word(t);
+    if (word == 0 || ref_is_node(word)) {
+        return;
+    }
+    uint32_t tag = tag_of(hash, 0);
+    const uint64_t *words = ref_lines(word)[home_of(tag, ref_count_lines(word))].words;
+    for (uint32_t i = 0; i < PAGE_LINE_WORDS; i++) {
+        if (word_tag(words[i]) == tag) {
+            const char *entry = (const char *)word_entry(words[i]);
+            __builtin_prefetch(entry, 1);
+            __builtin_prefetch(entry + sizeof(struct line), 1);
+            return;
+        }
+    }
+}

@@ -107,4 +107,7 @@ size_t table_overhead(const struct table *t);
 /* Asks the cache for the line in which 'hash' has its home. No lock needed. */
 void table_prefetch(const struct table *t, uint64_t hash);
 
+/* Asks for the entry that 'hash' most likely means. Slot lock held. */
+void table_prefetch_entry(const struct table *t, uint64_t hash);
+
 #endif
