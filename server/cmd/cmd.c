@@ -157,9 +157,15 @@ void cmd_prepare(struct cmd_worker *w, struct client *c, struct job *job) {
     }
 }
 
-void cmd_prefetch(struct client *c, struct job *job) {
+void cmd_prefetch_line(struct client *c, struct job *job) {
     if (job->hashed) {
         store_prefetch_line(c->ks, job->key.pos);
+    }
+}
+
+void cmd_prefetch_entry(struct client *c, struct job *job) {
+    if (job->hashed) {
+        store_prefetch_entry(c->worker->node->store, c->ks, job->key.pos);
     }
 }
 

@@ -133,8 +133,9 @@ struct cmd_ctx {
 
 /* First step, at read time: look up, hash the first key, ask for its root. */
 void cmd_prepare(struct cmd_worker *w, struct client *c, struct job *job);
-/* Second step, some requests later: ask for the line. */
-void cmd_prefetch(struct client *c, struct job *job);
+/* Some requests later: ask for the line, and later still for the entry. */
+void cmd_prefetch_line(struct client *c, struct job *job);
+void cmd_prefetch_entry(struct client *c, struct job *job);
 
 /* Whether the request has to wait (CLIENT PAUSE): keep it and come again. */
 bool cmd_is_held(struct cmd_worker *w, struct client *c, const struct job *job);

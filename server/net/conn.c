@@ -236,9 +236,15 @@ void conn_feed(struct conn *c) {
     enter_run(c);
 }
 
-void conn_prefetch(struct conn *c) {
+void conn_prefetch_lines(struct conn *c) {
     for (struct task *t = c->tasks; t != NULL; t = t->next) {
-        cmd_prefetch(&c->client, &t->job);
+        cmd_prefetch_line(&c->client, &t->job);
+    }
+}
+
+void conn_prefetch_entries(struct conn *c) {
+    for (struct task *t = c->tasks; t != NULL; t = t->next) {
+        cmd_prefetch_entry(&c->client, &t->job);
     }
 }
 
@@ -304,7 +310,8 @@ static void run_tasks(struct conn *c, struct reply *reply) {
             if (c->unparsed && !c->close_soon &&
                 w->out.len - c->out_start + c->queued < OUTPUT_SOFT_LEN) {
                 parse_batch(c);
-                conn_prefetch(c);
+                conn_prefetch_lines(c);
+                conn_prefetch_entries(c);
             }
         }
     }

@@ -58,7 +58,8 @@ void conn_open(struct worker *w, int fd, const char *addr, const char *laddr, bo
 
 /* The phases. */
 void conn_feed(struct conn *c);  /* reads and parses, enters 'run' */
-void conn_prefetch(struct conn *c);
+void conn_prefetch_lines(struct conn *c);
+void conn_prefetch_entries(struct conn *c);
 void conn_run(struct conn *c);
 void conn_flush(struct conn *c);
 

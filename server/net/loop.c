@@ -90,13 +90,19 @@ static void read_again(struct worker *w) {
 static void run_phase(struct worker *w) {
     struct conn *first = list_take(&w->run);
     for (struct conn *c = first; c != NULL; c = c->next_run) {
-        conn_prefetch(c);
+        conn_prefetch_lines(c);
+    }
+    if (first != NULL) {
+        conn_prefetch_entries(first);
     }
     w->cmd.ticks = time_ticks();
     for (struct conn *c = first; c != NULL; c = c->next_run) {
         c->in_run = false;
         if (!c->closed) {
             w->running = c;
+            if (c->next_run != NULL) {
+                conn_prefetch_entries(c->next_run); /* while this one runs, they arrive */
+            }
             conn_run(c);
             w->running = NULL;
         }
