@@ -4,8 +4,9 @@
  *
  * Purpose: the janitor samples the allocator and the kernel and says how many bytes may still be allocated (the budget);
  *   workers subtract what they allocate, in batches, and evict while it is below zero.
- * Invariants: I1 without maxmemory the budget is MEMORY_UNLIMITED and nobody subtracts from it.
- * Threads: memory_sample() is the janitor's; memory_is_short() and memory_make_room() any worker's.
+ * Invariants: I1 without maxmemory the budget is near MEMORY_UNLIMITED; I2 while the node evicts, resident memory stays
+ *   below maxmemory * 1.05 + 16 MiB.
+ * Threads: memory_is_short() and memory_make_room() are the workers'; the rest any.
  */
 #ifndef DC_CMD_MEMORY_H
 #define DC_CMD_MEMORY_H
@@ -18,34 +19,57 @@
 #include "server/base/mem.h"
 
 struct cmd_worker;
+struct mut;
 struct node;
+struct store_thread;
 
 #define MEMORY_UNLIMITED INT64_MAX
 
-/* What the last sample found; written by the janitor, read by all. */
+/* What the last sample found; written by memory_sample(), read by all. */
 struct memory_seen {
     _Atomic uint64_t allocated;
     _Atomic uint64_t active;
     _Atomic uint64_t resident;
     _Atomic uint64_t rss;
     _Atomic uint64_t dirty;
-    _Atomic uint64_t peak;      /* of allocated */
-    _Atomic uint64_t startup;   /* allocated when the node was ready */
-    _Atomic uint64_t purges;    /* times that dirty pages were given back for maxmemory */
-    _Atomic int64_t evicting_since_ms; /* 0 = not evicting */
-    _Atomic uint64_t evicting_ms; /* spent above the limit, finished spells */
+    _Atomic uint64_t peak;             /* of allocated */
+    _Atomic uint64_t startup;          /* allocated when the node was ready */
+    _Atomic uint64_t startup_rss;
+    _Atomic int64_t spare;             /* room left for those who can't evict: holes count */
+    _Atomic uint64_t purges;           /* times that unused pages were given back for maxmemory */
+    _Atomic int64_t evicting_since_us; /* monotonic, 0 = below the limit */
+    _Atomic uint64_t evicting_us;      /* spent above the limit until then */
 };
 
-/* One sample; sets node->memory_budget. Returns the time until the next is wanted. */
+/* The arithmetic of a sample. */
+struct memory_verdict {
+    int64_t budget; /* bytes that may be allocated before something has to go; negative: so much too many */
+    int64_t spare;  /* the same if nothing can go: free places within used pages count as room */
+    bool purge;     /* unused pages alone bring the process above the limit */
+};
+
+struct memory_verdict memory_judge(const struct mem_stats *now, const struct mem_stats *startup,
+                                   uint64_t maxmemory);
+
+/* The one who evicts: a worker, or the janitor. */
+struct evictor {
+    struct node *node;
+    struct cmd_worker *worker; /* NULL = the janitor */
+    struct store_thread *store;
+    struct mut *mut;
+};
+
+/* Measures and sets node->memory_budget; what it finds first counts as the node's own memory. Any thread; the janitor
+ * calls it all the time. Returns the milliseconds until the next one is due. */
 uint32_t memory_sample(struct node *n);
 
-/* The arithmetic of a sample: bytes that may be allocated until the process reaches maxmemory. Below 0: so much has to go. */
-int64_t memory_budget_of(const struct mem_stats *m, uint64_t maxmemory);
+/* Evicts one entry. False when there is none that may go. No slot lock is held. */
+bool memory_evict(const struct evictor *by, int64_t now_ms);
 
 /* Whether the node has to evict before it takes more. Cheap: before each command that may need memory. */
 bool memory_is_short(struct cmd_worker *w);
 
-/* Evicts a bounded number of entries. No slot lock is held.
+/* Evicts until there is room, or a bounded number of entries. No slot lock is held.
  * Errors: DC_EOOM when nothing may or can be evicted. */
 DC_MUST enum dc_err memory_make_room(struct cmd_worker *w);
 

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/cmd/ctx.h"
+#include "server/cmd/handlers.h"
+#include "server/cmd/info.h"
+#include "server/cmd/memory.h"
+#include "server/cmd/node.h"
+
+/* Pairs on their way into a reply whose length isn't known yet. */
+struct pairs {
+    struct buf text;
+    struct reply reply;
+    int64_t count;
+};
+
+static void give_pair(void *arg, struct bytes name, struct bytes value) {
+    struct pairs *p = arg;
+    reply_bulk(&p->reply, name);
+    reply_bulk(&p->reply, value);
+    p->count++;
+}
+
+enum dc_err cmd_config_get(struct cmd_ctx *ctx) {
+    struct pairs p = {.count = 0};
+    buf_init(&p.text, 0);
+    p.reply = (struct reply){.out = &p.text, .proto = ctx->reply->proto};
+    conf_each(ctx->node->conf, ctx->argv + 2, ctx->argc - 2, give_pair, &p);
+    if (!p.text.failed) {
+        reply_map(ctx->reply, p.count);
+        buf_append_bytes(ctx->reply->out, buf_bytes(&p.text));
+    }
+    enum dc_err err = p.text.failed ? DC_ENOMEM : DC_OK;
+    buf_fini(&p.text);
+    return err;
+}
+
+enum dc_err cmd_config_set(struct cmd_ctx *ctx) {
+    if (ctx->argc % 2 != 0) {
+        return DC_ESYNTAX;
+    }
+    enum dc_err err = conf_set(ctx->node->conf, ctx->argv + 2, (ctx->argc - 2) / 2);
+    if (err == DC_OK) {
+        node_options_changed(ctx->node);
+        (void)memory_sample(ctx->node); /* a limit holds from now on, not from the next sample */
+        reply_ok(ctx->reply);
+    }
+    return err;
+}
+
+enum dc_err cmd_config_rewrite(struct cmd_ctx *ctx) {
+    enum dc_err err = conf_rewrite(ctx->node->conf);
+    if (err == DC_OK) {
+        reply_ok(ctx->reply);
+    }
+    return err;
+}
+
+enum dc_err cmd_config_resetstat(struct cmd_ctx *ctx) {
+    info_reset(ctx->node);
+    reply_ok(ctx->reply);
+    return DC_OK;
+}
+
+enum dc_err cmd_config_help(struct cmd_ctx *ctx) {
+    static const char *const lines[] = {
+        "GET <pattern>",
+        "    Return parameters matching the glob-like <pattern> and their values.",
+        "SET <directive> <value>",
+        "    Set the configuration <directive> to <value>.",
+        "RESETSTAT",
+        "    Reset statistics reported by the INFO command.",
+        "REWRITE",
+        "    Rewrite the configuration file.",
+        NULL,
+    };
+    ctx_reply_help(ctx, lines);
+    return DC_OK;
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A tick: clock, sweep, memory, rates. The next one comes after JANITOR_PERIOD_MS, or sooner when memory is near its
+ * limit or the sweep had to stop in the middle of much work; it gets a share of the time in between, so that it
+ * never takes more than that share of a core.
+ */
+#include "server/cmd/janitor.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <semaphore.h>
+#include <time.h>
+
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/base/thread.h"
+#include "server/cmd/info.h"
+#include "server/cmd/memory.h"
+#include "server/cmd/node.h"
+#include "server/cmd/notify.h"
+
+enum {
+    SWEEP_STEP = 2048,      /* entries looked at between two glances at the clock */
+    SWEEP_SHARE_MIN = 15,   /* percent of a core with the least effort ... */
+    SWEEP_SHARE_EFFORT = 5, /* ... and for each degree above it */
+    EVICT_SHARE = 20
+};
+
+struct janitor {
+    struct node *node;
+    struct thread thread;
+    sem_t stop;
+    struct metric_slot *metrics; /* never freed: the table of metrics keeps it */
+    struct store_thread store;
+    struct store_sweep sweep;
+    struct mut mut;
+    int64_t next_full_us; /* monotonic: when the tick is due that does everything */
+};
+
+/* --- the parts of a tick ----------------------------------------------------------------------------------------- */
+
+static void step_clock(struct node *n) {
+    int64_t wall_us = time_wall_us();
+    int64_t mono_us = time_mono_us();
+    int64_t ahead_ms = (wall_us - clock_at_us(&n->clock, mono_us)) / 1000;
+    switch (clock_step(&n->clock, wall_us, mono_us)) {
+    case CLOCK_STEADY:
+        return;
+    case CLOCK_JUMPED_FORWARD:
+        diag(DIAG_WARNING, "clock.jumped_forward ms=%" PRId64 " followed=no", ahead_ms);
+        return;
+    case CLOCK_STEPPED_BACK:
+        diag(DIAG_WARNING, "clock.stepped_back ms=%" PRId64 " followed=no", ahead_ms);
+        return;
+    case CLOCK_CAUGHT_UP:
+        diag(DIAG_NOTICE, "clock.caught_up ms=%" PRId64, ahead_ms);
+        return;
+    }
+    dc_unreachable();
+}
+
+/* CLIENT PAUSE is over: those who wait go on. */
+static void end_pause(struct node *n, int64_t now_ms) {
+    int64_t until = atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed);
+    if (until != 0 && now_ms >= until &&
+        atomic_compare_exchange_strong_explicit(&n->pause_until_ms, &until, 0,
+                                                memory_order_relaxed, memory_order_relaxed)) {
+        n->host->resume(n);
+    }
+}
+
+static void tell_expired(void *arg, struct keyspace *ks, struct bytes key) {
+    notify_now(arg, NULL, NOTIFY_EXPIRED, "expired", ks, key);
+}
+
+static bool wants_expired(const struct node *n) {
+    uint32_t flags = atomic_load_explicit(&n->notify_flags, memory_order_relaxed);
+    return (flags & NOTIFY_EXPIRED) && (flags & (NOTIFY_KEYSPACE | NOTIFY_KEYEVENT));
+}
+
+/* Goes on until everything that is due was seen. False when the time was up before. */
+static bool sweep(struct janitor *j, int64_t limit_us) {
+    struct node *n = j->node;
+    int64_t end_us = time_mono_us() + limit_us;
+    uint64_t round = j->sweep.wrapped;
+    uint32_t first = j->sweep.keyspace * SLOT_COUNT + j->sweep.slot;
+    if (!atomic_load_explicit(&n->active_expire, memory_order_relaxed)) {
+        return true;
+    }
+    for (;;) {
+        store_sweep(&j->store, &j->sweep, clock_now_ms(&n->clock), SWEEP_STEP,
+                    wants_expired(n) ? tell_expired : NULL, n);
+        uint32_t at = j->sweep.keyspace * SLOT_COUNT + j->sweep.slot;
+        if (j->sweep.wrapped > round + 1 || (j->sweep.wrapped > round && at >= first)) {
+            return true;
+        }
+        if (time_mono_us() >= end_us) {
+            return false;
+        }
+    }
+}
+
+/* Memory is short and perhaps nobody writes: the limit may have been lowered, or readers' buffers have grown. */
+static void evict(struct janitor *j, int64_t limit_us) {
+    struct node *n = j->node;
+    struct evictor by = {.node = n, .store = &j->store, .mut = &j->mut};
+    int64_t end_us = time_mono_us() + limit_us;
+    int64_t budget = atomic_load_explicit(&n->memory_budget, memory_order_relaxed);
+    if (conf_get(n->conf, maxmemory_policy) == EVICT_NONE) {
+        return;
+    }
+    (void)mem_thread_delta();
+    while (budget < 0 && time_mono_us() < end_us && memory_evict(&by, clock_now_ms(&n->clock))) {
+        int64_t delta = mem_thread_delta();
+        budget = atomic_fetch_sub_explicit(&n->memory_budget, delta, memory_order_relaxed) - delta;
+    }
+}
+
+/* --- the thread -------------------------------------------------------------------------------------------------- */
+
+/* True when the janitor has to stop. */
+static bool wait_ms(struct janitor *j, uint32_t ms) {
+    int64_t until_us = time_mono_us() + (int64_t)ms * 1000;
+    struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
+    int err;
+    do {
+        err = sem_clockwait(&j->stop, CLOCK_MONOTONIC, &until);
+    } while (err != 0 && errno == EINTR);
+    dc_assert(err == 0 || errno == ETIMEDOUT);
+    return err == 0;
+}
+
+/* What is due once in JANITOR_PERIOD_MS, however often the thread wakes. */
+static void full_tick(struct janitor *j) {
+    struct node *n = j->node;
+    int64_t mono_us = time_mono_us();
+    if (mono_us < j->next_full_us) {
+        return;
+    }
+    j->next_full_us = mono_us + JANITOR_PERIOD_MS * 1000;
+    step_clock(n);
+    store_tick(n->store, clock_now_ms(&n->clock));
+    info_sample(n);
+}
+
+/* 'passed_ms' since the last one. Returns the time until the next. */
+static uint32_t tick(struct janitor *j, uint32_t passed_ms) {
+    struct node *n = j->node;
+    int64_t percent_us = (int64_t)passed_ms * 10;
+    int64_t effort = conf_get(n->conf, active_expire_effort) - 1;
+    full_tick(j);
+    end_pause(n, clock_now_ms(&n->clock));
+    bool swept = sweep(j, percent_us * (SWEEP_SHARE_MIN + SWEEP_SHARE_EFFORT * effort));
+    uint32_t next_ms = memory_sample(n);
+    evict(j, percent_us * EVICT_SHARE);
+    return swept ? next_ms : JANITOR_BUSY_PERIOD_MS;
+}
+
+static void run(void *arg) {
+    struct janitor *j = arg;
+    uint32_t ms = JANITOR_PERIOD_MS;
+    while (!wait_ms(j, ms)) {
+        ms = tick(j, ms);
+    }
+}
+
+struct janitor *janitor_start(struct node *n) {
+    struct janitor *j = mem_must_zalloc(sizeof(*j));
+    j->node = n;
+    j->metrics = mem_must_aligned(_Alignof(struct metric_slot), sizeof(*j->metrics));
+    metric_slot_init(j->metrics);
+    store_thread_init(&j->store, n->store, j->metrics, (uint64_t)time_wall_us());
+    mut_init(&j->mut, n->store, &j->store);
+    int err = sem_init(&j->stop, 0, 0);
+    dc_assert(err == 0);
+    (void)memory_sample(n);
+    thread_start(&j->thread, "janitor", run, j);
+    return j;
+}
+
+void janitor_stop(struct janitor *j) {
+    if (j == NULL) {
+        return;
+    }
+    sem_post(&j->stop);
+    thread_join(&j->thread);
+    mut_fini(&j->mut);
+    sem_destroy(&j->stop);
+    mem_free(j);
+}

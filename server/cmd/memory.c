@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Two figures are kept below two limits:
+ *
+ *   allocated - own         <= maxmemory                      what Redis's users expect of maxmemory
+ *   resident - unused pages <= maxmemory * 33/32 + own pages  what the machine has to give
+ *
+ * 'Own' is what the node needs before the first key (code, tables, buffers of the workers), up to OWN_MAX. The second
+ * limit counts when memory is fragmented, for example after the sizes of values have shifted: freed places of the old size
+ * are of no use then, resident memory would grow past every limit, and so entries go until pages come free. Unused
+ * (dirty) pages will be used again before the process grows, so they don't count, unless they are what exceeds the limit:
+ * then they are given back to the kernel.
+ *
+ * Between two samples workers book every byte that they allocate and free, so the budget is exact but for pages that
+ * are half empty; those the next sample sees, 10 ms later.
+ */
+#include "server/cmd/memory.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "server/base/assert.h"
+#include "server/base/conf.h"
+#include "server/base/diag.h"
+#include "server/cmd/janitor.h"
+#include "server/cmd/latency.h"
+#include "server/cmd/node.h"
+#include "server/cmd/notify.h"
+
+enum {
+    OWN_MAX = 12 * 1024 * 1024,
+    NEAR_LEN = 32 * 1024 * 1024, /* less room than this, and samples are taken more often */
+    BOOK_LEN = 64 * 1024,        /* a worker books at least so much at once */
+    EVICT_MAX = 256,             /* entries evicted before one command */
+    EVICT_MAX_HARD = 8192,       /* the same, far above the limit */
+    KEY_ON_STACK_MAX = 512
+};
+
+/* --- samples ----------------------------------------------------------------------------------------------------- */
+
+static int64_t at_most(uint64_t value, uint64_t bound) {
+    return (int64_t)(value < bound ? value : bound);
+}
+
+static int64_t lesser(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+struct memory_verdict memory_judge(const struct mem_stats *now, const struct mem_stats *startup,
+                                   uint64_t maxmemory) {
+    int64_t max = at_most(maxmemory, INT64_MAX / 4);
+    int64_t ceiling = max + max / 32 + at_most(startup->process_rss, OWN_MAX);
+    int64_t by_allocated =
+        max + at_most(startup->allocated, OWN_MAX) - at_most(now->allocated, INT64_MAX / 4);
+    int64_t by_resident = ceiling - at_most(now->process_rss, INT64_MAX / 4) +
+                          at_most(now->dirty, now->process_rss);
+    uint64_t holes = now->active > now->allocated ? now->active - now->allocated : 0;
+    return (struct memory_verdict){
+        .budget = lesser(by_allocated, by_resident),
+        .spare = lesser(by_allocated, by_resident + (int64_t)(holes / 4 * 3)),
+        .purge = (int64_t)now->process_rss > ceiling + max / 128 && now->dirty >= 1024 * 1024,
+    };
+}
+
+/* Without jemalloc (sanitizer builds) resident memory is mostly not the program's: what it allocated stands for it. */
+static void read_stats(struct mem_stats *m) {
+    mem_stats_read(m);
+    if (m->process_rss == 0 || strcmp(mem_allocator_name(), "libc") == 0) {
+        m->process_rss = m->resident;
+    }
+}
+
+static void store_u64(_Atomic uint64_t *to, uint64_t value) {
+    atomic_store_explicit(to, value, memory_order_relaxed);
+}
+
+static uint64_t load_u64(const _Atomic uint64_t *from) {
+    return atomic_load_explicit(from, memory_order_relaxed);
+}
+
+static void publish(struct memory_seen *seen, const struct mem_stats *m) {
+    store_u64(&seen->allocated, m->allocated);
+    store_u64(&seen->active, m->active);
+    store_u64(&seen->resident, m->resident);
+    store_u64(&seen->rss, m->process_rss);
+    store_u64(&seen->dirty, m->dirty);
+    if (m->allocated > load_u64(&seen->peak)) {
+        store_u64(&seen->peak, m->allocated);
+    }
+    if (load_u64(&seen->startup) == 0) {
+        store_u64(&seen->startup, m->allocated);
+        store_u64(&seen->startup_rss, m->process_rss);
+    }
+}
+
+/* Time above the limit, for INFO. */
+static void clock_spell(struct memory_seen *seen, bool is_short) {
+    int64_t now_us = time_mono_us();
+    int64_t since = atomic_load_explicit(&seen->evicting_since_us, memory_order_relaxed);
+    if (is_short == (since != 0)) {
+        return;
+    }
+    atomic_store_explicit(&seen->evicting_since_us, is_short ? now_us : 0, memory_order_relaxed);
+    if (!is_short) {
+        store_u64(&seen->evicting_us, load_u64(&seen->evicting_us) + (uint64_t)(now_us - since));
+    }
+}
+
+uint32_t memory_sample(struct node *n) {
+    struct mem_stats now;
+    uint64_t maxmemory = (uint64_t)conf_get(n->conf, maxmemory);
+    read_stats(&now);
+    publish(&n->memory, &now);
+    if (maxmemory == 0) {
+        atomic_store_explicit(&n->memory_budget, MEMORY_UNLIMITED, memory_order_relaxed);
+        clock_spell(&n->memory, false);
+        return JANITOR_PERIOD_MS;
+    }
+    struct mem_stats startup = {.allocated = load_u64(&n->memory.startup),
+                                .process_rss = load_u64(&n->memory.startup_rss)};
+    struct memory_verdict v = memory_judge(&now, &startup, maxmemory);
+    atomic_store_explicit(&n->memory_budget, v.budget, memory_order_relaxed);
+    atomic_store_explicit(&n->memory.spare, v.spare, memory_order_relaxed);
+    clock_spell(&n->memory, v.budget < 0);
+    if (v.purge) {
+        store_u64(&n->memory.purges, load_u64(&n->memory.purges) + 1);
+        mem_purge();
+    }
+    return v.budget < NEAR_LEN + (int64_t)(maxmemory / 16) ? JANITOR_BUSY_PERIOD_MS
+                                                           : JANITOR_PERIOD_MS;
+}
+
+/* --- eviction ---------------------------------------------------------------------------------------------------- */
+
+/* Takes the entry out, by a mutation like every other change. The key is a copy: the entry is gone afterwards. */
+static bool take_out(const struct evictor *by, const struct victim *v, struct bytes key) {
+    struct key k = {.name = key, .pos = v->pos};
+    if (mut_del(by->mut, v->ks, &k) != DC_OK) {
+        return false;
+    }
+    sequencer_commit(&by->node->sequencer, by->mut);
+    return true;
+}
+
+/* The key of an entry, copied to the stack or the heap. */
+static char *copy_key(const struct entry *e, char *stack, struct bytes *key) {
+    struct bytes name = entry_key(e);
+    char *heap = name.len > KEY_ON_STACK_MAX ? mem_alloc(name.len) : NULL;
+    char *to = heap != NULL ? heap : stack;
+    if (to == stack && name.len > KEY_ON_STACK_MAX) {
+        *key = bytes_of(NULL, 0);
+        return NULL;
+    }
+    memcpy(to, name.ptr, name.len);
+    *key = bytes_of(to, name.len);
+    return heap;
+}
+
+static void tell(const struct evictor *by, const struct victim *v, struct bytes key,
+                 bool was_expired) {
+    metric_add(by->store->metrics, was_expired ? METRIC_EXPIRED : METRIC_EVICTED, 1);
+    notify_now(by->node, by->worker, was_expired ? NOTIFY_EXPIRED : NOTIFY_EVICTED,
+               was_expired ? "expired" : "evicted", v->ks, key);
+}
+
+/* False when the entry isn't the one any more that was chosen. */
+static bool evict_victim(const struct evictor *by, const struct victim *v, int64_t now_ms) {
+    char stack[KEY_ON_STACK_MAX];
+    char *heap = NULL;
+    struct bytes key = bytes_of(NULL, 0);
+    bool gone = false;
+    bool was_expired = false;
+    mut_reset(by->mut, now_ms);
+    store_lock(by->node->store, pos_slot(v->pos));
+    struct entry *e = store_victim(by->store, v);
+    if (e != NULL) {
+        was_expired = entry_is_expired(e, now_ms);
+        heap = copy_key(e, stack, &key);
+        gone = key.ptr != NULL && take_out(by, v, key);
+    }
+    store_unlock(by->node->store, pos_slot(v->pos));
+    mut_reset(by->mut, now_ms); /* a blob is freed here, behind the lock */
+    if (gone) {
+        tell(by, v, key, was_expired);
+    }
+    mem_free(heap);
+    return gone;
+}
+
+bool memory_evict(const struct evictor *by, int64_t now_ms) {
+    enum evict_policy policy = (enum evict_policy)conf_get(by->node->conf, maxmemory_policy);
+    uint32_t samples = (uint32_t)conf_get(by->node->conf, maxmemory_samples);
+    struct victim v;
+    while (store_pick_victim(by->store, policy, samples, now_ms, &v)) {
+        if (evict_victim(by, &v, now_ms)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- the workers' side ------------------------------------------------------------------------------------------- */
+
+/* Books what this worker has allocated since it last did, and returns the budget as it stands. */
+static int64_t settle(struct cmd_worker *w) {
+    _Atomic int64_t *budget = &w->node->memory_budget;
+    w->memory_pending += mem_thread_delta();
+    if (w->memory_pending > BOOK_LEN || w->memory_pending < -BOOK_LEN) {
+        atomic_fetch_sub_explicit(budget, w->memory_pending, memory_order_relaxed);
+        w->memory_pending = 0;
+    }
+    return atomic_load_explicit(budget, memory_order_relaxed) - w->memory_pending;
+}
+
+bool memory_is_short(struct cmd_worker *w) {
+    if (dc_likely(atomic_load_explicit(&w->node->memory_budget, memory_order_relaxed) >
+                  MEMORY_UNLIMITED / 2)) {
+        w->memory_counts = false;
+        return false;
+    }
+    if (dc_unlikely(!w->memory_counts)) {
+        (void)mem_thread_delta(); /* from before there was a limit: the sample has it */
+        w->memory_pending = 0;
+        w->memory_counts = true;
+    }
+    return settle(w) < 0;
+}
+
+/* Nothing can go. That is an error unless there are free places in pages that are used anyway. */
+static enum dc_err refuse_unless_spare(struct node *n) {
+    return atomic_load_explicit(&n->memory.spare, memory_order_relaxed) > 0 ? DC_OK : DC_EOOM;
+}
+
+enum dc_err memory_make_room(struct cmd_worker *w) {
+    struct node *n = w->node;
+    struct evictor by = {.node = n, .worker = w, .store = &w->store, .mut = &w->evict_mut};
+    int64_t hard = -(int64_t)((uint64_t)conf_get(n->conf, maxmemory) / 64);
+    uint64_t began = time_ticks();
+    int64_t budget = settle(w);
+    bool found = true;
+    for (uint32_t i = 0; found && budget < 0 && i < (budget < hard ? EVICT_MAX_HARD : EVICT_MAX);
+         i++) {
+        found = memory_evict(&by, w->now_us / 1000);
+        budget = settle(w);
+    }
+    latency_note(n, "eviction-cycle", (int64_t)(time_ticks_to_ns(time_ticks() - began) / 1000000));
+    return found || budget >= 0 ? DC_OK : refuse_unless_spare(n);
+}
