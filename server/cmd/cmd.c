@@ -264,7 +264,10 @@ static void refuse(struct cmd_worker *w, struct client *c, const struct job *job
     count_rejected(w, job->cmd);
     if (job->cmd != NULL && job->cmd->id == CMD_EXEC) {
         char text[ERR_TEXT_MAX];
-        snprintf(text, sizeof(text), "%s %s", dc_err_prefix(err), dc_fail_take(err));
+        const char *prefix = dc_err_prefix(err);
+        bool plain = strcmp(prefix, "ERR") == 0;
+        snprintf(text, sizeof(text), "%s%s%s", plain ? "" : prefix, plain ? "" : " ",
+                 dc_fail_take(err));
         tx_drop(c);
         info_count_error(w, BYTES("EXECABORT"));
         reply_error_fmt(reply, "EXECABORT", "Transaction discarded because of: %s", text);
