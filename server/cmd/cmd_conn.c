@@ -74,8 +74,8 @@ enum dc_err cmd_auth(struct cmd_ctx *ctx) {
                        "AUTH <password> called without any password configured for the default "
                        "user. Are you sure your configuration is correct?");
     }
-    enum dc_err err = authenticate(ctx, has_user ? ctx->argv[1] : BYTES("default"),
-                                   ctx->argv[has_user ? 2 : 1]);
+    enum dc_err err =
+        authenticate(ctx, has_user ? ctx->argv[1] : BYTES("default"), ctx->argv[has_user ? 2 : 1]);
     if (err == DC_OK) {
         reply_ok(ctx->reply);
     }

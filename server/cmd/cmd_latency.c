@@ -235,7 +235,8 @@ static const char *advice_of(const char *event) {
         return "memory is short: raise maxmemory, or store less";
     }
     if (strcmp(event, "fast-command") == 0) {
-        return "commands that take constant time were slow: look for a busy machine or large values";
+        return "commands that take constant time were slow: look for a busy machine or large "
+               "values";
     }
     return "see SLOWLOG GET for the commands";
 }
@@ -246,10 +247,10 @@ static void report_event(const struct latency_event *e, uint32_t number, struct 
         sum += e->spikes[i].ms;
     }
     int64_t span_s = e->spikes[e->count - 1].time_s - e->spikes[0].time_s;
-    buf_printf(out,
-               "%u. %s: %u spikes in %" PRId64 " s, mean %" PRIu64 " ms, worst since reset %u ms; %s.\n",
-               number, e->name, e->count, span_s + 1, sum / e->count, e->max_ms,
-               advice_of(e->name));
+    buf_printf(
+        out,
+        "%u. %s: %u spikes in %" PRId64 " s, mean %" PRIu64 " ms, worst since reset %u ms; %s.\n",
+        number, e->name, e->count, span_s + 1, sum / e->count, e->max_ms, advice_of(e->name));
 }
 
 enum dc_err cmd_latency_doctor(struct cmd_ctx *ctx) {

@@ -24,7 +24,6 @@ struct node;
 
 /* The version of Redis whose commands and replies these are: clients choose features by it. */
 #define DC_REDIS_VERSION "7.0.15"
-#define DC_VERSION       "0.1.0"
 
 enum { INFO_ERRORS_MAX = 128, INFO_PREFIX_MAX = 32 };
 
@@ -59,7 +58,32 @@ struct info_command {
 };
 void info_command(struct node *n, const struct cmd *cmd, struct info_command *out);
 
-/* The sections that these words ask for, as INFO takes them; none = the default ones. */
-void info_write(struct cmd_worker *w, const struct bytes *words, uint32_t count, struct buf *out);
+/* Error replies since the last reset, over all workers, by prefix. Returns how many rows there are. */
+struct info_error_sum {
+    char prefix[INFO_PREFIX_MAX];
+    uint64_t count;
+};
+uint32_t info_error_sums(struct node *n, struct info_error_sum out[INFO_ERRORS_MAX]);
+
+/* The janitor has swept for 'us'; a round ends when everything due was seen. */
+void info_note_sweep(struct node *n, int64_t us, uint64_t expired, bool round_ended);
+
+/* Means of the last 1.6 seconds, and what the sweep did. */
+struct info_rates {
+    uint64_t commands_per_s;
+    uint64_t input_per_s;
+    uint64_t output_per_s;
+    uint64_t sweep_us;
+    uint64_t sweep_rounds;
+    uint64_t sweep_cut_short;    /* times that there was more to do than time */
+    uint64_t expired_last_round; /* so many were found resident after their expiry */
+};
+void info_rates(struct node *n, struct info_rates *out);
+
+/* 40 hex digits that name this history of the data. */
+const char *info_replid(const struct node *n);
+
+/* info_text.c: the sections that these words ask for, as INFO takes them; none = the default ones. */
+void info_write(struct node *n, const struct bytes *words, uint32_t count, struct buf *out);
 
 #endif

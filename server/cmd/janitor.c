@@ -64,8 +64,8 @@ static void step_clock(struct node *n) {
 static void end_pause(struct node *n, int64_t now_ms) {
     int64_t until = atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed);
     if (until != 0 && now_ms >= until &&
-        atomic_compare_exchange_strong_explicit(&n->pause_until_ms, &until, 0,
-                                                memory_order_relaxed, memory_order_relaxed)) {
+        atomic_compare_exchange_strong_explicit(&n->pause_until_ms, &until, 0, memory_order_relaxed,
+                                                memory_order_relaxed)) {
         n->host->resume(n);
     }
 }
@@ -80,14 +80,10 @@ static bool wants_expired(const struct node *n) {
 }
 
 /* Goes on until everything that is due was seen. False when the time was up before. */
-static bool sweep(struct janitor *j, int64_t limit_us) {
+static bool sweep_until(struct janitor *j, int64_t end_us) {
     struct node *n = j->node;
-    int64_t end_us = time_mono_us() + limit_us;
     uint64_t round = j->sweep.wrapped;
     uint32_t first = j->sweep.keyspace * SLOT_COUNT + j->sweep.slot;
-    if (!atomic_load_explicit(&n->active_expire, memory_order_relaxed)) {
-        return true;
-    }
     for (;;) {
         store_sweep(&j->store, &j->sweep, clock_now_ms(&n->clock), SWEEP_STEP,
                     wants_expired(n) ? tell_expired : NULL, n);
@@ -99,6 +95,22 @@ static bool sweep(struct janitor *j, int64_t limit_us) {
             return false;
         }
     }
+}
+
+static uint64_t expired_by(const struct janitor *j) {
+    return atomic_load_explicit(&j->metrics->values[METRIC_EXPIRED], memory_order_relaxed);
+}
+
+static bool sweep(struct janitor *j, int64_t limit_us) {
+    struct node *n = j->node;
+    if (!atomic_load_explicit(&n->active_expire, memory_order_relaxed)) {
+        return true;
+    }
+    int64_t began_us = time_mono_us();
+    uint64_t before = expired_by(j);
+    bool done = sweep_until(j, began_us + limit_us);
+    info_note_sweep(n, time_mono_us() - began_us, expired_by(j) - before, done);
+    return done;
 }
 
 /* Memory is short and perhaps nobody writes: the limit may have been lowered, or readers' buffers have grown. */

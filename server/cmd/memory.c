@@ -52,8 +52,8 @@ struct memory_verdict memory_judge(const struct mem_stats *now, const struct mem
     int64_t ceiling = max + max / 32 + at_most(startup->process_rss, OWN_MAX);
     int64_t by_allocated =
         max + at_most(startup->allocated, OWN_MAX) - at_most(now->allocated, INT64_MAX / 4);
-    int64_t by_resident = ceiling - at_most(now->process_rss, INT64_MAX / 4) +
-                          at_most(now->dirty, now->process_rss);
+    int64_t by_resident =
+        ceiling - at_most(now->process_rss, INT64_MAX / 4) + at_most(now->dirty, now->process_rss);
     uint64_t holes = now->active > now->allocated ? now->active - now->allocated : 0;
     return (struct memory_verdict){
         .budget = lesser(by_allocated, by_resident),

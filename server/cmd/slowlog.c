@@ -176,8 +176,8 @@ void slowlog_reset(struct slowlog *log) {
     free_list(rest);
 }
 
-void slowlog_each(struct slowlog *log, uint32_t count, slowlog_begin_fn begin,
-                  slowlog_each_fn each, void *arg) {
+void slowlog_each(struct slowlog *log, uint32_t count, slowlog_begin_fn begin, slowlog_each_fn each,
+                  void *arg) {
     lock_acquire(&log->lock);
     count = count < log->len ? count : log->len;
     begin(arg, count);
