@@ -93,12 +93,14 @@ void cmd_worker_init(struct cmd_worker *w, struct node *n, uint32_t index, struc
     metric_slot_init(&w->metrics);
     store_thread_init(&w->store, n->store, &w->metrics, seed);
     mut_init(&w->mut, n->store, &w->store);
+    mut_init(&w->evict_mut, n->store, &w->store);
     w->notices_tail = &w->notices;
     w->pubsub = pubsub_local_create(w);
     n->workers[index] = w;
 }
 
 void cmd_worker_fini(struct cmd_worker *w) {
+    mut_fini(&w->evict_mut);
     mut_fini(&w->mut);
     pubsub_local_destroy(w->pubsub);
 }
