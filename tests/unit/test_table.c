@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/base/mem.h"
+#include "tests/support/check_main.h"
+#include "tests/support/collide.h"
+#include "tests/support/store_check.h"
+
+#include <math.h>
+
+static const uint8_t seed[HASH_SEED_LEN];
+
+static uint64_t hash_of(struct bytes name) {
+    return crypto_hash(name, seed) & (HASH_END - 1);
+}
+
+static struct bytes name_of(char *text, uint64_t i) {
+    return bytes_of(text, (size_t)snprintf(text, 32, "key:%" PRIu64, i));
+}
+
+static struct entry *entry_of(struct bytes name, int64_t num) {
+    struct entry_spec spec = {name, value_int(num), EXPIRY_NONE};
+    struct entry *e = entry_create(&spec);
+    ck_assert_ptr_nonnull(e);
+    return e;
+}
+
+static void must(enum dc_err err) {
+    ck_assert_int_eq(err, DC_OK);
+}
+
+static void table_init(struct table *t) {
+    crypto_init();
+    memset(t, 0, sizeof(*t));
+    t->due = DUE_NEVER;
+}
+
+static struct table_facts check(const struct table *t) {
+    struct table_facts facts = {0};
+    const char *err = table_check(t, seed, &facts);
+    ck_assert_msg(err == NULL, "%s", err);
+    return facts;
+}
+
+static void insert(struct table *t, struct bytes name, int64_t num) {
+    must(table_reserve(t, hash_of(name), 1, seed));
+    table_insert(t, hash_of(name), entry_of(name, num), seed);
+}
+
+static bool remove_key(struct table *t, struct bytes name) {
+    struct table_place at;
+    struct entry *e = table_locate(t, hash_of(name), name, &at);
+    if (e == NULL) {
+        return false;
+    }
+    table_remove(&at);
+    entry_destroy(e);
+    return true;
+}
+
+static void drop(struct table *t) {
+    table_drop(t, NULL, NULL);
+    ck_assert_uint_eq(t->word, 0);
+    ck_assert_uint_eq(t->count, 0);
+}
+
+START_TEST(an_empty_table_has_no_memory_and_finds_nothing) {
+    struct table t;
+    struct table_place at;
+    table_init(&t);
+    ck_assert_ptr_null(table_find(&t, hash_of(BYTES("a")), BYTES("a")));
+    ck_assert_ptr_null(table_locate(&t, hash_of(BYTES("a")), BYTES("a"), &at));
+    ck_assert_ptr_null(table_find_version(&t, hash_of(BYTES("a")), 1));
+    ck_assert_uint_eq(table_overhead(&t), 0);
+    table_prefetch(&t, 0);
+    table_shrink(&t);
+    drop(&t);
+}
+END_TEST
+
+START_TEST(what_is_inserted_is_found_until_it_is_removed) {
+    struct table t;
+    char text[32];
+    table_init(&t);
+    for (uint64_t i = 0; i < 5000; i++) {
+        insert(&t, name_of(text, i), (int64_t)i);
+        check(&t);
+        struct bytes name = name_of(text, i / 2);
+        const struct entry *e = table_find(&t, hash_of(name), name);
+        struct value v;
+        ck_assert_ptr_nonnull(e);
+        entry_value(e, &v);
+        ck_assert_int_eq(v.num, (int64_t)i / 2);
+    }
+    for (uint64_t i = 0; i < 5000; i++) {
+        ck_assert(remove_key(&t, name_of(text, i)));
+        ck_assert(!remove_key(&t, name_of(text, i)));
+        if (i % 16 == 0) {
+            check(&t);
+        }
+    }
+    ck_assert_uint_eq(check(&t).entries, 0);
+    drop(&t);
+}
+END_TEST
+
+/* Random operations over a moving number of keys; the bit field says what should be there. */
+static void random_operations(uint32_t population, uint32_t count, uint32_t check_every) {
+    struct rng r = test_rng();
+    struct table t;
+    char text[32];
+    uint8_t *there = calloc(population, 1);
+    uint64_t entries = 0;
+    table_init(&t);
+    for (uint32_t i = 0; i < count; i++) {
+        /* A wave: mostly insertions, then mostly removals. */
+        bool want = (double)rng_below(&r, 1000) < 500 + 480 * sin((double)i / count * 20);
+        uint32_t k = (uint32_t)rng_below(&r, population);
+        struct bytes name = name_of(text, k);
+        const struct entry *e = table_find(&t, hash_of(name), name);
+        ck_assert_int_eq(e != NULL, there[k]);
+        if (want && e == NULL) {
+            insert(&t, name, k);
+            entries++;
+        } else if (!want && e != NULL) {
+            ck_assert(remove_key(&t, name));
+            entries--;
+        }
+        there[k] = want;
+        if (i % 5000 == 0 && rng_below(&r, 4) == 0) {
+            table_shrink(&t);
+        }
+        if (i % check_every == 0) {
+            ck_assert_uint_eq(check(&t).entries, entries);
+        }
+    }
+    ck_assert_uint_eq(check(&t).entries, entries);
+    drop(&t);
+    free(there);
+}
+
+START_TEST(random_operations_keep_the_invariants_of_a_page) {
+    random_operations(20, 40000, 1);
+    random_operations(300, 100000, 50);
+}
+END_TEST
+
+START_TEST(random_operations_keep_the_invariants_of_a_tree) {
+    random_operations(3000, 200000, 500);
+    random_operations(40000, 400000, 20000);
+}
+END_TEST
+
+/* Keys whose hashes begin with the same bits: deep nodes, few pages. */
+START_TEST(keys_with_a_common_prefix_of_hash_make_a_deep_table) {
+    struct table t;
+    char text[32];
+    uint64_t tries = 0, inserted = 0;
+    table_init(&t);
+    while (inserted < 20000) {
+        struct bytes name = name_of(text, tries++);
+        if (hash_of(name) >> (HASH_BITS - 8) == 0x5a) {
+            insert(&t, name, (int64_t)inserted++);
+        }
+    }
+    struct table_facts facts = check(&t);
+    ck_assert_uint_eq(facts.entries, inserted);
+    ck_assert_uint_ge(facts.depth, 3);
+    for (uint64_t i = 0; i < tries; i++) {
+        struct bytes name = name_of(text, i);
+        ck_assert_int_eq(remove_key(&t, name), hash_of(name) >> (HASH_BITS - 8) == 0x5a);
+    }
+    check(&t);
+    drop(&t);
+}
+END_TEST
+
+START_TEST(test_h23_two_keys_at_one_position_are_two_keys) {
+    struct table t;
+    char text[32];
+    table_init(&t);
+    for (uint64_t filler = 0; filler < 100000; filler = filler * 10 + 10) {
+        for (uint64_t i = 0; i < filler; i++) {
+            insert(&t, name_of(text, i), 0);
+        }
+        for (uint32_t p = 0; p < COLLIDING_PAIRS; p++) {
+            struct bytes a = bytes_str(colliding_keys[p][0]), b = bytes_str(colliding_keys[p][1]);
+            ck_assert_uint_eq(hash_of(a), hash_of(b));
+            insert(&t, a, 1);
+            ck_assert_ptr_null(table_find(&t, hash_of(b), b));
+            insert(&t, b, 2);
+            check(&t);
+            ck_assert_ptr_ne(table_find(&t, hash_of(a), a), table_find(&t, hash_of(b), b));
+            ck_assert(remove_key(&t, p % 2 == 0 ? a : b));
+            ck_assert_ptr_nonnull(p % 2 == 0 ? table_find(&t, hash_of(b), b)
+                                             : table_find(&t, hash_of(a), a));
+        }
+        drop(&t);
+    }
+}
+END_TEST
+
+START_TEST(an_entry_is_found_by_its_version) {
+    struct table t;
+    char text[32];
+    table_init(&t);
+    for (uint64_t i = 0; i < 3000; i++) {
+        struct bytes name = name_of(text, i);
+        struct entry *e = entry_of(name, 0);
+        entry_set_version(e, 1000 + i);
+        must(table_reserve(&t, hash_of(name), 1, seed));
+        table_insert(&t, hash_of(name), e, seed);
+    }
+    for (uint64_t i = 0; i < 3000; i++) {
+        struct bytes name = name_of(text, i);
+        ck_assert_ptr_eq(table_find_version(&t, hash_of(name), 1000 + i),
+                         table_find(&t, hash_of(name), name));
+        ck_assert_ptr_null(table_find_version(&t, hash_of(name), 999));
+    }
+    drop(&t);
+}
+END_TEST
+
+START_TEST(a_replaced_entry_stands_in_the_same_place) {
+    struct table t;
+    struct table_place at;
+    char text[32];
+    table_init(&t);
+    for (uint64_t i = 0; i < 1000; i++) {
+        insert(&t, name_of(text, i), 1);
+    }
+    struct bytes name = name_of(text, 500);
+    struct entry *old = table_locate(&t, hash_of(name), name, &at);
+    struct entry *fresh = entry_of(name, 2);
+    table_replace(&at, fresh);
+    entry_destroy(old);
+    ck_assert_ptr_eq(table_find(&t, hash_of(name), name), fresh);
+    ck_assert_uint_eq(check(&t).entries, 1000);
+    drop(&t);
+}
+END_TEST
+
+/* Insertions that were reserved ask for no memory: the armed fault is still there afterwards. */
+START_TEST(test_h16_what_is_reserved_needs_no_memory) {
+    struct table t;
+    char text[32];
+    table_init(&t);
+    uint64_t next = 0;
+    for (uint32_t extra = 1; extra <= 100; extra++) {
+        struct entry *es[100];
+        struct bytes first = name_of(text, next);
+        /* All at one page: the way of the first one while the table is small. */
+        must(table_reserve(&t, hash_of(first), extra, seed));
+        for (uint32_t i = 0; i < extra; i++) {
+            es[i] = entry_of(name_of(text, next + i), 0);
+        }
+        mem_fault_after(1);
+        for (uint32_t i = 0; i < extra && t.count < 800; i++) {
+            table_insert(&t, hash_of(entry_key(es[i])), es[i], seed);
+            es[i] = NULL;
+        }
+        ck_assert_ptr_null(mem_alloc(1));
+        for (uint32_t i = 0; i < extra; i++) {
+            entry_destroy(es[i]);
+        }
+        next += extra;
+        if (t.count >= 800) {
+            drop(&t);
+        }
+        check(&t);
+    }
+    drop(&t);
+}
+END_TEST
+
+START_TEST(test_h16_a_failed_reservation_changes_nothing) {
+    struct table t;
+    char text[32];
+    uint64_t failures = 0;
+    table_init(&t);
+    for (uint64_t i = 0; i < 20000; i++) {
+        struct bytes name = name_of(text, i);
+        for (uint64_t n = 1;; n++) {
+            mem_fault_after(n);
+            enum dc_err err = table_reserve(&t, hash_of(name), 1, seed);
+            mem_fault_after(0);
+            if (err == DC_OK) {
+                break;
+            }
+            ck_assert_int_eq(err, DC_ENOMEM);
+            ck_assert_uint_eq(check(&t).entries, i);
+            failures++;
+        }
+        table_insert(&t, hash_of(name), entry_of(name, 0), seed);
+    }
+    ck_assert_uint_gt(failures, 100);
+    drop(&t);
+}
+END_TEST
+
+/* --- steps ------------------------------------------------------------------------------------------- */
+
+struct steps {
+    uint64_t least; /* hash that may come */
+    uint64_t seen;
+    uint64_t first, last; /* range of hashes of this step */
+};
+
+static void step_visit(void *arg, struct entry *e) {
+    struct steps *s = arg;
+    uint64_t hash = hash_of(entry_key(e));
+    ck_assert_uint_ge(hash, s->least);
+    s->first = hash < s->first ? hash : s->first;
+    s->last = hash > s->last ? hash : s->last;
+    s->seen++;
+    e->freq++;
+}
+
+START_TEST(steps_by_line_go_through_all_in_order) {
+    char text[32];
+    for (uint64_t count = 0; count < 30000; count = count * 2 + 1) {
+        struct table t;
+        table_init(&t);
+        for (uint64_t i = 0; i < count; i++) {
+            insert(&t, name_of(text, i), 0);
+        }
+        struct steps s = {0};
+        for (uint64_t from = 0; from < HASH_END;) {
+            s.least = from;
+            s.first = HASH_END;
+            s.last = 0;
+            uint64_t next = table_step_line(&t, from, seed, step_visit, &s);
+            ck_assert_uint_gt(next, from);
+            ck_assert(s.last < next || s.last == 0);
+            from = next;
+        }
+        ck_assert_uint_eq(s.seen, count);
+        for (uint64_t i = 0; i < count; i++) {
+            struct bytes name = name_of(text, i);
+            ck_assert_uint_eq(table_find(&t, hash_of(name), name)->freq, 1);
+        }
+        drop(&t);
+    }
+}
+END_TEST
+
+START_TEST(a_step_may_begin_anywhere) {
+    struct rng r = test_rng();
+    struct table t;
+    char text[32];
+    table_init(&t);
+    for (uint64_t i = 0; i < 5000; i++) {
+        insert(&t, name_of(text, i), 0);
+    }
+    for (int round = 0; round < 3000; round++) {
+        /* In half of the rounds exactly at a key. */
+        uint64_t from = rng_next(&r) & (HASH_END - 1);
+        if (round % 2 == 0) {
+            from = hash_of(name_of(text, rng_below(&r, 5000)));
+        }
+        struct steps s = {.least = from, .first = HASH_END};
+        uint64_t to = table_step_line(&t, from, seed, step_visit, &s);
+        uint64_t expected = 0;
+        for (uint64_t i = 0; i < 5000; i++) {
+            uint64_t hash = hash_of(name_of(text, i));
+            expected += hash >= from && hash < to;
+        }
+        ck_assert_uint_eq(s.seen, expected);
+    }
+    drop(&t);
+}
+END_TEST
+
+START_TEST(steps_by_page_see_all_or_only_what_is_due) {
+    struct table t;
+    struct table *page;
+    char text[32];
+    table_init(&t);
+    for (uint64_t i = 0; i < 10000; i++) {
+        insert(&t, name_of(text, i), 0);
+    }
+    struct steps s = {0};
+    for (uint64_t from = 0; from < HASH_END;) {
+        from = table_step_page(&t, from, DUE_NEVER, &page, step_visit, &s);
+        ck_assert_ptr_nonnull(page);
+    }
+    ck_assert_uint_eq(s.seen, 10000);
+    s.seen = 0;
+    for (uint64_t from = 0; from < HASH_END;) {
+        from = table_step_page(&t, from, 1000, &page, step_visit, &s);
+        ck_assert_ptr_null(page);
+    }
+    ck_assert_uint_eq(s.seen, 0);
+    /* One key becomes due: its page is looked at, the others aren't. */
+    struct bytes name = name_of(text, 77);
+    table_due(&t, hash_of(name), 900);
+    ck_assert_uint_eq(t.due, 900);
+    uint32_t pages = 0;
+    for (uint64_t from = 0; from < HASH_END;) {
+        from = table_step_page(&t, from, 1000, &page, step_visit, &s);
+        if (page != NULL) {
+            table_set_page_due(page, DUE_NEVER);
+            pages++;
+        }
+    }
+    ck_assert_uint_eq(pages, 1);
+    ck_assert(s.seen > 0 && s.seen <= PAGE_LINES_MAX * PAGE_LINE_WORDS);
+    table_refresh_due(&t);
+    ck_assert_uint_eq(t.due, DUE_NEVER);
+    check(&t);
+    drop(&t);
+}
+END_TEST
+
+START_TEST(due_times_are_reached_only_when_the_expiry_has_passed) {
+    ck_assert_uint_eq(due_of(EXPIRY_NONE), DUE_NEVER);
+    ck_assert_uint_eq(due_of(0), 0);
+    ck_assert_uint_eq(due_of(EXPIRY_BASE_MS), 0);
+    ck_assert_uint_eq(due_of(EXPIRY_BASE_MS + 1), 1);
+    ck_assert_uint_eq(due_of(EXPIRY_BASE_MS + 256), 1);
+    ck_assert_uint_eq(due_of(INT64_MAX), DUE_NEVER - 1);
+}
+END_TEST
+
+/* --- size -------------------------------------------------------------------------------------------- */
+
+START_TEST(pages_give_their_memory_back_when_entries_leave) {
+    struct table t;
+    char text[32];
+    table_init(&t);
+    for (uint64_t i = 0; i < 30000; i++) {
+        insert(&t, name_of(text, i), 0);
+    }
+    size_t full = table_overhead(&t);
+    ck_assert_uint_lt(full, 30000 * 13);
+    for (uint64_t i = 0; i < 29000; i++) {
+        ck_assert(remove_key(&t, name_of(text, i)));
+    }
+    check(&t);
+    table_shrink(&t);
+    ck_assert_uint_lt(table_overhead(&t), full / 12);
+    for (uint64_t i = 29000; i < 30000; i++) {
+        ck_assert(remove_key(&t, name_of(text, i)));
+    }
+    table_shrink(&t);
+    ck_assert_uint_eq(table_overhead(&t), 0);
+    ck_assert_uint_eq(t.word, 0);
+}
+END_TEST
+
+static bool drop_even(void *arg, const struct entry *e) {
+    struct value v;
+    (void)arg;
+    entry_value(e, &v);
+    return v.num % 2 == 0;
+}
+
+START_TEST(a_drop_may_keep_some) {
+    char text[32];
+    for (uint64_t count = 1; count < 20000; count = count * 3) {
+        struct table t;
+        table_init(&t);
+        for (uint64_t i = 0; i < count; i++) {
+            insert(&t, name_of(text, i), (int64_t)i);
+        }
+        table_drop(&t, drop_even, NULL);
+        ck_assert_uint_eq(check(&t).entries, count / 2);
+        for (uint64_t i = 0; i < count; i++) {
+            struct bytes name = name_of(text, i);
+            ck_assert_int_eq(table_find(&t, hash_of(name), name) != NULL, i % 2);
+        }
+        drop(&t);
+    }
+}
+END_TEST
+
+CHECK_MAIN("table", an_empty_table_has_no_memory_and_finds_nothing,
+           what_is_inserted_is_found_until_it_is_removed,
+           random_operations_keep_the_invariants_of_a_page,
+           random_operations_keep_the_invariants_of_a_tree,
+           keys_with_a_common_prefix_of_hash_make_a_deep_table,
+           test_h23_two_keys_at_one_position_are_two_keys, an_entry_is_found_by_its_version,
+           a_replaced_entry_stands_in_the_same_place, test_h16_what_is_reserved_needs_no_memory,
+           test_h16_a_failed_reservation_changes_nothing, steps_by_line_go_through_all_in_order,
+           a_step_may_begin_anywhere, steps_by_page_see_all_or_only_what_is_due,
+           due_times_are_reached_only_when_the_expiry_has_passed,
+           pages_give_their_memory_back_when_entries_leave, a_drop_may_keep_some)
