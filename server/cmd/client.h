@@ -33,7 +33,7 @@ enum client_flag {
 struct tx;          /* tx.c */
 struct client_subs; /* pubsub.c */
 
-enum { CLIENT_ADDR_MAX = 64 };
+enum { CLIENT_ADDR_MAX = 120 };
 
 struct client {
     /* constant after client_init() */

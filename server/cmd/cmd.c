@@ -328,6 +328,14 @@ static void account(struct cmd_ctx *ctx, bool failed) {
     }
 }
 
+/* After the command, as Redis does: those of an EXEC stand before it, SELECT shows the new database. */
+static void feed_monitors(struct cmd_worker *w, struct client *c, const struct cmd *cmd,
+                          const struct bytes *argv, uint32_t argc) {
+    if (dc_unlikely(atomic_load_explicit(&w->node->monitor_count, memory_order_relaxed) > 0)) {
+        monitor_feed(w, c, cmd, argv, argc);
+    }
+}
+
 void cmd_call(struct cmd_ctx *ctx) {
     size_t start = ctx->reply->out->len;
     enum dc_err err = ctx->cmd->run(ctx);
@@ -337,6 +345,9 @@ void cmd_call(struct cmd_ctx *ctx) {
         reply_failure(ctx->worker, ctx->reply, err);
     } else if (ctx->in_exec) {
         mut_apply(ctx->mut);
+    }
+    if (ctx->in_exec) {
+        feed_monitors(ctx->worker, ctx->client, ctx->cmd, ctx->argv, ctx->argc);
     }
     _Atomic uint64_t *commands = &ctx->client->seen_commands;
     atomic_store_explicit(commands, atomic_load_explicit(commands, memory_order_relaxed) + 1,
@@ -447,10 +458,8 @@ void cmd_run(struct cmd_worker *w, struct client *c, struct job *job, struct rep
             refuse(w, c, job, err, reply);
         }
     } else {
-        if (dc_unlikely(atomic_load_explicit(&w->node->monitor_count, memory_order_relaxed) > 0)) {
-            monitor_feed(w, c, job->cmd, job->req.argv, job->req.argc);
-        }
         run_alone(w, c, job, reply);
+        feed_monitors(w, c, job->cmd, job->req.argv, job->req.argc);
     }
     if (job->cmd != NULL) {
         atomic_store_explicit(&c->seen_cmd, job->cmd->id, memory_order_relaxed);

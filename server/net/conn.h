@@ -47,6 +47,7 @@ struct conn {
     bool bad;        /* the peer doesn't speak the protocol */
     bool stalled;    /* I2 */
     bool close_soon; /* when the output is out */
+    bool over_limit; /* of its output: closed in the flush phase, takes nothing more */
     bool closed;
     bool in_run, in_flush, in_again;
     struct conn *next_run, *next_flush, *next_again, *next_dead;

@@ -140,7 +140,7 @@ void conn_end_replies(struct conn *c, struct reply *reply) {
 }
 
 void conn_push(struct conn *c, struct bytes data) {
-    if (c->closed) {
+    if (c->closed || c->over_limit) {
         return;
     }
     if (c->w->running == c) {
@@ -172,11 +172,15 @@ void conn_check_limits(struct conn *c) {
     } else if (c->soft_since_ms == 0) {
         c->soft_since_ms = now_ms;
     }
+    if (c->over_limit) {
+        return;
+    }
     if ((hard > 0 && (int64_t)c->queued > hard) ||
         (over_soft && now_ms - c->soft_since_ms >= soft_ms)) {
         diag(DIAG_WARNING, "conn.output_limit addr=%s bytes=%zu", c->client.addr, c->queued);
         metric_add(&c->w->cmd.metrics, METRIC_OUTPUT_LIMIT_DISCONNECTS, 1);
-        conn_close(c);
+        c->over_limit = true;
+        conn_enter_flush(c);
     }
 }
 
@@ -238,6 +242,10 @@ static void send_queue(struct conn *c) {
 }
 
 void conn_flush(struct conn *c) {
+    if (c->over_limit) {
+        conn_close(c);
+        return;
+    }
     if (c->out_len > 0) {
         dc_assert(c->queue == NULL);
         send_replies(c);

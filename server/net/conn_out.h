@@ -10,7 +10,8 @@ void conn_enter_flush(struct conn *c);
 /* The replies of a turn are complete: puts large values between them, keeps the order behind what is queued. */
 void conn_end_replies(struct conn *c, struct reply *reply);
 
-/* Closes the connection when its output is over a limit of its class. */
+/* Notes when the output is over a limit of the connection's class: it is closed in the flush phase, not here, where
+ * a delivery to many may be under way. */
 void conn_check_limits(struct conn *c);
 
 void conn_drop_queue(struct conn *c);

@@ -24,6 +24,7 @@ struct listener {
     struct event *event;
     int fd;
     bool is_unix;
+    const char *path; /* of a Unix socket */
 };
 
 struct listeners {
@@ -135,8 +136,8 @@ static bool accept_one(struct listener *l) {
         return false;
     }
     if (l->is_unix) {
-        snprintf(addr, sizeof(addr), "%s:0", "unix");
-        snprintf(laddr, sizeof(laddr), "%s:0", "unix");
+        snprintf(addr, sizeof(addr), "%.*s:0", CLIENT_ADDR_MAX - 3, l->path);
+        memcpy(laddr, addr, sizeof(laddr));
     } else {
         print_address(&peer, addr, sizeof(addr));
         (void)getsockname(fd, (struct sockaddr *)&local, &local_len);
@@ -257,7 +258,11 @@ static enum dc_err open_unix(struct listeners *ls, struct node *n, struct worker
         diag(DIAG_WARNING, "listen.chmod_failed path=%s error=\"%s\"", path, dc_errno_text(errno));
     }
     memcpy(ls->unix_path, path, strlen(path) + 1);
-    return add_listener(ls, n, acceptor, fd, true);
+    enum dc_err err = add_listener(ls, n, acceptor, fd, true);
+    if (err == DC_OK) {
+        ls->at[ls->count - 1].path = ls->unix_path;
+    }
+    return err;
 }
 
 enum dc_err listeners_open(struct node *n, struct worker *acceptor, struct listeners **out) {
