@@ -33,8 +33,12 @@ enum dc_err cmd_echo(struct cmd_ctx *ctx) {
 enum dc_err cmd_select(struct cmd_ctx *ctx) {
     int64_t id;
     enum dc_err err = ctx_arg_i64(ctx, 1, &id);
-    if (err != DC_OK || id < INT32_MIN || id > INT32_MAX) {
-        return DC_ENOTINT;
+    if (err != DC_OK) {
+        return err;
+    }
+    if (id < INT32_MIN || id > INT32_MAX) {
+        return dc_fail(DC_ENOTINT, "value is out of range, value must between %d and %d", INT32_MIN,
+                       INT32_MAX);
     }
     struct keyspace *ks = id >= 0 ? store_keyspace(ctx->node->store, (uint32_t)id) : NULL;
     if (ks == NULL || id >= conf_get(ctx->node->conf, databases)) {
@@ -153,7 +157,7 @@ enum dc_err cmd_hello(struct cmd_ctx *ctx) {
     if (!client_is_authenticated(c)) {
         return dc_fail(DC_ENOAUTH,
                        "HELLO must be called with the client already authenticated, otherwise the "
-                       "HELLO <proto> AUTH <user> <pass> option can be used to authenticate the "
+                       "HELLO AUTH <user> <pass> option can be used to authenticate the "
                        "client and select the RESP protocol version at the same time");
     }
     if (h.name.ptr != NULL) {

@@ -127,7 +127,7 @@ enum dc_err ctx_fail_subcommand(struct cmd_ctx *ctx) {
         upper[i] = (char)(name[i] >= 'a' && name[i] <= 'z' ? name[i] - 32 : name[i]);
     }
     upper[len < sizeof(upper) - 1 ? len : sizeof(upper) - 1] = '\0';
-    return dc_fail(DC_EGENERIC, "Unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
+    return dc_fail(DC_EGENERIC, "unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
                    (int)ctx->argv[1].len, ctx->argv[1].ptr, upper);
 }
 

@@ -54,7 +54,7 @@ static inline bool ctx_arg_is(const struct cmd_ctx *ctx, uint32_t i, const char 
     return bytes_is(ctx->argv[i], word);
 }
 
-/* "Unknown subcommand or wrong number of arguments for '%s'. Try %s HELP." as DC_EGENERIC */
+/* "unknown subcommand or wrong number of arguments for '%s'. Try %s HELP." as DC_EGENERIC */
 DC_MUST enum dc_err ctx_fail_subcommand(struct cmd_ctx *ctx);
 
 /* HELP of a container: a list of lines as Redis frames it. */

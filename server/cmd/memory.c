@@ -5,11 +5,12 @@
  *   allocated - own         <= maxmemory                      what Redis's users expect of maxmemory
  *   resident - unused pages <= maxmemory * 33/32 + own pages  what the machine has to give
  *
- * 'Own' is what the node needs before the first key (code, tables, buffers of the workers), up to OWN_MAX. The second
- * limit counts when memory is fragmented, for example after the sizes of values have shifted: freed places of the old size
- * are of no use then, resident memory would grow past every limit, and so entries go until pages come free. Unused
- * (dirty) pages will be used again before the process grows, so they don't count, unless they are what exceeds the limit:
- * then they are given back to the kernel.
+ * 'Own' is what the node needs before the first key: code, tables, buffers of the workers. Of that only OWN_MAX may be
+ * resident on top of maxmemory (buffers that nobody has touched aren't). The second limit counts when memory is
+ * fragmented, for example after the sizes of values have shifted: freed places of the old size are of no use then,
+ * resident memory would grow past every limit, and so entries go until pages come free. Unused (dirty) pages will be
+ * used again before the process grows, so they don't count, unless they are what exceeds the limit: then they are given
+ * back to the kernel.
  *
  * Between two samples workers book every byte that they allocate and free, so the budget is exact but for pages that
  * are half empty; those the next sample sees, 10 ms later.
@@ -50,8 +51,8 @@ struct memory_verdict memory_judge(const struct mem_stats *now, const struct mem
                                    uint64_t maxmemory) {
     int64_t max = at_most(maxmemory, INT64_MAX / 4);
     int64_t ceiling = max + max / 32 + at_most(startup->process_rss, OWN_MAX);
-    int64_t by_allocated =
-        max + at_most(startup->allocated, OWN_MAX) - at_most(now->allocated, INT64_MAX / 4);
+    int64_t by_allocated = max + at_most(startup->allocated, INT64_MAX / 4) -
+                           at_most(now->allocated, INT64_MAX / 4);
     int64_t by_resident =
         ceiling - at_most(now->process_rss, INT64_MAX / 4) + at_most(now->dirty, now->process_rss);
     uint64_t holes = now->active > now->allocated ? now->active - now->allocated : 0;

@@ -40,6 +40,12 @@ static bool is_dangerous(const struct cmd *cmd) {
            cmd->id == CMD_FLUSHDB || cmd->id == CMD_FLUSHALL || cmd->id == CMD_INFO;
 }
 
+/* Redis counts these as commands of the server, and yet as commands on the keyspace. */
+static bool is_about_keys(const struct cmd *cmd) {
+    return cmd->group == G_GENERIC || cmd->id == CMD_DBSIZE || cmd->id == CMD_FLUSHDB ||
+           cmd->id == CMD_FLUSHALL;
+}
+
 /* A container has no category but its speed. */
 void traits_categories(const struct cmd *cmd, struct buf *out) {
     bool acts = cmd->run != NULL;
@@ -48,7 +54,7 @@ void traits_categories(const struct cmd *cmd, struct buf *out) {
         bool holds;
         const char *word;
     } words[] = {
-        {acts && cmd->group == G_GENERIC, "@keyspace"},
+        {acts && is_about_keys(cmd), "@keyspace"},
         {cmd->flags & F_READONLY, "@read"},
         {cmd->flags & F_WRITE, "@write"},
         {acts && cmd->group == G_STRING, "@string"},
