@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Strings as bitmaps: SETBIT GETBIT BITCOUNT BITPOS BITOP. */
+/*
+ * Strings as bitmaps: SETBIT GETBIT BITCOUNT BITPOS BITOP.
+ *
+ * A SETBIT or BITFIELD that changes nothing leaves the entry as it is. Redis turns it into a raw string even then, for
+ * which OBJECT ENCODING has another word; WATCH and keyspace events see no difference.
+ */
 #include "server/base/assert.h"
 #include "server/cmd/bits.h"
 #include "server/cmd/handlers.h"
