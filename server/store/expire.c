@@ -119,7 +119,7 @@ static uint64_t sweep_root(struct store_thread *t, struct keyspace *ks, uint32_t
         }
         if (from >= HASH_END) {
             table_refresh_due(&r->table);
-            table_shrink(&r->table);
+            table_trim(&r->table);
         }
         store_unlock(s, slot);
         seen += p.seen;

@@ -75,7 +75,7 @@ struct mut {
     uint32_t garbage_count;
     uint32_t garbage_cap;
     struct blob **garbage; /* inline_garbage, or the heap */
-    uint16_t *slot_counts; /* insertions prepared and not applied, by slot; NULL while they are few */
+    uint16_t *slot_counts; /* pending insertions by slot; NULL while they are few */
     int64_t now_ms;        /* the one time of the frame */
     struct effect inline_effects[MUT_INLINE_EFFECTS];
     struct blob *inline_garbage[MUT_INLINE_GARBAGE];

@@ -1,48 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * The lines of a page are ordered by hash because the home of a tag is a multiplication, not a remainder:
- *
- *   tag      0 ............................................................. 65535
- *   lines    |  0  |  1  |  2  |  ...                                  | lines-1 |
- *
- * so a page can have any number of lines, grows by a fifth at a time and still is walked in order. Displaced
- * entries (about one in ten at the load limit) lie in the lines after their home; a removal pulls them back
- * (close_gap), so there are no tombstones and a look-up ends at the first line that isn't full.
- */
 #include "server/store/table.h"
 
 #include "server/base/crypto.h"
 #include "server/base/limits.h"
 #include "server/base/mem.h"
+#include "server/store/page.h"
 
 #define ADDRESS_MASK ((uint64_t)0x0000ffffffffffc0)
 #define NODE_BIT     ((uint64_t)1)
-#define ENTRY_MASK   ((uint64_t)0x0000ffffffffffff)
-
-struct line {
-    uint64_t words[PAGE_LINE_WORDS];
-};
 
 struct node {
     struct table child[NODE_FANOUT];
 };
-
-/* Load limit: 15 of 16 words. */
-static uint32_t load_max(uint32_t lines) {
-    return lines * PAGE_LINE_WORDS - (lines * PAGE_LINE_WORDS + 15) / 16;
-}
-
-/* Lines that the allocator hands out without waste: 1..8, 10, 12, 14, 16, 20, ... 128. */
-static uint32_t lines_for(uint32_t count) {
-    for (uint32_t lines = 1;; lines++) {
-        if (lines > 8) {
-            lines = (uint32_t)(mem_good_size(lines * sizeof(struct line)) / sizeof(struct line));
-        }
-        if (lines >= PAGE_LINES_MAX || load_max(lines) >= count) {
-            return lines < PAGE_LINES_MAX ? lines : PAGE_LINES_MAX;
-        }
-    }
-}
 
 static uint64_t ref_word(const struct table *t) {
     return atomic_load_explicit(&t->word, memory_order_relaxed);
@@ -105,73 +74,6 @@ static uint32_t child_of(uint64_t hash, uint32_t depth) {
     return (uint32_t)(hash >> (HASH_BITS - NODE_BITS * (depth + 1))) & (NODE_FANOUT - 1);
 }
 
-static uint32_t home_of(uint32_t tag, uint32_t lines) {
-    return tag * lines >> 16;
-}
-
-static struct entry *word_entry(uint64_t word) {
-    return (struct entry *)(uintptr_t)(word & ENTRY_MASK);
-}
-
-static uint32_t word_tag(uint64_t word) {
-    return (uint32_t)(word >> 48);
-}
-
-static uint64_t word_make(uint32_t tag, const struct entry *e) {
-    dc_debug_assert(((uint64_t)(uintptr_t)e & ~ENTRY_MASK) == 0);
-    return (uint64_t)tag << 48 | (uint64_t)(uintptr_t)e;
-}
-
-static struct line *page_alloc(uint32_t lines) {
-    struct line *page = mem_alloc_aligned(sizeof(struct line), lines * sizeof(struct line));
-    if (page != NULL) {
-        memset(page, 0, lines * sizeof(struct line));
-    }
-    return page;
-}
-
-static void page_free(struct line *page, uint32_t lines) {
-    mem_free_aligned(page, sizeof(struct line), lines * sizeof(struct line));
-}
-
-/* Puts a word into the first line from its home that has room (there is one). */
-static void page_put(struct line *page, uint32_t lines, uint64_t word) {
-    uint32_t at = home_of(word_tag(word), lines);
-    for (uint32_t probes = 0; probes < lines; probes++) {
-        uint64_t *words = page[at].words;
-        if (words[PAGE_LINE_WORDS - 1] == 0) {
-            uint32_t i = 0;
-            while (words[i] != 0) {
-                i++;
-            }
-            words[i] = word;
-            return;
-        }
-        at = at + 1 < lines ? at + 1 : 0;
-    }
-    dc_unreachable();
-}
-
-/* The word of 'key' in a page, or NULL. Stops at the first line with room (I2). */
-static inline uint64_t *page_find(struct line *page, uint32_t lines, uint32_t tag, struct bytes key,
-                                  uint32_t *line) {
-    uint32_t at = home_of(tag, lines);
-    for (uint32_t probes = 0; probes < lines; probes++) {
-        uint64_t *words = page[at].words;
-        for (uint32_t i = 0; i < PAGE_LINE_WORDS; i++) {
-            if (words[i] == 0) {
-                return NULL;
-            }
-            if (word_tag(words[i]) == tag && bytes_equal(entry_key(word_entry(words[i])), key)) {
-                *line = at;
-                return &words[i];
-            }
-        }
-        at = at + 1 < lines ? at + 1 : 0;
-    }
-    return NULL;
-}
-
 /* The page of 'hash' and its depth. */
 static const struct table *page_of(const struct table *t, uint64_t hash, uint32_t *depth) {
     *depth = 0;
@@ -209,7 +111,7 @@ struct entry *table_find_version(const struct table *t, uint64_t hash, uint64_t 
                 return word_entry(words[i]);
             }
         }
-        at = at + 1 < lines ? at + 1 : 0;
+        at = line_after(at, lines);
     }
     return NULL;
 }
@@ -239,20 +141,25 @@ struct entry *table_locate(struct table *t, uint64_t hash, struct bytes key,
     return out->word == NULL ? NULL : word_entry(*out->word);
 }
 
+/* --- growth ------------------------------------------------------------------------------------------ */
+
 /* Moves a page into one of 'lines' lines; the tags stay. */
-static enum dc_err page_resize(struct table *t, uint32_t lines) {
+static enum dc_err page_resize(struct table *t, uint32_t lines, enum memory_need need) {
     uint64_t old = ref_word(t);
-    struct line *page = page_alloc(lines);
+    struct line *page = page_create(lines, need);
     if (page == NULL) {
         return DC_ENOMEM;
     }
+    dc_assert(count_of(t) <= lines * PAGE_LINE_WORDS);
     for (uint32_t l = 0; l < ref_count_lines(old); l++) {
         for (uint32_t i = 0; i < PAGE_LINE_WORDS && ref_lines(old)[l].words[i] != 0; i++) {
             page_put(page, lines, ref_lines(old)[l].words[i]);
         }
     }
     if (old != 0) {
-        page_free(ref_lines(old), ref_count_lines(old));
+        page_destroy(ref_lines(old), ref_count_lines(old));
+    } else {
+        due_set(t, DUE_NEVER); /* a root begins as zeros */
     }
     ref_set(t, page, lines, 0);
     return DC_OK;
@@ -262,70 +169,96 @@ static uint64_t entry_hash(const struct entry *e, const uint8_t *seed) {
     return crypto_hash(entry_key(e), seed) & (HASH_END - 1);
 }
 
-static void node_free(struct node *node) {
-    mem_free_aligned(node, sizeof(struct line), sizeof(struct node));
+static struct node *node_create(enum memory_need need) {
+    struct node *node = need == MEMORY_MUST ? mem_must_aligned(sizeof(struct line), sizeof(*node))
+                                            : mem_alloc_aligned(sizeof(struct line), sizeof(*node));
+    if (node != NULL) {
+        memset(node, 0, sizeof(*node));
+    }
+    return node;
+}
+
+/* With the pages of its children that are no nodes. */
+static void node_destroy(struct node *node) {
+    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
+        uint64_t word = ref_word(&node->child[c]);
+        dc_assert(!ref_is_node(word));
+        if (word != 0) {
+            page_destroy(ref_lines(word), ref_count_lines(word));
+        }
+    }
+    mem_free_aligned(node, sizeof(struct line), sizeof(*node));
+}
+
+/* A node with empty pages for as many entries; NULL when there is no memory. */
+static struct node *node_with_pages(const uint32_t *counts, uint32_t due, enum memory_need need) {
+    struct node *node = node_create(need);
+    for (uint32_t c = 0; c < NODE_FANOUT && node != NULL; c++) {
+        uint32_t lines = page_lines_for(counts[c] + 1);
+        struct line *page = page_create(lines, need);
+        if (page == NULL) {
+            node_destroy(node);
+            return NULL;
+        }
+        ref_set(&node->child[c], page, lines, 0);
+        count_add(&node->child[c], counts[c]);
+        due_set(&node->child[c], due);
+    }
+    return node;
 }
 
 /* Gives the entries of a full page to 16 new pages (I3). Nothing has changed when memory fails. */
-static enum dc_err page_split(struct table *t, uint32_t depth, const uint8_t *seed) {
+static enum dc_err page_split(struct table *t, uint32_t depth, const uint8_t *seed,
+                              enum memory_need need) {
     uint64_t old = ref_word(t);
+    const struct line *page = ref_lines(old);
     uint32_t lines = ref_count_lines(old);
-    struct node *node = mem_alloc_aligned(sizeof(struct line), sizeof(struct node));
     uint32_t counts[NODE_FANOUT] = {0};
+    dc_assert(depth < TABLE_DEPTH_MAX && lines == PAGE_LINES_MAX);
+    /* The child's number is the high end of the old tag; for the new one the key has to be read. */
+    for (uint32_t l = 0; l < lines; l++) {
+        for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
+            counts[word_tag(page[l].words[i]) >> (16 - NODE_BITS)]++;
+            __builtin_prefetch(word_entry(page[l].words[i]));
+        }
+    }
+    struct node *node = node_with_pages(counts, due_get(t), need);
     if (node == NULL) {
         return DC_ENOMEM;
     }
-    memset(node, 0, sizeof(*node));
-    /* The child's number is the high end of the old tag. */
     for (uint32_t l = 0; l < lines; l++) {
-        for (uint32_t i = 0; i < PAGE_LINE_WORDS && ref_lines(old)[l].words[i] != 0; i++) {
-            counts[word_tag(ref_lines(old)[l].words[i]) >> (16 - NODE_BITS)]++;
-        }
-    }
-    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-        uint32_t want = lines_for(counts[c] + 1);
-        struct line *page = page_alloc(want);
-        if (page == NULL) {
-            while (c-- > 0) {
-                uint64_t word = ref_word(&node->child[c]);
-                page_free(ref_lines(word), ref_count_lines(word));
-            }
-            node_free(node);
-            return DC_ENOMEM;
-        }
-        ref_set(&node->child[c], page, want, 0);
-        count_add(&node->child[c], counts[c]);
-        due_set(&node->child[c], due_get(t));
-    }
-    for (uint32_t l = 0; l < lines; l++) {
-        for (uint32_t i = 0; i < PAGE_LINE_WORDS && ref_lines(old)[l].words[i] != 0; i++) {
-            struct entry *e = word_entry(ref_lines(old)[l].words[i]);
+        for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
+            struct entry *e = word_entry(page[l].words[i]);
             uint64_t hash = entry_hash(e, seed);
+            dc_debug_assert(tag_of(hash, depth) == word_tag(page[l].words[i]));
             uint64_t child = ref_word(&node->child[child_of(hash, depth)]);
             page_put(ref_lines(child), ref_count_lines(child),
                      word_make(tag_of(hash, depth + 1), e));
         }
     }
-    page_free(ref_lines(old), lines);
+    page_destroy(ref_lines(old), lines);
     ref_set(t, node, 0, NODE_BIT);
     return DC_OK;
 }
 
 /* Makes room for 'extra' more entries in the page that 'hash' belongs to. */
 static enum dc_err make_room(struct table_place *at, uint64_t hash, uint32_t extra,
-                             const uint8_t *seed) {
+                             const uint8_t *seed, enum memory_need need) {
     for (;;) {
         struct table *page = at->page;
         uint32_t lines = ref_count_lines(ref_word(page));
         uint32_t want = count_of(page) + extra;
-        if (lines > 0 && want <= load_max(lines)) {
+        if (lines > 0 && want <= page_load_max(lines)) {
             return DC_OK;
         }
         if (lines < PAGE_LINES_MAX || at->depth == TABLE_DEPTH_MAX) {
-            uint32_t bigger = lines_for(want);
-            return bigger > lines ? page_resize(page, bigger) : DC_ENOMEM;
+            uint32_t bigger = page_lines_for(want);
+            enum dc_err err = bigger > lines ? page_resize(page, bigger, need) : DC_ENOMEM;
+            if (err != DC_OK || want <= page_load_max(bigger)) {
+                return err;
+            }
         }
-        enum dc_err err = page_split(page, at->depth, seed);
+        enum dc_err err = page_split(page, at->depth, seed, need);
         if (err != DC_OK) {
             return err;
         }
@@ -336,77 +269,93 @@ static enum dc_err make_room(struct table_place *at, uint64_t hash, uint32_t ext
 enum dc_err table_reserve(struct table *t, uint64_t hash, uint32_t extra, const uint8_t *seed) {
     struct table_place at;
     place_descend(t, hash, &at);
-    /* Beyond a page's worth the insertions find their room one by one. */
-    uint32_t bounded = extra < PAGE_LINES_MAX ? extra : PAGE_LINES_MAX;
-    return make_room(&at, hash, bounded, seed);
+    uint32_t bounded = extra < TABLE_RESERVE_MAX ? extra : TABLE_RESERVE_MAX;
+    return make_room(&at, hash, bounded, seed, MEMORY_MAY);
 }
 
 void table_insert(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed) {
     struct table_place at;
     place_descend(t, hash, &at);
-    enum dc_err err = make_room(&at, hash, 1, seed);
+    enum dc_err err = make_room(&at, hash, 1, seed, MEMORY_MAY);
+    if (dc_unlikely(err != DC_OK) &&
+        count_of(at.page) >= ref_count_lines(ref_word(at.page)) * PAGE_LINE_WORDS) {
+        err = make_room(&at, hash, 1, seed, MEMORY_MUST);
+        dc_assert(err == DC_OK); /* else 960 keys share 48 bits of a keyed hash */
+    }
     uint64_t word = ref_word(at.page);
-    uint32_t lines = ref_count_lines(word);
-    /* Without memory for growth the words above the load limit are left; the reservation saw to that. */
-    dc_assert(err == DC_OK || count_of(at.page) < lines * PAGE_LINE_WORDS);
-    page_put(ref_lines(word), lines, word_make(tag_of(hash, at.depth), e));
+    page_put(ref_lines(word), ref_count_lines(word), word_make(tag_of(hash, at.depth), e));
     for (uint32_t d = 0; d <= at.depth; d++) {
         count_add(at.path[d], 1);
     }
 }
 
+/* --- removal ----------------------------------------------------------------------------------------- */
+
 void table_replace(struct table_place *at, struct entry *e) {
     *at->word = word_make(word_tag(*at->word), e);
 }
 
-/* Fills the hole at (line, word) with its line's last word, and the hole that this leaves with an entry
- * displaced past the line, until no line has a hole before a displaced entry (I2). */
-static void close_gap(struct line *page, uint32_t lines, uint32_t line, uint64_t *hole) {
-    for (;;) {
-        uint64_t *words = page[line].words;
-        uint32_t last = PAGE_LINE_WORDS - 1;
-        bool was_full = words[last] != 0;
-        while (words[last] == 0) {
-            last--;
-        }
-        *hole = words[last];
-        words[last] = 0;
-        if (!was_full) {
-            return;
-        }
-        /* Who behind this line has his home at or before it? */
-        uint32_t at = line;
-        hole = NULL;
-        for (uint32_t distance = 1; distance < lines && hole == NULL; distance++) {
-            at = at + 1 < lines ? at + 1 : 0;
-            for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[at].words[i] != 0; i++) {
-                uint32_t home = home_of(word_tag(page[at].words[i]), lines);
-                uint32_t displaced = at >= home ? at - home : at + lines - home;
-                if (displaced >= distance) {
-                    hole = &page[at].words[i];
-                    break;
-                }
-            }
-            if (hole == NULL && page[at].words[PAGE_LINE_WORDS - 1] == 0) {
-                return;
+/* Makes one page of a node whose children are pages. It stays as it is without memory. */
+static void node_join(struct table *t) {
+    struct node *node = ref_node(ref_word(t));
+    uint32_t lines = page_lines_for(count_of(t) + 1);
+    struct line *page = page_create(lines, MEMORY_MAY);
+    if (page == NULL) {
+        return;
+    }
+    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
+        uint64_t word = ref_word(&node->child[c]);
+        for (uint32_t l = 0; l < ref_count_lines(word); l++) {
+            const uint64_t *words = ref_lines(word)[l].words;
+            for (uint32_t i = 0; i < PAGE_LINE_WORDS && words[i] != 0; i++) {
+                uint32_t tag = c << (16 - NODE_BITS) | word_tag(words[i]) >> NODE_BITS;
+                page_put(page, lines, word_make(tag, word_entry(words[i])));
             }
         }
-        if (hole == NULL) {
+    }
+    node_destroy(node);
+    ref_set(t, page, lines, 0);
+}
+
+static bool has_pages_only(const struct node *node) {
+    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
+        if (ref_is_node(ref_word(&node->child[c]))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A page shrinks when it is less than a quarter full, a node is joined when its entries fill a quarter of a page. Between
+ * two such steps, or one and growth, lie as many operations as the step moves entries. */
+static void shrink_way(const struct table_place *at) {
+    uint32_t lines = ref_count_lines(ref_word(at->page));
+    uint32_t count = count_of(at->page);
+    if (count < page_load_max(lines) / 4 && page_lines_for(count + count / 4 + 1) < lines) {
+        (void)page_resize(at->page, page_lines_for(count + count / 4 + 1), MEMORY_MAY);
+    }
+    for (uint32_t d = at->depth; d-- > 0;) {
+        struct table *t = at->path[d];
+        if (count_of(t) >= page_load_max(PAGE_LINES_MAX) / 4 ||
+            !has_pages_only(ref_node(ref_word(t)))) {
             return;
         }
-        words[last] = *hole;
-        line = at;
+        node_join(t);
+        if (ref_is_node(ref_word(t))) {
+            return; /* no memory */
+        }
     }
 }
 
 void table_remove(struct table_place *at) {
     uint64_t word = ref_word(at->page);
-    close_gap(ref_lines(word), ref_count_lines(word), at->line, at->word);
+    page_remove(ref_lines(word), ref_count_lines(word), at->line, at->word);
     at->word = NULL;
     for (uint32_t d = 0; d <= at->depth; d++) {
-        dc_debug_assert(count_of(at->path[d]) > 0);
+        dc_assert(count_of(at->path[d]) > 0);
         count_add(at->path[d], UINT32_MAX);
     }
+    shrink_way(at);
 }
 
 void table_due(struct table *t, uint64_t hash, uint32_t due) {
@@ -425,16 +374,19 @@ void table_due(struct table *t, uint64_t hash, uint32_t due) {
 static void visit_line(const struct line *page, uint32_t lines, uint32_t line, table_visit_fn visit,
                        void *arg) {
     uint32_t at = line;
+    for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[line].words[i] != 0; i++) {
+        __builtin_prefetch(word_entry(page[line].words[i]));
+    }
     for (uint32_t distance = 0; distance < lines; distance++) {
         for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[at].words[i] != 0; i++) {
             if (home_of(word_tag(page[at].words[i]), lines) == line) {
                 visit(arg, word_entry(page[at].words[i]));
             }
         }
-        if (page[at].words[PAGE_LINE_WORDS - 1] == 0) {
+        if (!line_is_full(&page[at])) {
             return;
         }
-        at = at + 1 < lines ? at + 1 : 0;
+        at = line_after(at, lines);
     }
 }
 
@@ -516,59 +468,48 @@ void table_refresh_due(struct table *t) {
     due_set(t, least);
 }
 
-/* Makes one page of a node whose children are pages with few entries in all. */
-static void node_join(struct table *t) {
-    struct node *node = ref_node(ref_word(t));
-    uint32_t lines = lines_for(count_of(t) + 1);
-    struct line *page = page_alloc(lines);
-    if (page == NULL) {
+void table_trim(struct table *t) {
+    uint64_t word = ref_word(t);
+    if (count_of(t) != 0 || word == 0) {
         return;
     }
-    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-        uint64_t word = ref_word(&node->child[c]);
-        for (uint32_t l = 0; l < ref_count_lines(word); l++) {
-            const uint64_t *words = ref_lines(word)[l].words;
-            for (uint32_t i = 0; i < PAGE_LINE_WORDS && words[i] != 0; i++) {
-                uint32_t tag = c << (16 - NODE_BITS) | word_tag(words[i]) >> NODE_BITS;
-                page_put(page, lines, word_make(tag, word_entry(words[i])));
+    if (ref_is_node(word)) { /* joins have failed */
+        table_drop(t, NULL, NULL);
+        return;
+    }
+    page_destroy(ref_lines(word), ref_count_lines(word));
+    ref_set(t, NULL, 0, 0);
+    due_set(t, DUE_NEVER);
+}
+
+/* Frees what 'drop' says of a page; the rest moves together. Returns how many are left. */
+static uint32_t drop_from_page(struct table *t, table_drop_fn drop, void *arg) {
+    uint64_t word = ref_word(t);
+    uint32_t lines = ref_count_lines(word);
+    struct line *page = ref_lines(word);
+    uint64_t kept[PAGE_WORDS_MAX];
+    uint32_t kept_count = 0;
+    for (uint32_t l = 0; l < lines; l++) {
+        for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
+            struct entry *e = word_entry(page[l].words[i]);
+            if (drop == NULL || drop(arg, e)) {
+                entry_destroy(e);
+            } else {
+                kept[kept_count++] = page[l].words[i];
             }
         }
-        if (word != 0) {
-            page_free(ref_lines(word), ref_count_lines(word));
+    }
+    if (kept_count == 0) {
+        if (page != NULL) {
+            page_destroy(page, lines);
         }
+        return 0;
     }
-    node_free(node);
-    ref_set(t, page, lines, 0);
-}
-
-/* Returns whether the table below is a single page now. */
-static bool shrink_below(struct table *t) {
-    uint64_t word = ref_word(t);
-    if (!ref_is_node(word)) {
-        uint32_t lines = ref_count_lines(word);
-        uint32_t count = count_of(t);
-        if (lines > 0 && count == 0) {
-            page_free(ref_lines(word), lines);
-            ref_set(t, NULL, 0, 0);
-        } else if (count < load_max(lines) / 3 && lines_for(count + count / 8 + 1) < lines) {
-            /* Stays as it is without memory. */
-            (void)page_resize(t, lines_for(count + count / 8 + 1));
-        }
-        return true;
+    memset(page, 0, lines * sizeof(*page));
+    for (uint32_t i = 0; i < kept_count; i++) {
+        page_put(page, lines, kept[i]);
     }
-    bool pages_only = true;
-    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-        pages_only = shrink_below(&ref_node(word)->child[c]) && pages_only;
-    }
-    if (pages_only && count_of(t) < load_max(PAGE_LINES_MAX) / 4) {
-        node_join(t);
-        return true;
-    }
-    return false;
-}
-
-void table_shrink(struct table *t) {
-    (void)shrink_below(t);
+    return kept_count;
 }
 
 void table_drop(struct table *t, table_drop_fn drop, void *arg) {
@@ -581,37 +522,34 @@ void table_drop(struct table *t, table_drop_fn drop, void *arg) {
             kept += count_of(&node->child[c]);
         }
         if (kept == 0) {
-            node_free(node);
+            node_destroy(node);
         }
     } else {
-        uint32_t lines = ref_count_lines(word);
-        struct line *page = ref_lines(word);
-        struct line *fresh = NULL;
-        for (uint32_t l = 0; l < lines; l++) {
-            for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
-                struct entry *e = word_entry(page[l].words[i]);
-                if (drop == NULL || drop(arg, e)) {
-                    entry_destroy(e);
-                    continue;
-                }
-                if (fresh == NULL) {
-                    fresh = mem_must_aligned(sizeof(struct line), lines * sizeof(struct line));
-                    memset(fresh, 0, lines * sizeof(struct line));
-                }
-                page_put(fresh, lines, page[l].words[i]);
-                kept++;
-            }
-        }
-        if (page != NULL) {
-            page_free(page, lines);
-        }
-        ref_set(t, fresh, fresh == NULL ? 0 : lines, 0);
+        kept = drop_from_page(t, drop, arg);
     }
     if (kept == 0) {
         ref_set(t, NULL, 0, 0);
         due_set(t, DUE_NEVER);
     }
     atomic_store_explicit(&t->count, kept, memory_order_relaxed);
+}
+
+uint32_t table_drop_page(struct table *t) {
+    uint64_t word = ref_word(t);
+    if (!ref_is_node(word)) {
+        uint32_t count = count_of(t);
+        table_drop(t, NULL, NULL);
+        return count;
+    }
+    struct node *node = ref_node(word);
+    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
+        if (ref_word(&node->child[c]) != 0) {
+            return table_drop_page(&node->child[c]);
+        }
+    }
+    node_destroy(node);
+    ref_set(t, NULL, 0, 0);
+    return 0;
 }
 
 size_t table_overhead(const struct table *t) {

@@ -5,15 +5,17 @@
  * Purpose: find, insert and remove by (hash, key); step through in order while the table changes. 'seed' is the
  *   one of the hash: a page that is split asks again for the hash of each key.
  * Invariants:
- *   I1 A page is 1..PAGE_LINES_MAX cache lines of 8 words; a word is tag << 48 | entry, 0 = empty, and the words of
- *      a line are filled from the left. The tag is the next 16 bits of the hash at the page's depth.
+ *   I1 A page (page.h) is 1..PAGE_LINES_MAX cache lines of 8 words; a word is tag << 48 | entry, 0 = empty, and the words
+ *      of a line are filled from the left. The tag is the next 16 bits of the hash at the page's depth.
  *   I2 The home line of a tag is tag * lines >> 16: lines are in the order of the hash. An entry that finds its
  *      home full lies in one of the next lines (cyclic), and every line between is full.
  *   I3 Growth re-hashes one page by its tags alone. A page that can't grow becomes a node of 16 pages by
  *      the next four bits of the hash. So the work of an insertion is bounded whatever the table holds.
  * Threads: the slot lock. 'word' and 'count' are atomics only so that they can be peeked at for prefetching and
  *   sums. Ownership: the table owns its entries.
- * Failure: table_reserve() is the only call that can fail; table_insert() after it can't.
+ * Failure: table_reserve() is the only call that can fail; table_insert() after it can't. A frame with more than
+ *   TABLE_RESERVE_MAX insertions into one page may have to grow it again at its commit; there, and only
+ *   there, the process ends when memory does.
  */
 #ifndef DC_STORE_TABLE_H
 #define DC_STORE_TABLE_H
@@ -24,15 +26,14 @@
 
 #include "server/base/bytes.h"
 #include "server/base/err.h"
-#include "server/store/entry.h"
+#include "server/store/page.h"
 
 enum {
-    HASH_BITS = 50,       /* of a position, below the slot */
-    PAGE_LINE_WORDS = 8,  /* one cache line */
-    PAGE_LINES_MAX = 128, /* 8 KB, some 900 entries */
+    HASH_BITS = 50, /* of a position, below the slot */
     NODE_BITS = 4,
     NODE_FANOUT = 1 << NODE_BITS,
-    TABLE_DEPTH_MAX = 8
+    TABLE_DEPTH_MAX = 8,
+    TABLE_RESERVE_MAX = 128
 };
 
 #define HASH_END ((uint64_t)1 << HASH_BITS)
@@ -66,7 +67,7 @@ struct entry *table_find_version(const struct table *t, uint64_t hash, uint64_t 
 struct entry *table_locate(struct table *t, uint64_t hash, struct bytes key,
                            struct table_place *out);
 
-/* Makes sure that 'extra' insertions at 'hash' succeed without memory. Errors: DC_ENOMEM. */
+/* Makes sure that 'extra' insertions (of TABLE_RESERVE_MAX) at 'hash' succeed without memory. Errors: DC_ENOMEM. */
 DC_MUST enum dc_err table_reserve(struct table *t, uint64_t hash, uint32_t extra,
                                   const uint8_t *seed);
 
@@ -76,7 +77,7 @@ void table_insert(struct table *t, uint64_t hash, struct entry *e, const uint8_t
 /* Puts another entry of the same key into a place; the caller frees the old one. */
 void table_replace(struct table_place *at, struct entry *e);
 
-/* Takes the entry out; the caller frees it. */
+/* Takes the entry out; the caller frees it. The table may shrink. */
 void table_remove(struct table_place *at);
 
 /* Lowers the hint on the way to 'hash'. */
@@ -94,12 +95,14 @@ void table_set_page_due(struct table *page, uint32_t due);
 /* Makes the hints above the pages true again after some of them were raised. */
 void table_refresh_due(struct table *t);
 
-/* Drops empty pages and joins nodes that became small; for the sweep. */
-void table_shrink(struct table *t);
+/* Gives the last page of an empty table back; for the sweep. (table_remove() keeps the first line.) */
+void table_trim(struct table *t);
 
 /* Frees everything for which 'drop' says true (NULL = all). */
 typedef bool (*table_drop_fn)(void *arg, const struct entry *e);
 void table_drop(struct table *t, table_drop_fn drop, void *arg);
+/* Frees a page of a table that nobody reads any more, and its entries; returns how many. Done when word is 0. */
+uint32_t table_drop_page(struct table *t);
 
 /* Bytes of pages and nodes. */
 size_t table_overhead(const struct table *t);

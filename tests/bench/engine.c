@@ -130,7 +130,8 @@ int main(int argc, char **argv) {
         option_take(&o, argv[i], argv[i + 1]);
     }
     if (argc < 2 || argc % 2 != 0) {
-        lg_die("usage: dcache-bench-engine MODE [--option value ...]; the modes stand at the top of engine.c");
+        lg_die("usage: dcache-bench-engine MODE [--option value ...]; the modes stand at the top "
+               "of engine.c");
     }
     time_calibrate();
     lg_wire_init(o.seed);

@@ -28,7 +28,8 @@ struct expiry {
 
 static void sweep(struct expiry *b, bool counted) {
     uint64_t start = bench_thread_cpu_ns();
-    uint64_t seen = store_sweep(&b->hand.thread, &b->sweep, engine_now(&b->engine), UINT64_MAX, NULL, NULL);
+    uint64_t seen =
+        store_sweep(&b->hand.thread, &b->sweep, engine_now(&b->engine), UINT64_MAX, NULL, NULL);
     uint64_t ns = bench_thread_cpu_ns() - start;
     if (!counted) {
         return;
@@ -47,7 +48,8 @@ static void second(struct expiry *b, bool counted) {
         for (uint64_t i = 0; i < o->rate * STEP_MS / 1000; i++) {
             size_t len = lg_value_len(b->next, o->value_min, o->value_max);
             int64_t expiry_ms = engine_now(&b->engine) + (int64_t)o->ttl_ms;
-            bench_must(hand_set(&b->hand, 0, bench_name(text, o, b->next++), bench_value(len), expiry_ms));
+            bench_must(
+                hand_set(&b->hand, 0, bench_name(text, o, b->next++), bench_value(len), expiry_ms));
         }
         if (ms % SWEEP_MS == 0) {
             /* Just before the sweep it is worst. */

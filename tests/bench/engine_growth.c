@@ -80,10 +80,11 @@ void bench_growth(const struct bench_opts *opts) {
     for (uint64_t i = 1; i < WORST_COUNT; i++) {
         printf("%s%.1f", i == 1 ? "" : ", ", us_at(&g, i));
     }
-    printf("], \"resize_p999_us\": %.1f, \"resize_median_us\": %.1f, \"raw_worst_resize_us\": %.1f, "
-           "\"raw_worst_other_us\": %.1f}\n",
-           us_at(&g, g.grown / 1000), us_at(&g, g.grown / 2), (double)g.raw_worst_ns / 1e3,
-           (double)g.raw_worst_other_ns / 1e3);
+    printf(
+        "], \"resize_p999_us\": %.1f, \"resize_median_us\": %.1f, \"raw_worst_resize_us\": %.1f, "
+        "\"raw_worst_other_us\": %.1f}\n",
+        us_at(&g, g.grown / 1000), us_at(&g, g.grown / 2), (double)g.raw_worst_ns / 1e3,
+        (double)g.raw_worst_other_ns / 1e3);
 }
 
 /* The longest command and the longest part of the sweep after a flush. */
@@ -107,7 +108,8 @@ void bench_flush(const struct bench_opts *opts) {
     start = time_ticks();
     hand_sweep(h, NULL, NULL);
     uint64_t sweep_ns = time_ticks_to_ns(time_ticks() - start);
-    printf("{\"keys\": %" PRIu64 ", \"flush_us\": %.1f, \"next_look_us\": %.1f, \"sweep_ms\": %.1f, "
+    printf("{\"keys\": %" PRIu64
+           ", \"flush_us\": %.1f, \"next_look_us\": %.1f, \"sweep_ms\": %.1f, "
            "\"left\": %" PRIu64 "}\n",
            o.keys, (double)flush_ns / 1e3, (double)look_ns / 1e3, (double)sweep_ns / 1e6,
            store_count(e.store));

@@ -93,7 +93,8 @@ static void report(const struct hit *b) {
     uint64_t hits = 0, gets = 0;
     struct mem_stats m;
     mem_stats_read(&m);
-    printf("{\"policy\": \"%s\", \"drift_pct\": %" PRIu64 ", \"parts\": [", b->o.policy, b->o.drift_pct);
+    printf("{\"policy\": \"%s\", \"drift_pct\": %" PRIu64 ", \"parts\": [", b->o.policy,
+           b->o.drift_pct);
     for (int i = 0; i < PART_COUNT; i++) {
         hits += b->hits[i];
         gets += b->gets[i];
@@ -108,8 +109,10 @@ static void report(const struct hit *b) {
 
 static enum evict_policy policy_of(const char *name) {
     static const char *const names[] = {
-        [EVICT_ADAPTIVE] = "adaptive",           [EVICT_ALLKEYS_LRU] = "allkeys-lru",
-        [EVICT_ALLKEYS_LFU] = "allkeys-lfu",     [EVICT_ALLKEYS_RANDOM] = "allkeys-random",
+        [EVICT_ADAPTIVE] = "adaptive",
+        [EVICT_ALLKEYS_LRU] = "allkeys-lru",
+        [EVICT_ALLKEYS_LFU] = "allkeys-lfu",
+        [EVICT_ALLKEYS_RANDOM] = "allkeys-random",
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (names[i] != NULL && strcmp(names[i], name) == 0) {

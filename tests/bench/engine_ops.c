@@ -79,7 +79,9 @@ static double run_nothing(struct ops *b) {
     char text[32];
     uint64_t start = bench_thread_cpu_ns();
     for (uint64_t done = 0; done < b->o->requests; done++) {
-        b->found += store_key(b->engine.store, bench_name(text, b->o, lg_rng_below(&b->rng, b->o->keys))).pos.v;
+        b->found +=
+            store_key(b->engine.store, bench_name(text, b->o, lg_rng_below(&b->rng, b->o->keys)))
+                .pos.v;
     }
     return (double)(bench_thread_cpu_ns() - start) / (double)b->o->requests;
 }
@@ -97,7 +99,8 @@ void bench_ops(const struct bench_opts *opts) {
     char text[32];
     uint64_t start = bench_thread_cpu_ns();
     for (uint64_t i = 0; i < o.keys; i++) {
-        bench_must(hand_set(&b->hand, 0, bench_name(text, &o, i), bench_value(o.value_min), EXPIRY_NONE));
+        bench_must(
+            hand_set(&b->hand, 0, bench_name(text, &o, i), bench_value(o.value_min), EXPIRY_NONE));
     }
     double insert = (double)(bench_thread_cpu_ns() - start) / (double)o.keys;
     store_tick(b->engine.store, ENGINE_NOW_MS);

@@ -128,8 +128,8 @@ static struct seen look(struct hand *h, uint32_t db, struct bytes name, struct b
     int64_t now_ms = engine_now(h->engine);
     struct seen seen = {.alive = false};
     store_lock(h->engine->store, key_slot(&k));
-    const struct entry *e = access ? store_get(&h->thread, ks, &k, now_ms)
-                                   : store_peek(&h->thread, ks, &k, now_ms);
+    const struct entry *e =
+        access ? store_get(&h->thread, ks, &k, now_ms) : store_peek(&h->thread, ks, &k, now_ms);
     if (e != NULL) {
         seen = (struct seen){true, entry_version(e), entry_expiry(e), entry_kind(e)};
         if (text != NULL) {

@@ -5,11 +5,11 @@
 
 #include "server/base/crc.h"
 
-#define fail_unless(condition)                               \
-    do {                                                     \
-        if (!(condition)) {                                  \
+#define fail_unless(condition)                                \
+    do {                                                      \
+        if (!(condition)) {                                   \
             return __FILE__ ": this isn't true: " #condition; \
-        }                                                    \
+        }                                                     \
     } while (0)
 
 /* The layout as table.h tells it, written down a second time. */
@@ -36,12 +36,12 @@ static uint64_t line_word(const struct ref *page, uint32_t line, uint32_t i) {
     return ((const uint64_t *)page->at)[line * PAGE_LINE_WORDS + i];
 }
 
-static bool line_is_full(const struct ref *page, uint32_t line) {
+static bool is_full(const struct ref *page, uint32_t line) {
     return line_word(page, line, PAGE_LINE_WORDS - 1) != 0;
 }
 
-static const char *check_word(const struct ref *page, const struct way *way, uint32_t line, uint64_t word,
-                              struct table_facts *out) {
+static const char *check_word(const struct ref *page, const struct way *way, uint32_t line,
+                              uint64_t word, struct table_facts *out) {
     const struct entry *e = (const struct entry *)(uintptr_t)(word & 0x0000fffffffffff0);
     uint64_t hash = crypto_hash(entry_key(e), way->seed) & (HASH_END - 1);
     uint32_t tag = (uint32_t)(hash >> (HASH_BITS - NODE_BITS * way->depth - 16)) & 0xffff;
@@ -50,7 +50,7 @@ static const char *check_word(const struct ref *page, const struct way *way, uin
     uint32_t home = (uint32_t)((uint64_t)tag * page->lines >> 16);
     fail_unless(home < page->lines);
     for (uint32_t at = home; at != line; at = (at + 1) % page->lines) {
-        fail_unless(line_is_full(page, at)); /* I2 */
+        fail_unless(is_full(page, at)); /* I2 */
     }
     out->entries++;
     out->displaced += home != line;
@@ -59,7 +59,8 @@ static const char *check_word(const struct ref *page, const struct way *way, uin
     return NULL;
 }
 
-static const char *check_page(const struct ref *page, const struct way *way, struct table_facts *out) {
+static const char *check_page(const struct ref *page, const struct way *way,
+                              struct table_facts *out) {
     fail_unless(page->lines <= PAGE_LINES_MAX);
     fail_unless((page->lines == 0) == (page->at == NULL));
     for (uint32_t line = 0; line < page->lines; line++) {
@@ -84,7 +85,8 @@ static uint32_t due_of_table(const struct table *t) {
     return atomic_load_explicit(&t->due, memory_order_relaxed);
 }
 
-static const char *check_below(const struct table *t, const struct way *way, struct table_facts *out) {
+static const char *check_below(const struct table *t, const struct way *way,
+                               struct table_facts *out) {
     struct ref ref = ref_of(t);
     uint64_t before = out->entries;
     const char *err = NULL;
@@ -153,7 +155,8 @@ const char *store_check(struct store *s, struct table_facts *out) {
                 each_below(&r->table, s, check_slot, &c);
                 err = c.err;
             }
-            if (err == NULL && r->gen == s->keyspaces[db].gen && r->volatiles != out->volatiles - volatiles) {
+            if (err == NULL && r->gen == s->keyspaces[db].gen &&
+                r->volatiles != out->volatiles - volatiles) {
                 err = "the count of volatile entries is wrong";
             }
             if (err != NULL) {

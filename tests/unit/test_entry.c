@@ -3,6 +3,7 @@
 #include "server/base/mem.h"
 #include "server/store/entry.h"
 #include "tests/support/check_main.h"
+#include "tests/support/expect.h"
 
 static char filler[70000];
 
@@ -14,15 +15,15 @@ static struct bytes fill(size_t len, unsigned salt) {
 }
 
 static void assert_bytes(struct bytes got, struct bytes want) {
-    ck_assert_uint_eq(got.len, want.len);
-    ck_assert(got.len == 0 || memcmp(got.ptr, want.ptr, got.len) == 0);
+    expect_eq(got.len, want.len);
+    expect(got.len == 0 || memcmp(got.ptr, want.ptr, got.len) == 0);
 }
 
 static struct entry *create(struct bytes key, struct value v, int64_t expiry_ms) {
     struct entry_spec spec = {key, v, expiry_ms};
     struct entry *e = entry_create(&spec);
-    ck_assert_ptr_nonnull(e);
-    ck_assert_uint_eq(entry_size(e), entry_spec_size(&spec));
+    expect(e != NULL);
+    expect_eq(entry_size(e), entry_spec_size(&spec));
     return e;
 }
 
@@ -52,11 +53,11 @@ START_TEST(every_shape_of_entry_keeps_what_was_put_into_it) {
         entry_value(e, &v);
         assert_bytes(entry_key(e), key);
         assert_bytes(v.str, text);
-        ck_assert_int_eq(v.kind, VALUE_RAW);
-        ck_assert_int_eq(entry_expiry(e), expiry_ms);
-        ck_assert_int_eq(entry_has_expiry(e), expiry_ms != EXPIRY_NONE);
-        ck_assert_uint_eq(entry_version(e), 0);
-        ck_assert_ptr_eq(entry_value_ptr(e), v.str.ptr);
+        expect_eq(v.kind, VALUE_RAW);
+        expect_eq(entry_expiry(e), expiry_ms);
+        expect_eq(entry_has_expiry(e), expiry_ms != EXPIRY_NONE);
+        expect_eq(entry_version(e), 0);
+        expect(entry_value_ptr(e) == v.str.ptr);
         entry_destroy(e);
     }
 }
@@ -66,17 +67,16 @@ START_TEST(integers_take_the_bytes_they_need) {
     const struct {
         int64_t num;
         size_t width;
-    } cases[] = {{0, 1},          {127, 1},          {-128, 1},       {128, 2},
-                 {-129, 2},       {32767, 2},        {32768, 4},      {-32769, 4},
-                 {INT32_MAX, 4},  {INT32_MIN, 4},    {2147483648, 8}, {-2147483649, 8},
-                 {INT64_MAX, 8},  {INT64_MIN, 8}};
+    } cases[] = {{0, 1},          {127, 1},         {-128, 1},      {128, 2},       {-129, 2},
+                 {32767, 2},      {32768, 4},       {-32769, 4},    {INT32_MAX, 4}, {INT32_MIN, 4},
+                 {2147483648, 8}, {-2147483649, 8}, {INT64_MAX, 8}, {INT64_MIN, 8}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct entry *e = create(BYTES("counter"), value_int(cases[i].num), EXPIRY_NONE);
         struct value v;
         entry_value(e, &v);
-        ck_assert_int_eq(v.kind, VALUE_INT);
-        ck_assert_int_eq(v.num, cases[i].num);
-        ck_assert_uint_eq(entry_size(e), ENTRY_HEAD_LEN + 1 + 7 + cases[i].width);
+        expect_eq(v.kind, VALUE_INT);
+        expect_eq(v.num, cases[i].num);
+        expect_eq(entry_size(e), ENTRY_HEAD_LEN + 1 + 7 + cases[i].width);
         entry_destroy(e);
     }
 }
@@ -88,13 +88,13 @@ START_TEST(only_canonical_decimals_become_integers) {
     char scratch[NUM_I64_TEXT_MAX];
     for (size_t i = 0; i < 4; i++) {
         struct value v = value_of(bytes_str(ints[i]));
-        ck_assert_int_eq(v.kind, VALUE_INT);
-        ck_assert_uint_eq(value_len(&v), strlen(ints[i]));
+        expect_eq(v.kind, VALUE_INT);
+        expect_eq(value_len(&v), strlen(ints[i]));
         assert_bytes(value_bytes(&v, scratch), bytes_str(ints[i]));
     }
     for (size_t i = 0; i < sizeof(strs) / sizeof(strs[0]); i++) {
         struct value v = value_of(bytes_str(strs[i]));
-        ck_assert_int_eq(v.kind, VALUE_STR);
+        expect_eq(v.kind, VALUE_STR);
         assert_bytes(value_bytes(&v, scratch), bytes_str(strs[i]));
     }
 }
@@ -102,10 +102,10 @@ END_TEST
 
 START_TEST(a_session_of_fifteen_and_sixty_four_bytes_takes_ninety_two) {
     struct entry *e = create(fill(15, 0), value_raw(fill(64, 0)), EXPIRY_NONE);
-    ck_assert_uint_eq(entry_size(e), 92);
+    expect_eq(entry_size(e), 92);
     entry_destroy(e);
     e = create(fill(15, 0), value_raw(fill(64, 0)), EXPIRY_BASE_MS + 1000);
-    ck_assert_uint_eq(entry_size(e), 97);
+    expect_eq(entry_size(e), 97);
     entry_destroy(e);
 }
 END_TEST
@@ -138,8 +138,8 @@ START_TEST(filling_in_place_moves_the_key_and_keeps_the_head) {
             entry_value(e, &now);
             assert_bytes(entry_key(e), key);
             assert_bytes(value_bytes(&now, now_text), value_bytes(&v, want_text));
-            ck_assert_int_eq(entry_expiry(e), spec.expiry_ms);
-            ck_assert(e->freq == 77 && entry_stamp(e) == 54321 && entry_version(e) == 1234567);
+            expect_eq(entry_expiry(e), spec.expiry_ms);
+            expect(e->freq == 77 && entry_stamp(e) == 54321 && entry_version(e) == 1234567);
             break;
         }
         entry_destroy(e);
@@ -149,23 +149,23 @@ END_TEST
 
 START_TEST(an_expiry_changes_in_place_only_where_it_has_its_field) {
     struct entry *e = create(BYTES("k"), value_raw(BYTES("v")), EXPIRY_NONE);
-    ck_assert(!entry_set_expiry(e, EXPIRY_BASE_MS + 5));
-    ck_assert(!entry_is_expired(e, INT64_MAX));
+    expect(!entry_set_expiry(e, EXPIRY_BASE_MS + 5));
+    expect(!entry_is_expired(e, INT64_MAX));
     entry_destroy(e);
     e = create(BYTES("k"), value_raw(BYTES("v")), EXPIRY_BASE_MS + 5);
-    ck_assert(entry_set_expiry(e, EXPIRY_BASE_MS + 77));
-    ck_assert_int_eq(entry_expiry(e), EXPIRY_BASE_MS + 77);
-    ck_assert(!entry_is_expired(e, EXPIRY_BASE_MS + 76));
-    ck_assert(entry_is_expired(e, EXPIRY_BASE_MS + 77));
-    ck_assert(!entry_set_expiry(e, EXPIRY_NONE));
-    ck_assert(!entry_set_expiry(e, EXPIRY_BASE_MS - 1));
-    ck_assert(!entry_set_expiry(e, EXPIRY_BASE_MS + ((int64_t)1 << 40)));
-    ck_assert_int_eq(entry_expiry(e), EXPIRY_BASE_MS + 77);
+    expect(entry_set_expiry(e, EXPIRY_BASE_MS + 77));
+    expect_eq(entry_expiry(e), EXPIRY_BASE_MS + 77);
+    expect(!entry_is_expired(e, EXPIRY_BASE_MS + 76));
+    expect(entry_is_expired(e, EXPIRY_BASE_MS + 77));
+    expect(!entry_set_expiry(e, EXPIRY_NONE));
+    expect(!entry_set_expiry(e, EXPIRY_BASE_MS - 1));
+    expect(!entry_set_expiry(e, EXPIRY_BASE_MS + ((int64_t)1 << 40)));
+    expect_eq(entry_expiry(e), EXPIRY_BASE_MS + 77);
     entry_destroy(e);
     e = create(BYTES("k"), value_raw(BYTES("v")), 5);
-    ck_assert(entry_set_expiry(e, INT64_MAX));
-    ck_assert(entry_set_expiry(e, EXPIRY_BASE_MS));
-    ck_assert_int_eq(entry_expiry(e), EXPIRY_BASE_MS);
+    expect(entry_set_expiry(e, INT64_MAX));
+    expect(entry_set_expiry(e, EXPIRY_BASE_MS));
+    expect_eq(entry_expiry(e), EXPIRY_BASE_MS);
     entry_destroy(e);
 }
 END_TEST
@@ -175,19 +175,19 @@ START_TEST(a_write_behind_the_end_leaves_zeros_between) {
     struct value v;
     size_t room = mem_good_size(entry_size(e)) - entry_size(e);
     for (size_t len = 20; len <= 20 + room; len++) {
-        ck_assert(entry_can_write(e, len));
+        expect(entry_can_write(e, len));
     }
-    ck_assert(!entry_can_write(e, 20 + room + 1));
+    expect(!entry_can_write(e, 20 + room + 1));
     entry_write(e, 2, BYTES("XY"));
     entry_write(e, 20 + room - 1, BYTES("Z"));
     entry_value(e, &v);
-    ck_assert_uint_eq(v.str.len, 20 + room);
-    ck_assert_mem_eq(v.str.ptr + 2, "XY", 2);
+    expect_eq(v.str.len, 20 + room);
+    expect(memcmp(v.str.ptr + 2, "XY", 2) == 0);
     for (size_t i = 20; i < 20 + room - 1; i++) {
-        ck_assert_int_eq(v.str.ptr[i], 0);
+        expect_eq(v.str.ptr[i], 0);
     }
-    ck_assert_int_eq(v.str.ptr[20 + room - 1], 'Z');
-    ck_assert_int_eq(v.kind, VALUE_RAW);
+    expect_eq(v.str.ptr[20 + room - 1], 'Z');
+    expect_eq(v.kind, VALUE_RAW);
     assert_bytes(entry_key(e), BYTES("key"));
     entry_destroy(e);
 }
@@ -196,36 +196,37 @@ END_TEST
 START_TEST(the_length_field_never_changes_its_width_in_place) {
     /* 255 has one byte of length, 256 has four. */
     struct entry *e = create(BYTES("k"), value_raw(fill(255, 0)), EXPIRY_NONE);
-    ck_assert(!entry_can_write(e, 256));
+    expect(!entry_can_write(e, 256));
     entry_destroy(e);
     e = create(BYTES("k"), value_raw(fill(256, 0)), EXPIRY_NONE);
-    ck_assert(entry_can_write(e, 256));
+    expect(entry_can_write(e, 256));
     entry_destroy(e);
     e = create(BYTES("k"), value_int(7), EXPIRY_NONE);
-    ck_assert(!entry_can_write(e, 1));
+    expect(!entry_can_write(e, 1));
     entry_destroy(e);
 }
 END_TEST
 
 START_TEST(a_shared_blob_isnt_written_to) {
     struct blob *b = blob_from(fill(66000, 3));
-    struct entry *e = create(BYTES("big"), (struct value){.kind = VALUE_BLOB, .blob = b}, EXPIRY_NONE);
+    struct entry *e =
+        create(BYTES("big"), (struct value){.kind = VALUE_BLOB, .blob = b}, EXPIRY_NONE);
     struct value v;
-    ck_assert(entry_can_write(e, 66000));
+    expect(entry_can_write(e, 66000));
     blob_acquire(b);
-    ck_assert(!entry_can_write(e, 66000));
+    expect(!entry_can_write(e, 66000));
     entry_destroy(e);
-    ck_assert(blob_is_sole(b)); /* ours is left */
+    expect(blob_is_sole(b)); /* ours is left */
     blob_release(b);
     b = blob_create(66000, 70000);
     memset(b->data, 'x', 66000);
     e = create(BYTES("big"), (struct value){.kind = VALUE_BLOB, .blob = b}, EXPIRY_NONE);
     entry_write(e, 66010, BYTES("end"));
     entry_value(e, &v);
-    ck_assert_uint_eq(value_len(&v), 66013);
-    ck_assert_int_eq(b->data[65999], 'x');
-    ck_assert_int_eq(b->data[66009], 0);
-    ck_assert_mem_eq(b->data + 66010, "end", 3);
+    expect_eq(value_len(&v), 66013);
+    expect_eq(b->data[65999], 'x');
+    expect_eq(b->data[66009], 0);
+    expect(memcmp(b->data + 66010, "end", 3) == 0);
     entry_destroy(e);
 }
 END_TEST
@@ -234,10 +235,10 @@ START_TEST(test_h16_no_memory_gives_no_entry_and_takes_no_reference) {
     struct blob *b = blob_from(fill(66000, 3));
     struct entry_spec spec = {BYTES("k"), {.kind = VALUE_BLOB, .blob = b}, EXPIRY_NONE};
     mem_fault_after(1);
-    ck_assert_ptr_null(entry_create(&spec));
+    expect(entry_create(&spec) == NULL);
     mem_fault_after(1);
-    ck_assert_ptr_null(blob_from(BYTES("x")));
-    ck_assert(blob_is_sole(b));
+    expect(blob_from(BYTES("x")) == NULL);
+    expect(blob_is_sole(b));
     blob_release(b);
     blob_release(NULL);
     entry_destroy(NULL);
