@@ -31,6 +31,10 @@ enum dc_err cmd_monitor(struct cmd_ctx *ctx) {
     return DC_OK;
 }
 
+bool monitor_allows(const struct cmd *cmd, uint32_t flags) {
+    return !(flags & (F_WRITE | F_READONLY)) && cmd->id != CMD_PUBLISH && cmd->id != CMD_SPUBLISH;
+}
+
 struct bytes monitor_shown_arg(const struct cmd *cmd, const struct bytes *argv, uint32_t argc,
                                uint32_t i) {
     static const struct bytes redacted = {"(redacted)", sizeof("(redacted)") - 1};

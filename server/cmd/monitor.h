@@ -10,6 +10,7 @@
 #ifndef DC_CMD_MONITOR_H
 #define DC_CMD_MONITOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "server/base/bytes.h"
@@ -22,6 +23,10 @@ struct cmd_worker;
  * now). */
 void monitor_feed(struct cmd_worker *w, const struct client *c, const struct cmd *cmd,
                   const struct bytes *argv, uint32_t argc);
+
+/* Whether a monitor may run a command ('flags' are its own, or of EXEC with those of what is queued): Redis takes him for a
+ * replica, which must leave the keys alone. */
+bool monitor_allows(const struct cmd *cmd, uint32_t flags);
 
 /* Argument i as anybody but its sender may see it: passwords of AUTH and HELLO are "(redacted)". */
 struct bytes monitor_shown_arg(const struct cmd *cmd, const struct bytes *argv, uint32_t argc,

@@ -378,16 +378,22 @@ static void parcel_release(struct pubsub *ps, struct parcel *p, bool posted) {
     mem_free(p);
 }
 
+/* Who said QUIT hears no more, and a monitor without replies no lines. */
+static bool hears(const struct client *c, enum topic_kind kind) {
+    uint32_t deaf = kind == TOPIC_MONITOR ? CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP : 0;
+    return !(c->flags & (CLIENT_CLOSE_SOON | deaf));
+}
+
 static void push_to(const struct host *host, const struct topic *t, const struct parcel *p) {
     for (uint32_t i = 0; i < t->count; i++) {
         struct client *c = t->subs[i]->client;
-        if (p->kind == TOPIC_MONITOR) {
-            if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP))) {
-                host->push(c, p->tail);
-            }
+        struct bytes head = t->heads[c->proto == REPLY_RESP3];
+        if (!hears(c, p->kind)) {
             continue;
         }
-        host->push(c, t->heads[c->proto == REPLY_RESP3]);
+        if (head.len > 0) {
+            host->push(c, head);
+        }
         host->push(c, p->tail);
     }
 }

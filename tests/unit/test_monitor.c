@@ -90,12 +90,25 @@ START_TEST(secrets_and_administration_are_not_shown) {
 }
 END_TEST
 
+START_TEST(a_monitor_leaves_the_keys_alone) {
+    ck_assert(monitor_allows(&cmd_table[CMD_PING], cmd_table[CMD_PING].flags));
+    ck_assert(monitor_allows(&cmd_table[CMD_SUBSCRIBE], cmd_table[CMD_SUBSCRIBE].flags));
+    ck_assert(!monitor_allows(&cmd_table[CMD_GET], cmd_table[CMD_GET].flags));
+    ck_assert(!monitor_allows(&cmd_table[CMD_PUBLISH], cmd_table[CMD_PUBLISH].flags));
+    ck_assert(monitor_allows(&cmd_table[CMD_EXEC], cmd_table[CMD_EXEC].flags));
+    ck_assert(!monitor_allows(&cmd_table[CMD_EXEC], cmd_table[CMD_EXEC].flags | F_WRITE));
+}
+END_TEST
+
 START_TEST(a_silenced_or_gone_monitor_hears_nothing) {
     set_up();
     monitor.client.flags |= CLIENT_REPLY_OFF;
     ck_assert_str_eq(FED(PING, BYTES("ping")), "");
     monitor.client.flags &= ~(uint32_t)CLIENT_REPLY_OFF;
     ck_assert_str_ne(FED(PING, BYTES("ping")), "");
+    monitor.client.flags |= CLIENT_CLOSE_SOON;
+    ck_assert_str_eq(FED(PING, BYTES("ping")), "");
+    monitor.client.flags &= ~(uint32_t)CLIENT_CLOSE_SOON;
     uint32_t posted = f.mail[0].posted;
     pubsub_client_gone(&monitor.client);
     ck_assert_str_eq(FED(PING, BYTES("ping")), "");
@@ -106,4 +119,5 @@ END_TEST
 
 CHECK_MAIN("monitor", monitor_is_told_only_once_that_it_listens,
            a_line_shows_database_address_and_quoted_arguments,
-           secrets_and_administration_are_not_shown, a_silenced_or_gone_monitor_hears_nothing)
+           secrets_and_administration_are_not_shown, a_monitor_leaves_the_keys_alone,
+           a_silenced_or_gone_monitor_hears_nothing)
