@@ -90,8 +90,8 @@ void conn_close(struct conn *c) {
     }
     c->closed = true;
     event_del(&c->event);
+    client_fini(&c->client); /* before the peer can see the end: it is no listener any more then */
     close(c->client.fd);
-    client_fini(&c->client);
     if (c->held != NULL) {
         w->held_count--;
     }
@@ -105,10 +105,14 @@ void conn_close(struct conn *c) {
     }
     atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&w->cmd.node->client_count, 1, memory_order_relaxed);
-    /* Freed after the turn (loop.h, I3), through a link of its own: 'run' may still hold the connection. */
+    conn_enter_dead(c); /* freed after the turn (loop.h, I3) */
+}
+
+/* Through a link of its own: other lists may still hold the connection. */
+void conn_enter_dead(struct conn *c) {
     c->next_dead = NULL;
-    *w->dead.tail = c;
-    w->dead.tail = &c->next_dead;
+    *c->w->dead.tail = c;
+    c->w->dead.tail = &c->next_dead;
 }
 
 void conn_free(struct conn *c) {

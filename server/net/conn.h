@@ -66,6 +66,7 @@ void conn_flush(struct conn *c);
 
 /* Closes now. The memory goes at the end of the turn. */
 void conn_close(struct conn *c);
+void conn_enter_dead(struct conn *c);
 void conn_free(struct conn *c);
 
 /* Output that isn't a reply (I3). */

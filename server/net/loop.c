@@ -122,6 +122,19 @@ static void flush_phase(struct worker *w) {
     }
 }
 
+/* Frees closed connections, but for those that 'again' still holds: they go a turn later. */
+static void bury(struct worker *w) {
+    for (struct conn *c = list_take(&w->dead); c != NULL;) {
+        struct conn *next = c->next_dead;
+        if (c->in_again) {
+            conn_enter_dead(c);
+        } else {
+            conn_free(c);
+        }
+        c = next;
+    }
+}
+
 static void turn_end(struct worker *w) {
     if (w->again.first != NULL) {
         worker_turn_begin(w);
@@ -129,11 +142,7 @@ static void turn_end(struct worker *w) {
     }
     run_phase(w);
     flush_phase(w);
-    for (struct conn *c = list_take(&w->dead); c != NULL;) {
-        struct conn *next = c->next_dead;
-        conn_free(c);
-        c = next;
-    }
+    bury(w);
     buf_reset(&w->out, OUT_KEEP_LEN);
     arena_reset(&w->arena);
     w->turn_open = false;
@@ -166,6 +175,7 @@ static void worker_main(void *arg) {
         conn_close(w->conns);
     }
     turn_end(w);
+    dc_assert(w->dead.first == NULL);
 }
 
 /* --- life -------------------------------------------------------------------------------------------- */

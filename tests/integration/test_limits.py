@@ -70,6 +70,7 @@ class SlowReaders(ServerCase):
         time.sleep(1)
         self.assertEqual(quick.call("PING"), "PONG")
         limit = 30 * 33 * MIB if self.server.is_redis else 200 * MIB
+        limit *= float(os.environ.get("DCACHE_TEST_END_SECONDS", 1))  # sanitizers keep freed memory
         self.assertLess(self.server.rss() - before, limit)
 
     def test_input_that_waits_for_its_replies_to_be_read(self):
