@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Two figures are kept below two limits:
+ * Two figures are kept below limits:
  *
- *   allocated - own         <= maxmemory                      what Redis's users expect of maxmemory
- *   resident - unused pages <= maxmemory * 33/32 + own pages  what the machine has to give
+ *   allocated - own          <= maxmemory            what Redis's users expect of maxmemory
+ *   resident - unused pages  <= soft, never >= hard  what the machine has to give
  *
- * 'Own' is what the node needs before the first key: code, tables, buffers of the workers. Of that only OWN_MAX may be
- * resident on top of maxmemory (buffers that nobody has touched aren't). The second limit counts when memory is
- * fragmented, for example after the sizes of values have shifted: freed places of the old size are of no use then,
- * resident memory would grow past every limit, and so entries go until pages come free. Unused (dirty) pages will be
- * used again before the process grows, so they don't count, unless they are what exceeds the limit: then they are given
- * back to the kernel.
+ * 'Own' was allocated before the first key: tables, and buffers that nobody may ever touch. Soft and hard are a little
+ * above maxmemory (soft_of, hard_of), because the allocator and the program take some room as well. The second figure
+ * counts when memory is fragmented. Then allocating and evicting the same number of bytes may still make the process
+ * grow: the freed places lie scattered over pages that stay in use, and are of no use themselves if the sizes of values
+ * have shifted. So between soft and hard the rule is: for each byte of growth so many bytes go, the more the nearer
+ * hard is. As soon as freed places are filled again nothing grows, and nothing goes but what is replaced. (The simple
+ * rule, evict until resident memory is below one limit, ends with half of the memory empty: pages come free only when
+ * almost everything on them has gone.)
+ *
+ * Unused (dirty) pages will be used again before the process grows, so they don't count, unless they are what exceeds the
+ * limit: then they are given back to the kernel.
  *
  * Between two samples workers book every byte that they allocate and free, so the budget is exact but for pages that
  * are half empty; those the next sample sees, 10 ms later.
@@ -29,38 +34,88 @@
 #include "server/cmd/notify.h"
 
 enum {
-    OWN_MAX = 12 * 1024 * 1024,
-    NEAR_LEN = 32 * 1024 * 1024, /* less room than this, and samples are taken more often */
-    BOOK_LEN = 64 * 1024,        /* a worker books at least so much at once */
-    EVICT_MAX = 256,             /* entries evicted before one command */
-    EVICT_MAX_HARD = 8192,       /* the same, far above the limit */
+    MIB = 1024 * 1024,
+    NEAR_LEN = 32 * MIB,  /* less room than this, and samples are taken more often */
+    BOOK_LEN = 64 * 1024, /* a worker books at least so much at once */
+    GAIN_MAX = 8,         /* bytes that go for a byte of growth, just below the hard limit */
+    SAMPLE_MIN_NS = 1000000,
+    SAMPLE_LATE_NS = (JANITOR_BUSY_PERIOD_MS + 2) * 1000000,
+    EVICT_MAX = 256,       /* entries evicted before one command */
+    EVICT_MAX_HARD = 8192, /* the same, far above the limit */
     KEY_ON_STACK_MAX = 512
 };
 
 /* --- samples ----------------------------------------------------------------------------------------------------- */
 
-static int64_t at_most(uint64_t value, uint64_t bound) {
-    return (int64_t)(value < bound ? value : bound);
-}
-
 static int64_t lesser(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-struct memory_verdict memory_judge(const struct mem_stats *now, const struct mem_stats *startup,
-                                   uint64_t maxmemory) {
-    int64_t max = at_most(maxmemory, INT64_MAX / 4);
-    int64_t ceiling = max + max / 32 + at_most(startup->process_rss, OWN_MAX);
-    int64_t by_allocated = max + at_most(startup->allocated, INT64_MAX / 4) -
-                           at_most(now->allocated, INT64_MAX / 4);
-    int64_t by_resident =
-        ceiling - at_most(now->process_rss, INT64_MAX / 4) + at_most(now->dirty, now->process_rss);
-    uint64_t holes = now->active > now->allocated ? now->active - now->allocated : 0;
+static int64_t greater(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static int64_t soft_of(int64_t max) {
+    return max + max / 64 + 8 * MIB;
+}
+
+static int64_t hard_of(int64_t max) {
+    return max + max / 40 + 12 * MIB;
+}
+
+/* How much allocated memory has to move, and which way, for the growth since the last sample. */
+static int64_t answer_growth(int64_t grown, int64_t resident, int64_t max) {
+    int64_t above = resident - soft_of(max);
+    int64_t zone = hard_of(max) - soft_of(max);
+    int64_t probe = above < zone / 2 ? max / 4096 : 0; /* perhaps there are places to be filled */
+    if (grown <= 0) {
+        return probe - grown;
+    }
+    return probe - grown - grown * (GAIN_MAX - 1) / zone * above;
+}
+
+/* What resident memory allows. */
+static int64_t room_by_resident(struct memory_control *c, int64_t resident, int64_t allocated,
+                                int64_t max) {
+    int64_t grown = resident - c->resident;
+    c->resident = resident;
+    if (resident <= soft_of(max)) {
+        c->holds = false;
+        return greater(soft_of(max) - resident, max / 256);
+    }
+    if (resident >= hard_of(max)) {
+        c->holds = true;
+        c->target = allocated + hard_of(max) - resident;
+    } else if (!c->holds) {
+        c->holds = true;
+        c->target = allocated;
+    } else {
+        c->target = lesser(c->target + answer_growth(grown, resident, max), allocated + max / 64);
+    }
+    return c->target - allocated;
+}
+
+struct memory_verdict memory_judge(struct memory_control *c, const struct mem_stats *now,
+                                   uint64_t own, uint64_t maxmemory) {
+    int64_t max = (int64_t)(maxmemory < INT64_MAX / 4 ? maxmemory : INT64_MAX / 4);
+    int64_t allocated = (int64_t)now->allocated;
+    int64_t dirty = lesser((int64_t)now->dirty, (int64_t)now->process_rss);
+    int64_t resident = (int64_t)now->process_rss - dirty;
+    int64_t holes = greater((int64_t)now->active - allocated, 0);
+    int64_t by_allocated = max + (int64_t)own - allocated;
     return (struct memory_verdict){
-        .budget = lesser(by_allocated, by_resident),
-        .spare = lesser(by_allocated, by_resident + (int64_t)(holes / 4 * 3)),
-        .purge = (int64_t)now->process_rss > ceiling + max / 128 && now->dirty >= 1024 * 1024,
+        .budget = lesser(by_allocated, room_by_resident(c, resident, allocated, max)),
+        .spare = lesser(by_allocated, hard_of(max) - resident + holes / 4 * 3),
+        .purge = resident + dirty > hard_of(max) + max / 128 && dirty >= MIB,
     };
+}
+
+void memory_init(struct memory_seen *m) {
+    lock_init(&m->lock, LOCK_RANK_MEMORY);
+}
+
+void memory_fini(struct memory_seen *m) {
+    lock_fini(&m->lock);
 }
 
 /* Without jemalloc (sanitizer builds) resident memory is mostly not the program's: what it allocated stands for it. */
@@ -90,7 +145,6 @@ static void publish(struct memory_seen *seen, const struct mem_stats *m) {
     }
     if (load_u64(&seen->startup) == 0) {
         store_u64(&seen->startup, m->allocated);
-        store_u64(&seen->startup_rss, m->process_rss);
     }
 }
 
@@ -107,28 +161,38 @@ static void clock_spell(struct memory_seen *seen, bool is_short) {
     }
 }
 
+/* With a limit: the budget, and perhaps a purge. Returns the budget. */
+static int64_t set_budget(struct node *n, const struct mem_stats *now, uint64_t maxmemory) {
+    struct memory_seen *seen = &n->memory;
+    struct memory_verdict v =
+        memory_judge(&seen->control, now, load_u64(&seen->startup), maxmemory);
+    atomic_store_explicit(&n->memory_budget, v.budget, memory_order_relaxed);
+    atomic_store_explicit(&seen->spare, v.spare, memory_order_relaxed);
+    if (v.purge) {
+        store_u64(&seen->purges, load_u64(&seen->purges) + 1);
+        mem_purge();
+    }
+    return v.budget;
+}
+
 uint32_t memory_sample(struct node *n) {
     struct mem_stats now;
+    int64_t budget = MEMORY_UNLIMITED;
+    lock_acquire(&n->memory.lock);
+    store_u64(&n->memory.sampled_ticks, time_ticks());
     uint64_t maxmemory = (uint64_t)conf_get(n->conf, maxmemory);
     read_stats(&now);
     publish(&n->memory, &now);
     if (maxmemory == 0) {
-        atomic_store_explicit(&n->memory_budget, MEMORY_UNLIMITED, memory_order_relaxed);
-        clock_spell(&n->memory, false);
-        return JANITOR_PERIOD_MS;
+        n->memory.control.holds = false;
+        atomic_store_explicit(&n->memory_budget, budget, memory_order_relaxed);
+    } else {
+        budget = set_budget(n, &now, maxmemory);
     }
-    struct mem_stats startup = {.allocated = load_u64(&n->memory.startup),
-                                .process_rss = load_u64(&n->memory.startup_rss)};
-    struct memory_verdict v = memory_judge(&now, &startup, maxmemory);
-    atomic_store_explicit(&n->memory_budget, v.budget, memory_order_relaxed);
-    atomic_store_explicit(&n->memory.spare, v.spare, memory_order_relaxed);
-    clock_spell(&n->memory, v.budget < 0);
-    if (v.purge) {
-        store_u64(&n->memory.purges, load_u64(&n->memory.purges) + 1);
-        mem_purge();
-    }
-    return v.budget < NEAR_LEN + (int64_t)(maxmemory / 16) ? JANITOR_BUSY_PERIOD_MS
-                                                           : JANITOR_PERIOD_MS;
+    clock_spell(&n->memory, budget < 0);
+    lock_release(&n->memory.lock);
+    return budget < NEAR_LEN + (int64_t)(maxmemory / 16) ? JANITOR_BUSY_PERIOD_MS
+                                                         : JANITOR_PERIOD_MS;
 }
 
 /* --- eviction ---------------------------------------------------------------------------------------------------- */
@@ -205,7 +269,9 @@ bool memory_evict(const struct evictor *by, int64_t now_ms) {
 /* Books what this worker has allocated since it last did, and returns the budget as it stands. */
 static int64_t settle(struct cmd_worker *w) {
     _Atomic int64_t *budget = &w->node->memory_budget;
-    w->memory_pending += mem_thread_delta();
+    int64_t delta = mem_thread_delta();
+    w->memory_pending += delta;
+    w->memory_churn += (uint64_t)(delta < 0 ? -delta : delta);
     if (w->memory_pending > BOOK_LEN || w->memory_pending < -BOOK_LEN) {
         atomic_fetch_sub_explicit(budget, w->memory_pending, memory_order_relaxed);
         w->memory_pending = 0;
@@ -227,6 +293,22 @@ bool memory_is_short(struct cmd_worker *w) {
     return settle(w) < 0;
 }
 
+/* Takes a sample in the janitor's place: the cores are all busy and it is late, or much has changed since. */
+static void sample_if_late(struct cmd_worker *w, uint64_t maxmemory) {
+    struct memory_seen *seen = &w->node->memory;
+    uint64_t last = load_u64(&seen->sampled_ticks);
+    uint64_t now = time_ticks();
+    uint64_t age_ns = time_ticks_to_ns(now - last);
+    bool is_late = age_ns > SAMPLE_LATE_NS;
+    bool is_stale = age_ns > SAMPLE_MIN_NS && w->memory_churn > MIB + maxmemory / 64;
+    if ((is_late || is_stale) &&
+        atomic_compare_exchange_strong_explicit(&seen->sampled_ticks, &last, now,
+                                                memory_order_relaxed, memory_order_relaxed)) {
+        w->memory_churn = 0;
+        (void)memory_sample(w->node);
+    }
+}
+
 /* Nothing can go. That is an error unless there are free places in pages that are used anyway. */
 static enum dc_err refuse_unless_spare(struct node *n) {
     return atomic_load_explicit(&n->memory.spare, memory_order_relaxed) > 0 ? DC_OK : DC_EOOM;
@@ -235,7 +317,9 @@ static enum dc_err refuse_unless_spare(struct node *n) {
 enum dc_err memory_make_room(struct cmd_worker *w) {
     struct node *n = w->node;
     struct evictor by = {.node = n, .worker = w, .store = &w->store, .mut = &w->evict_mut};
-    int64_t hard = -(int64_t)((uint64_t)conf_get(n->conf, maxmemory) / 64);
+    uint64_t maxmemory = (uint64_t)conf_get(n->conf, maxmemory);
+    int64_t hard = -(int64_t)(maxmemory / 64);
+    sample_if_late(w, maxmemory);
     uint64_t began = time_ticks();
     int64_t budget = settle(w);
     bool found = true;

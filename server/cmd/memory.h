@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "server/base/err.h"
+#include "server/base/lock.h"
 #include "server/base/mem.h"
 
 struct cmd_worker;
@@ -25,8 +26,18 @@ struct store_thread;
 
 #define MEMORY_UNLIMITED INT64_MAX
 
+/* How much may be allocated when resident memory is what limits the node. Kept from sample to sample. */
+struct memory_control {
+    bool holds;       /* resident memory is above the soft limit: 'target' counts */
+    int64_t target;   /* bytes allocated */
+    int64_t resident; /* at the last sample, without unused pages */
+};
+
 /* What the last sample found; written by memory_sample(), read by all. */
 struct memory_seen {
+    struct lock lock; /* one sample at a time */
+    struct memory_control control; /* under lock */
+    _Atomic uint64_t sampled_ticks; /* when the last sample began */
     _Atomic uint64_t allocated;
     _Atomic uint64_t active;
     _Atomic uint64_t resident;
@@ -34,7 +45,6 @@ struct memory_seen {
     _Atomic uint64_t dirty;
     _Atomic uint64_t peak;             /* of allocated */
     _Atomic uint64_t startup;          /* allocated when the node was ready */
-    _Atomic uint64_t startup_rss;
     _Atomic int64_t spare;             /* room left for those who can't evict: holes count */
     _Atomic uint64_t purges;           /* times that unused pages were given back for maxmemory */
     _Atomic int64_t evicting_since_us; /* monotonic, 0 = below the limit */
@@ -48,8 +58,11 @@ struct memory_verdict {
     bool purge;     /* unused pages alone bring the process above the limit */
 };
 
-struct memory_verdict memory_judge(const struct mem_stats *now, const struct mem_stats *startup,
-                                   uint64_t maxmemory);
+struct memory_verdict memory_judge(struct memory_control *c, const struct mem_stats *now,
+                                   uint64_t own, uint64_t maxmemory);
+
+void memory_init(struct memory_seen *m);
+void memory_fini(struct memory_seen *m);
 
 /* The one who evicts: a worker, or the janitor. */
 struct evictor {

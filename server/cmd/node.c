@@ -27,12 +27,14 @@ void node_init(struct node *n, struct conf *conf, struct store *s, const struct 
     n->slowlog = slowlog_create();
     n->latency = latency_create();
     n->info = info_create();
+    memory_init(&n->memory);
     atomic_store(&n->active_expire, 1);
     atomic_store(&n->memory_budget, INT64_MAX);
     node_options_changed(n);
 }
 
 void node_fini(struct node *n) {
+    memory_fini(&n->memory);
     info_destroy(n->info);
     latency_destroy(n->latency);
     slowlog_destroy(n->slowlog);

@@ -83,6 +83,7 @@ struct cmd_worker {
     struct mut mut;
     struct mut evict_mut;   /* memory.c: one eviction */
     int64_t memory_pending; /* allocated and not yet taken from the budget */
+    uint64_t memory_churn;  /* allocated and freed since this worker asked for a sample */
     bool memory_counts;     /* there is a limit, and the above is up to date */
     struct client *current; /* whose command runs */
     int64_t now_us;         /* node clock, read once per batch of commands */
