@@ -10,24 +10,32 @@
 #include "server/store/store_priv.h"
 
 enum {
-    EXPIRED_SHARE = 64,
-    EXPIRED_RANK_MAX = 1 + PAGE_LINES_MAX * PAGE_LINE_WORDS / EXPIRED_SHARE,
+    EXPIRED_SHARE = 32,
+    EXPIRED_RANK_MAX = 1 + PAGE_WORDS_MAX / EXPIRED_SHARE,
     EXPIRY_LAG_MAX_MS = 4000
 };
 
 /* One page's pass. */
 struct pass {
-    const struct store *store;
     int64_t now_ms;
     uint32_t seen;
     uint32_t volatiles;
     uint32_t rank; /* how many of the soonest are kept */
     uint32_t kept;
-    int64_t soonest[EXPIRED_RANK_MAX]; /* ascending */
-    int64_t ttl_sum_ms;
     uint32_t expired_count;
-    struct entry *expired[PAGE_LINES_MAX * PAGE_LINE_WORDS];
+    double ttl_sum_ms;
+    int64_t soonest[EXPIRED_RANK_MAX]; /* ascending */
+    struct entry *expired[PAGE_WORDS_MAX];
 };
+
+static void pass_begin(struct pass *p, int64_t now_ms, uint32_t page_count) {
+    dc_assert(page_count <= PAGE_WORDS_MAX);
+    /* The arrays stay as they are: they are filled as far as their counts say. */
+    p->now_ms = now_ms;
+    p->seen = p->volatiles = p->kept = p->expired_count = 0;
+    p->rank = 1 + page_count / EXPIRED_SHARE;
+    p->ttl_sum_ms = 0;
+}
 
 static void keep_soonest(struct pass *p, int64_t expiry_ms) {
     if (p->kept == p->rank && expiry_ms >= p->soonest[p->kept - 1]) {
@@ -53,7 +61,7 @@ static void look(void *arg, struct entry *e) {
         return;
     }
     p->volatiles++;
-    p->ttl_sum_ms += (expiry_ms - p->now_ms) / 1024;
+    p->ttl_sum_ms += (double)(expiry_ms - p->now_ms);
     keep_soonest(p, expiry_ms);
 }
 
@@ -68,120 +76,132 @@ static uint32_t next_due(const struct pass *p) {
     return due_of(by_share < by_lag ? by_share : by_lag);
 }
 
-/* Reclaims what the pass found. Slot lock held. Names go to 'names' (length and bytes) when somebody wants them. */
-static void reclaim(struct store_thread *t, struct root *r, struct pass *p, struct buf *names) {
-    for (uint32_t i = 0; i < p->expired_count; i++) {
-        struct bytes key = entry_key(p->expired[i]);
-        if (names != NULL) {
-            buf_append(names, &key.len, sizeof(key.len));
-            buf_append_bytes(names, key);
+/* The sweep while it runs. */
+struct sweep {
+    struct store_thread *thread;
+    struct store_sweep *at;
+    struct keyspace *ks;
+    int64_t now_ms;
+    uint32_t due_now;
+    uint64_t budget;
+    store_expired_fn expired;
+    void *arg;
+    struct buf names; /* of what a page lost: length and bytes, when somebody wants them */
+    double ttl_sum_ms;
+    uint64_t ttl_count;
+    struct pass pass;
+};
+
+/* Reclaims what the pass found. Slot lock held. */
+static void reclaim(struct sweep *sw, struct root *r) {
+    struct store_thread *t = sw->thread;
+    for (uint32_t i = 0; i < sw->pass.expired_count; i++) {
+        struct bytes key = entry_key(sw->pass.expired[i]);
+        dc_debug_assert(entry_is_expired(sw->pass.expired[i], sw->now_ms));
+        if (sw->expired != NULL) {
+            buf_append(&sw->names, &key.len, sizeof(key.len));
+            buf_append_bytes(&sw->names, key);
         }
         store_reap(t, r, crypto_hash(key, t->store->seed) & (HASH_END - 1), key);
     }
+    sw->at->expired += sw->pass.expired_count;
 }
 
-static void tell(struct buf *names, struct keyspace *ks, store_expired_fn expired, void *arg) {
+static void tell(struct sweep *sw) {
     size_t at = 0;
-    while (at < names->len) {
+    while (at < sw->names.len) {
         size_t len;
-        memcpy(&len, names->ptr + at, sizeof(len));
+        memcpy(&len, sw->names.ptr + at, sizeof(len));
         at += sizeof(len);
-        expired(arg, ks, bytes_of(names->ptr + at, len));
+        sw->expired(sw->arg, sw->ks, bytes_of(sw->names.ptr + at, len));
         at += len;
     }
-    buf_reset(names, 4096);
+    buf_reset(&sw->names, 64 * 1024);
 }
 
-/* Sums of one round, for the mean time to live. */
-struct ttl_mean {
-    int64_t sum;
-    int64_t count;
-};
-
-/* All pages of one root that are due, a lock hold for each. Returns entries looked at. */
-static uint64_t sweep_root(struct store_thread *t, struct keyspace *ks, uint32_t slot,
-                           int64_t now_ms, struct buf *names, struct ttl_mean *mean) {
-    struct store *s = t->store;
-    uint64_t seen = 0;
-    uint64_t from = 0;
-    uint32_t due_now = due_of(now_ms);
-    while (from < HASH_END) {
-        struct pass p = {.store = s, .now_ms = now_ms};
-        struct table *page;
-        store_lock(s, slot);
-        struct root *r = root_enter(ks, slot);
-        uint32_t count = atomic_load_explicit(&r->table.count, memory_order_relaxed);
-        p.rank = 1 + (count < 1024 ? count : 1024) / EXPIRED_SHARE;
-        from = table_step_page(&r->table, from, due_now, &page, look, &p);
-        if (page != NULL) {
-            table_set_page_due(page, next_due(&p));
-            reclaim(t, r, &p, names);
-        }
-        if (from >= HASH_END) {
-            table_refresh_due(&r->table);
-            table_trim(&r->table);
-        }
-        store_unlock(s, slot);
-        seen += p.seen;
-        mean->sum += p.ttl_sum_ms;
-        mean->count += p.volatiles;
+/* The next page of the slot, if it is due. Returns entries looked at. */
+static uint64_t sweep_page(struct sweep *sw) {
+    struct store *s = sw->thread->store;
+    uint64_t from = sw->at->hash;
+    struct pass *p = &sw->pass;
+    store_lock(s, sw->at->slot);
+    struct root *r = root_enter(sw->ks, sw->at->slot);
+    const struct table *page = table_due_page(&r->table, from, sw->due_now, &sw->at->hash);
+    pass_begin(p, sw->now_ms,
+               page == NULL ? 0 : atomic_load_explicit(&page->count, memory_order_relaxed));
+    if (page != NULL) {
+        table_visit_page(page, look, p);
+        table_set_due(&r->table, from, next_due(p));
+        reclaim(sw, r);
     }
-    return seen;
+    if (sw->at->hash == HASH_END) {
+        table_trim(&r->table);
+    }
+    store_unlock(s, sw->at->slot);
+    tell(sw);
+    sw->ttl_sum_ms += p->ttl_sum_ms;
+    sw->ttl_count += p->volatiles;
+    return p->seen;
 }
 
+/* An empty table with a page left is worth it, too. */
 static bool worth_a_look(const struct keyspace *ks, const struct root *r, uint32_t due_now) {
-    if (atomic_load_explicit(&r->gen, memory_order_relaxed) !=
-        atomic_load_explicit(&ks->gen, memory_order_relaxed)) {
-        return atomic_load_explicit(&r->table.word, memory_order_relaxed) != 0;
-    }
-    return atomic_load_explicit(&r->table.count, memory_order_relaxed) > 0 &&
-           atomic_load_explicit(&r->table.due, memory_order_relaxed) <= due_now;
+    return root_is_alive(ks, r) &&
+           atomic_load_explicit(&r->table.word, memory_order_relaxed) != 0 &&
+           (atomic_load_explicit(&r->table.count, memory_order_relaxed) == 0 ||
+            atomic_load_explicit(&r->table.due, memory_order_relaxed) <= due_now);
 }
 
-static uint64_t sweep_keyspace(struct store_thread *t, struct store_sweep *sw, struct keyspace *ks,
-                               int64_t now_ms, uint64_t budget, struct sweep_listener *to) {
-    struct buf names;
-    struct ttl_mean mean = {0, 0};
-    uint64_t seen = 0;
-    uint32_t due_now = due_of(now_ms);
-    buf_init(&names, 0);
-    while (sw->slot < SLOT_COUNT && seen < budget) {
-        uint32_t slot = sw->slot++;
-        if (worth_a_look(ks, &ks->roots[slot], due_now)) {
-            seen += sweep_root(t, ks, slot, now_ms, to->expired == NULL ? NULL : &names, &mean);
-            if (names.len > 0) {
-                tell(&names, ks, to->expired, to->arg);
-            }
+static uint64_t sweep_keyspace(struct sweep *sw, uint64_t seen) {
+    struct keyspace *ks = sw->ks;
+    sw->ttl_sum_ms = 0;
+    sw->ttl_count = 0;
+    for (; sw->at->slot < SLOT_COUNT && seen < sw->budget; sw->at->slot++, sw->at->hash = 0) {
+        if (!worth_a_look(ks, &ks->roots[sw->at->slot], sw->due_now)) {
+            continue;
+        }
+        while (sw->at->hash < HASH_END && seen < sw->budget) {
+            seen += sweep_page(sw);
+        }
+        if (sw->at->hash < HASH_END) {
+            break; /* the budget is spent in the middle of a table */
         }
     }
-    if (mean.count > 0) {
-        atomic_store_explicit(&ks->mean_ttl_ms, mean.sum / mean.count * 1024, memory_order_relaxed);
+    if (sw->ttl_count > 0) {
+        atomic_store_explicit(&ks->mean_ttl_ms, (int64_t)(sw->ttl_sum_ms / (double)sw->ttl_count),
+                              memory_order_relaxed);
     }
-    buf_fini(&names);
     return seen;
 }
 
-uint64_t store_sweep(struct store_thread *t, struct store_sweep *sw, int64_t now_ms,
+uint64_t store_sweep(struct store_thread *t, struct store_sweep *at, int64_t now_ms,
                      uint64_t budget, store_expired_fn expired, void *arg) {
     struct store *s = t->store;
-    struct sweep_listener to = {expired, arg};
-    uint64_t seen = 0;
+    struct sweep sw;
+    sw.thread = t;
+    sw.at = at;
+    sw.now_ms = now_ms;
+    sw.due_now = due_at(now_ms);
+    sw.budget = budget;
+    sw.expired = expired;
+    sw.arg = arg;
+    buf_init(&sw.names, 0);
+    uint64_t seen = store_reclaim(s, budget);
     while (seen < budget) {
-        struct keyspace *ks = &s->keyspaces[sw->keyspace];
-        if (atomic_load_explicit(&ks->used, memory_order_relaxed) != 0) {
-            seen += sweep_keyspace(t, sw, ks, now_ms, budget - seen, &to);
-        } else {
-            sw->slot = SLOT_COUNT;
+        sw.ks = &s->keyspaces[at->keyspace];
+        if (atomic_load_explicit(&sw.ks->used, memory_order_relaxed) != 0) {
+            seen = sweep_keyspace(&sw, seen);
+            if (at->slot < SLOT_COUNT) {
+                break; /* the budget is spent */
+            }
         }
-        if (sw->slot < SLOT_COUNT) {
-            return seen; /* the budget is spent */
-        }
-        sw->slot = 0;
-        sw->keyspace = (sw->keyspace + 1) % s->keyspace_count;
-        if (sw->keyspace == 0) {
-            sw->wrapped++;
-            return seen;
+        at->slot = 0;
+        at->keyspace = (at->keyspace + 1) % s->keyspace_count;
+        if (at->keyspace == 0) {
+            at->wrapped++;
+            break;
         }
     }
+    buf_fini(&sw.names);
     return seen;
 }

@@ -7,6 +7,8 @@
 #include "server/base/assert.h"
 #include "server/store/store_priv.h"
 
+enum { SCAN_BATCH = 256 }; /* entries to one hold of the lock */
+
 struct scan {
     struct keyspace *ks;
     int64_t now_ms;
@@ -27,18 +29,22 @@ static bool root_is_empty(const struct keyspace *ks, uint32_t slot) {
     return atomic_load_explicit(&ks->roots[slot].table.count, memory_order_relaxed) == 0;
 }
 
-/* From 'hash' to the end of the slot or until enough was seen; returns where it stopped. */
+/* From 'hash' to the end of the slot or until enough was seen; returns where it stopped. The lock is given up
+ * between two batches. */
 static uint64_t scan_slot(struct store *s, struct scan *sc, uint32_t slot, uint64_t hash,
                           uint32_t want, bool locked) {
-    if (!locked) {
-        store_lock(s, slot);
-    }
-    struct root *r = root_enter(sc->ks, slot);
     while (hash < HASH_END && sc->seen < want) {
-        hash = table_step_line(&r->table, hash, s->seed, scan_entry, sc);
-    }
-    if (!locked) {
-        store_unlock(s, slot);
+        uint32_t batch = want - sc->seen < SCAN_BATCH ? want : sc->seen + SCAN_BATCH;
+        if (!locked) {
+            store_lock(s, slot);
+        }
+        struct root *r = root_enter(sc->ks, slot);
+        while (hash < HASH_END && sc->seen < batch) {
+            hash = table_step_line(&r->table, hash, s->seed, scan_entry, sc);
+        }
+        if (!locked) {
+            store_unlock(s, slot);
+        }
     }
     return hash;
 }

@@ -22,6 +22,7 @@ struct store *store_create(const struct store_opts *opts) {
     for (uint32_t i = 0; i < s->keyspace_count; i++) {
         struct keyspace *ks = &s->keyspaces[i];
         ks->id = i;
+        ks->store = s;
         /* Resident only where touched: the pages of an unused database cost nothing. */
         ks->roots = mem_must_zalloc(SLOT_COUNT * sizeof(struct root));
     }
@@ -33,6 +34,7 @@ void store_destroy(struct store *s) {
     if (s == NULL) {
         return;
     }
+    store_reclaim(s, UINT64_MAX);
     for (uint32_t i = 0; i < s->keyspace_count; i++) {
         struct keyspace *ks = &s->keyspaces[i];
         for (uint32_t slot = 0; slot < SLOT_COUNT && ks->used != 0; slot++) {
@@ -116,37 +118,6 @@ void store_prefetch_entry(struct store *s, const struct keyspace *ks, struct pos
     store_lock(s, slot);
     table_prefetch_entry(&ks->roots[slot].table, pos_hash(pos));
     store_unlock(s, slot);
-}
-
-/* --- roots ------------------------------------------------------------------------------------------- */
-
-static void note_removed(struct root *r, uint64_t version) {
-    if (version > r->removed) {
-        r->removed = version;
-    }
-}
-
-static bool note_newest(void *arg, const struct entry *e) {
-    note_removed(arg, entry_version(e));
-    return true;
-}
-
-void root_reset(struct keyspace *ks, struct root *r) {
-    table_drop(&r->table, note_newest, r);
-    atomic_store_explicit(&r->table.due, DUE_NEVER, memory_order_relaxed);
-    atomic_store_explicit(&r->volatiles, 0, memory_order_relaxed);
-    atomic_store_explicit(&r->gen, atomic_load_explicit(&ks->gen, memory_order_relaxed),
-                          memory_order_relaxed);
-}
-
-struct root *root_enter(struct keyspace *ks, uint32_t slot) {
-    struct root *r = &ks->roots[slot];
-    /* Changed only under all slot locks, so ours orders the load. */
-    if (dc_unlikely(atomic_load_explicit(&r->gen, memory_order_relaxed) !=
-                    atomic_load_explicit(&ks->gen, memory_order_relaxed))) {
-        root_reset(ks, r);
-    }
-    return r;
 }
 
 /* --- look-ups ---------------------------------------------------------------------------------------- */
@@ -268,19 +239,14 @@ static void apply_del(struct mut *m, struct root *r, struct table_place *at, str
         if (entry_has_expiry(old)) {
             count_volatile(r, -1);
         }
-        note_removed(r, entry_version(old));
+        root_note_removed(r, entry_version(old));
         discard(m, old);
     }
 }
 
-static void apply_flush(struct effect *e) {
-    struct keyspace *ks = e->ks;
-    atomic_fetch_add_explicit(&ks->gen, 1, memory_order_relaxed);
-}
-
 void store_apply(struct mut *m, struct effect *e) {
     if (e->kind == MUT_FLUSH) {
-        apply_flush(e);
+        flush_apply(e->ks, e->version);
         return;
     }
     struct root *r = root_enter(e->ks, key_slot(&e->key));
@@ -306,6 +272,7 @@ void store_apply(struct mut *m, struct effect *e) {
 void store_stamp(struct mut *m, const struct effect *e) {
     (void)m;
     if (e->kind == MUT_FLUSH) {
+        flush_stamp(e->ks, e->version);
         return;
     }
     struct root *r = root_enter(e->ks, key_slot(&e->key));
@@ -317,7 +284,7 @@ void store_stamp(struct mut *m, const struct effect *e) {
     if (now != NULL) {
         entry_set_version(now, e->version);
     } else {
-        note_removed(r, e->version);
+        root_note_removed(r, e->version);
     }
 }
 
@@ -325,7 +292,7 @@ void store_reap(struct store_thread *t, struct root *r, uint64_t hash, struct by
     struct table_place at;
     struct entry *e = table_locate(&r->table, hash, key, &at);
     dc_assert(e != NULL);
-    note_removed(r, entry_version(e));
+    root_note_removed(r, entry_version(e));
     table_remove(&at);
     count_volatile(r, -1);
     entry_destroy(e);
@@ -409,13 +376,12 @@ enum dc_err store_prepare_write(struct mut *m, struct effect *e, const struct en
 
 static uint64_t sum_roots(const struct keyspace *ks, bool volatiles) {
     uint64_t sum = 0;
-    uint32_t gen = atomic_load_explicit(&ks->gen, memory_order_relaxed);
     if (atomic_load_explicit(&ks->used, memory_order_relaxed) == 0) {
         return 0;
     }
     for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
         const struct root *r = &ks->roots[slot];
-        if (atomic_load_explicit(&r->gen, memory_order_relaxed) == gen) {
+        if (root_is_alive(ks, r)) {
             sum += atomic_load_explicit(volatiles ? &r->volatiles : &r->table.count,
                                         memory_order_relaxed);
         }

@@ -108,6 +108,10 @@ uint64_t store_removed_version(struct keyspace *ks, const struct key *k);
 /* Puts one effect into the store. Called by mut_apply() and by replay. */
 void store_apply(struct mut *m, struct effect *e);
 
+/* Frees entries that a flush has killed, up to 'budget' or a page more; returns how many. Takes slot locks one at a time.
+ * The sweep calls it; who needs memory at once may, too. */
+uint64_t store_reclaim(struct store *s, uint64_t budget);
+
 /* Entries, of them with an expiry. May count what has expired and is not yet reclaimed. Takes no lock. */
 uint64_t keyspace_count(const struct keyspace *ks);
 uint64_t keyspace_volatile_count(const struct keyspace *ks);
@@ -131,7 +135,7 @@ bool store_random(struct store_thread *t, struct keyspace *ks, bool locked, int6
                   store_visit_fn visit, void *arg);
 
 /*
- * expire.c: the sweep. Looks where entries are due and reclaims them, also what a flush left. Takes slot locks one
+ * expire.c: the sweep. Looks where entries are due and reclaims them, also what a flush left. Takes slot locks, one
  * at a time. 'expired' is called without a lock for each key reclaimed (NULL = nobody wants to know).
  * Returns the number of entries looked at; stops after 'budget' of them and goes on there at the next call.
  */
@@ -139,6 +143,7 @@ typedef void (*store_expired_fn)(void *arg, struct keyspace *ks, struct bytes ke
 struct store_sweep {
     uint32_t keyspace;
     uint32_t slot;
+    uint64_t hash;    /* in the slot's table */
     uint64_t expired; /* reclaimed, since the start */
     uint64_t wrapped; /* full rounds */
 };

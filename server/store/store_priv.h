@@ -19,9 +19,12 @@ static_assert(sizeof(struct root) == 32, "two roots to a cache line");
 struct keyspace {
     /* constant after init */
     uint32_t id;
+    struct store *store;
     struct root *roots; /* SLOT_COUNT of them */
     /* atomic */
-    _Atomic uint32_t gen;  /* raised by a flush, under all slot locks */
+    _Atomic uint32_t gen;         /* raised by a flush, under all slot locks */
+    _Atomic uint32_t cleared_gen; /* no root is of an older one */
+    _Atomic uint64_t flush_version;
     _Atomic uint32_t used; /* 0 = nothing was ever put: no root is worth a look */
     _Atomic int64_t mean_ttl_ms;
 };
@@ -38,7 +41,8 @@ struct store {
     uint32_t keyspace_count;
     uint8_t seed[HASH_SEED_LEN];
     struct keyspace keyspaces[KEYSPACE_MAX];
-    struct slot_lock *locks; /* SLOT_COUNT of them */
+    struct slot_lock *locks;        /* SLOT_COUNT of them */
+    _Atomic(struct grave *) graves; /* large tables that a flush has killed */
     /* atomic: the clock of accesses */
     _Alignas(64) _Atomic uint32_t tick;
     _Atomic uint32_t quantum;                      /* accesses to a tick */
@@ -50,9 +54,30 @@ static inline uint64_t pos_hash(struct pos p) {
     return p.v & (HASH_END - 1);
 }
 
-/* The slot's root with what a flush has killed out of the way. Slot lock held. */
-struct root *root_enter(struct keyspace *ks, uint32_t slot);
-void root_reset(struct keyspace *ks, struct root *r);
+static inline bool root_is_alive(const struct keyspace *ks, const struct root *r) {
+    return atomic_load_explicit(&r->gen, memory_order_relaxed) ==
+           atomic_load_explicit(&ks->gen, memory_order_relaxed);
+}
+
+static inline void root_note_removed(struct root *r, uint64_t version) {
+    if (version > r->removed) {
+        r->removed = version;
+    }
+}
+
+/* Gets what a flush has killed out of the way. */
+struct root *root_clear(struct keyspace *ks, struct root *r);
+
+/* The slot's root, without what a flush has killed. Slot lock held. */
+static inline struct root *root_enter(struct keyspace *ks, uint32_t slot) {
+    struct root *r = &ks->roots[slot];
+    /* The generation changes only under all slot locks, so ours orders the load. */
+    return dc_likely(root_is_alive(ks, r)) ? r : root_clear(ks, r);
+}
+
+/* The two halves of a flush: version 0 = it will be stamped. All slot locks held. */
+void flush_apply(struct keyspace *ks, uint64_t version);
+void flush_stamp(struct keyspace *ks, uint64_t version);
 
 /* Room in the table for so many insertions at the key's place. */
 DC_MUST enum dc_err store_reserve(struct store *s, struct keyspace *ks, const struct key *k,
@@ -66,12 +91,6 @@ void store_stamp(struct mut *m, const struct effect *e);
 
 /* Takes an entry out that has expired (no effect, no version). Slot lock held. */
 void store_reap(struct store_thread *t, struct root *r, uint64_t hash, struct bytes key);
-
-/* Who wants to know of expired keys. */
-struct sweep_listener {
-    store_expired_fn expired;
-    void *arg;
-};
 
 /* Ticks since the entry's last access. */
 static inline uint32_t entry_age(const struct store *s, const struct entry *e) {

@@ -58,7 +58,12 @@ uint32_t due_of(int64_t expiry_ms) {
     if (expiry_ms == EXPIRY_NONE) {
         return DUE_NEVER;
     }
-    int64_t units = (expiry_ms - EXPIRY_BASE_MS + 255) / 256;
+    int64_t units = (expiry_ms - EXPIRY_BASE_MS + DUE_UNIT_MS - 1) / DUE_UNIT_MS;
+    return units < 0 ? 0 : units >= DUE_NEVER ? DUE_NEVER - 1 : (uint32_t)units;
+}
+
+uint32_t due_at(int64_t now_ms) {
+    int64_t units = (now_ms - EXPIRY_BASE_MS) / DUE_UNIT_MS;
     return units < 0 ? 0 : units >= DUE_NEVER ? DUE_NEVER - 1 : (uint32_t)units;
 }
 
@@ -371,12 +376,16 @@ void table_due(struct table *t, uint64_t hash, uint32_t due) {
     }
 }
 
+static void prefetch_line(const struct line *line) {
+    for (uint32_t i = 0; i < PAGE_LINE_WORDS && line->words[i] != 0; i++) {
+        __builtin_prefetch(word_entry(line->words[i]));
+    }
+}
+
 static void visit_line(const struct line *page, uint32_t lines, uint32_t line, table_visit_fn visit,
                        void *arg) {
     uint32_t at = line;
-    for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[line].words[i] != 0; i++) {
-        __builtin_prefetch(word_entry(page[line].words[i]));
-    }
+    prefetch_line(&page[line]);
     for (uint32_t distance = 0; distance < lines; distance++) {
         for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[at].words[i] != 0; i++) {
             if (home_of(word_tag(page[at].words[i]), lines) == line) {
@@ -429,43 +438,48 @@ uint64_t table_step_line(const struct table *t, uint64_t from, const uint8_t *se
     return page_from + (next_tag << tag_shift(depth));
 }
 
-uint64_t table_step_page(struct table *t, uint64_t from, uint32_t due, struct table **page_out,
-                         table_visit_fn visit, void *arg) {
-    struct table_place at;
-    place_descend(t, from, &at);
-    uint64_t word = ref_word(at.page);
-    uint64_t page_size = HASH_END >> (NODE_BITS * at.depth);
-    bool is_due = due_get(at.page) <= due;
-    uint32_t lines = is_due ? ref_count_lines(word) : 0;
-    for (uint32_t l = 0; l < lines; l++) {
-        const uint64_t *words = ref_lines(word)[l].words;
-        for (uint32_t i = 0; i < PAGE_LINE_WORDS && words[i] != 0; i++) {
-            __builtin_prefetch(word_entry(words[i]));
-        }
-        for (uint32_t i = 0; i < PAGE_LINE_WORDS && words[i] != 0; i++) {
-            visit(arg, word_entry(words[i]));
-        }
+const struct table *table_due_page(const struct table *t, uint64_t from, uint32_t due,
+                                   uint64_t *to) {
+    uint32_t depth = 0;
+    while (due_get(t) <= due && ref_is_node(ref_word(t))) {
+        t = &ref_node(ref_word(t))->child[child_of(from, depth++)];
     }
-    *page_out = is_due ? at.page : NULL;
-    return (from & ~(page_size - 1)) + page_size;
+    uint64_t size = HASH_END >> (NODE_BITS * depth);
+    *to = (from & ~(size - 1)) + size;
+    return due_get(t) <= due ? t : NULL;
 }
 
-void table_set_page_due(struct table *page, uint32_t due) {
-    due_set(page, due);
-}
-
-void table_refresh_due(struct table *t) {
+void table_visit_page(const struct table *t, table_visit_fn visit, void *arg) {
     uint64_t word = ref_word(t);
-    if (!ref_is_node(word)) {
-        return;
+    const struct line *page = ref_lines(word);
+    uint32_t lines = ref_count_lines(word);
+    dc_assert(!ref_is_node(word));
+    if (lines > 0) {
+        prefetch_line(&page[0]);
     }
-    uint32_t least = DUE_NEVER;
-    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-        struct table *child = &ref_node(word)->child[c];
-        table_refresh_due(child);
-        least = due_get(child) < least ? due_get(child) : least;
+    for (uint32_t l = 0; l < lines; l++) {
+        if (l + 1 < lines) {
+            prefetch_line(&page[l + 1]);
+        }
+        for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
+            visit(arg, word_entry(page[l].words[i]));
+        }
     }
-    due_set(t, least);
+}
+
+void table_set_due(struct table *t, uint64_t hash, uint32_t due) {
+    struct table_place at;
+    place_descend(t, hash, &at);
+    due_set(at.page, due);
+    for (uint32_t d = at.depth; d-- > 0;) {
+        const struct node *node = ref_node(ref_word(at.path[d]));
+        uint32_t least = DUE_NEVER;
+        for (uint32_t c = 0; c < NODE_FANOUT; c++) {
+            uint32_t below = due_get(&node->child[c]);
+            least = below < least ? below : least;
+        }
+        due_set(at.path[d], least);
+    }
 }
 
 void table_trim(struct table *t) {
@@ -550,6 +564,23 @@ uint32_t table_drop_page(struct table *t) {
     node_destroy(node);
     ref_set(t, NULL, 0, 0);
     return 0;
+}
+
+bool table_is_large(const struct table *t) {
+    return ref_is_node(ref_word(t));
+}
+
+bool table_is_gone(const struct table *t) {
+    return ref_word(t) == 0;
+}
+
+void table_move(struct table *to, struct table *from) {
+    atomic_store_explicit(&to->word, ref_word(from), memory_order_relaxed);
+    atomic_store_explicit(&to->count, count_of(from), memory_order_relaxed);
+    due_set(to, due_get(from));
+    ref_set(from, NULL, 0, 0);
+    atomic_store_explicit(&from->count, 0, memory_order_relaxed);
+    due_set(from, DUE_NEVER);
 }
 
 size_t table_overhead(const struct table *t) {

@@ -38,9 +38,11 @@ enum {
 
 #define HASH_END ((uint64_t)1 << HASH_BITS)
 
-/* Times of the sweep's hints: units of 256 ms since EXPIRY_BASE_MS. */
+/* Times of the sweep's hints: in units since EXPIRY_BASE_MS. */
+enum { DUE_UNIT_MS = 128 };
 #define DUE_NEVER UINT32_MAX
-uint32_t due_of(int64_t expiry_ms); /* rounds up: expired for sure when it is reached */
+uint32_t due_of(int64_t expiry_ms); /* rounds up: expired for sure when it is reached ... */
+uint32_t due_at(int64_t now_ms);    /* ... by this, which rounds down */
 
 /* Where a page or node is: address | lines << 48, lowest bit set = node, 0 = nothing. */
 struct table {
@@ -83,17 +85,18 @@ void table_remove(struct table_place *at);
 /* Lowers the hint on the way to 'hash'. */
 void table_due(struct table *t, uint64_t hash, uint32_t due);
 
-/* Calls 'visit' for every entry with from <= hash < to, where to is the end of the line (step) or page that
- * 'from' falls into; returns to (HASH_END at the end). 'visit' must not change the table. */
+/* Calls 'visit' for every entry with from <= hash < to, where to is the end of the line that 'from' falls
+ * into; returns to (HASH_END at the end). 'visit' must not change the table. */
 typedef void (*table_visit_fn)(void *arg, struct entry *e);
 uint64_t table_step_line(const struct table *t, uint64_t from, const uint8_t *seed,
                          table_visit_fn visit, void *arg);
-/* Only where the page is due at 'due' (DUE_NEVER: always): then it is returned for table_set_page_due(), else NULL. */
-uint64_t table_step_page(struct table *t, uint64_t from, uint32_t due, struct table **page,
-                         table_visit_fn visit, void *arg);
-void table_set_page_due(struct table *page, uint32_t due);
-/* Makes the hints above the pages true again after some of them were raised. */
-void table_refresh_due(struct table *t);
+/* The page at 'from' if it is due at 'due' (DUE_NEVER: whenever), else NULL. '*to' is its end, or that of all around it that
+ * isn't due. */
+const struct table *table_due_page(const struct table *t, uint64_t from, uint32_t due,
+                                   uint64_t *to);
+void table_visit_page(const struct table *page, table_visit_fn visit, void *arg);
+/* Sets the hint of the page at 'hash', and those above it to the least below them. */
+void table_set_due(struct table *t, uint64_t hash, uint32_t due);
 
 /* Gives the last page of an empty table back; for the sweep. (table_remove() keeps the first line.) */
 void table_trim(struct table *t);
@@ -101,8 +104,14 @@ void table_trim(struct table *t);
 /* Frees everything for which 'drop' says true (NULL = all). */
 typedef bool (*table_drop_fn)(void *arg, const struct entry *e);
 void table_drop(struct table *t, table_drop_fn drop, void *arg);
-/* Frees a page of a table that nobody reads any more, and its entries; returns how many. Done when word is 0. */
+/* The same in steps, for a table that nobody reads any more: frees a page and its entries; returns how many. */
 uint32_t table_drop_page(struct table *t);
+bool table_is_gone(const struct table *t); /* it has no page left */
+
+/* More than a page. */
+bool table_is_large(const struct table *t);
+/* The whole content; 'from' is empty afterwards. */
+void table_move(struct table *to, struct table *from);
 
 /* Bytes of pages and nodes. */
 size_t table_overhead(const struct table *t);

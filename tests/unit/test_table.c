@@ -372,7 +372,6 @@ END_TEST
 
 START_TEST(steps_by_page_see_all_or_only_what_is_due) {
     struct table t;
-    struct table *page;
     char text[32];
     table_init(&t);
     for (uint64_t i = 0; i < 10000; i++) {
@@ -380,31 +379,27 @@ START_TEST(steps_by_page_see_all_or_only_what_is_due) {
     }
     struct steps s = {0};
     for (uint64_t from = 0; from < HASH_END;) {
-        from = table_step_page(&t, from, DUE_NEVER, &page, step_visit, &s);
-        expect(page != NULL);
+        table_visit_page(table_due_page(&t, from, DUE_NEVER, &from), step_visit, &s);
     }
     expect_eq(s.seen, 10000);
-    s.seen = 0;
-    for (uint64_t from = 0; from < HASH_END;) {
-        from = table_step_page(&t, from, 1000, &page, step_visit, &s);
-        expect(page == NULL);
-    }
-    expect_eq(s.seen, 0);
+    uint64_t to;
+    expect(table_due_page(&t, 0, 1000, &to) == NULL);
+    expect_eq(to, HASH_END);
     /* One key becomes due: its page is looked at, the others aren't. */
     struct bytes name = name_of(text, 77);
     table_due(&t, hash_of(name), 900);
     expect_eq(t.due, 900);
     uint32_t pages = 0;
-    for (uint64_t from = 0; from < HASH_END;) {
-        from = table_step_page(&t, from, 1000, &page, step_visit, &s);
+    for (uint64_t from = 0; from < HASH_END; from = to) {
+        const struct table *page = table_due_page(&t, from, 1000, &to);
         if (page != NULL) {
-            table_set_page_due(page, DUE_NEVER);
+            expect(from <= hash_of(name) && hash_of(name) < to);
+            expect(page->count > 0 && page->count <= PAGE_WORDS_MAX);
+            table_set_due(&t, from, DUE_NEVER);
             pages++;
         }
     }
     expect_eq(pages, 1);
-    expect(s.seen > 0 && s.seen <= PAGE_LINES_MAX * PAGE_LINE_WORDS);
-    table_refresh_due(&t);
     expect_eq(t.due, DUE_NEVER);
     check(&t);
     drop(&t);
@@ -412,12 +407,43 @@ START_TEST(steps_by_page_see_all_or_only_what_is_due) {
 END_TEST
 
 START_TEST(due_times_are_reached_only_when_the_expiry_has_passed) {
+    struct rng r = test_rng();
     expect_eq(due_of(EXPIRY_NONE), DUE_NEVER);
     expect_eq(due_of(0), 0);
     expect_eq(due_of(EXPIRY_BASE_MS), 0);
     expect_eq(due_of(EXPIRY_BASE_MS + 1), 1);
-    expect_eq(due_of(EXPIRY_BASE_MS + 256), 1);
+    expect_eq(due_of(EXPIRY_BASE_MS + DUE_UNIT_MS), 1);
     expect_eq(due_of(INT64_MAX), DUE_NEVER - 1);
+    for (int i = 0; i < 10000; i++) {
+        int64_t expiry_ms = EXPIRY_BASE_MS + (int64_t)rng_below(&r, 1000000000);
+        int64_t now_ms = expiry_ms - 1 + (int64_t)rng_below(&r, 3 * DUE_UNIT_MS);
+        expect(due_at(now_ms) < due_of(expiry_ms) || now_ms >= expiry_ms);
+        expect(due_at(now_ms) >= due_of(expiry_ms) || now_ms < expiry_ms + DUE_UNIT_MS);
+    }
+}
+END_TEST
+
+START_TEST(a_table_taken_apart_page_by_page_is_gone_in_the_end) {
+    char text[32];
+    for (uint64_t count = 0; count < 20000; count = count * 3 + 1) {
+        struct table t, moved;
+        table_init(&t);
+        for (uint64_t i = 0; i < count; i++) {
+            insert(&t, name_of(text, i), 0);
+        }
+        expect_eq(table_is_large(&t), count > PAGE_WORDS_MAX);
+        table_move(&moved, &t);
+        expect_eq(check(&moved).entries, count);
+        expect_eq(check(&t).entries, 0);
+        uint64_t freed = 0;
+        while (!table_is_gone(&moved)) {
+            uint32_t some = table_drop_page(&moved);
+            expect(some <= PAGE_WORDS_MAX);
+            freed += some;
+        }
+        expect_eq(freed, count);
+        expect_eq(table_overhead(&moved), 0);
+    }
 }
 END_TEST
 
@@ -482,4 +508,5 @@ CHECK_MAIN("table", an_empty_table_has_no_memory_and_finds_nothing,
            test_h16_a_failed_reservation_changes_nothing, steps_by_line_go_through_all_in_order,
            a_step_may_begin_anywhere, steps_by_page_see_all_or_only_what_is_due,
            due_times_are_reached_only_when_the_expiry_has_passed,
+           a_table_taken_apart_page_by_page_is_gone_in_the_end,
            pages_give_their_memory_back_when_entries_leave, a_drop_may_keep_some)
