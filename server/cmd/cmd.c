@@ -17,6 +17,7 @@
 #include <stdio.h>
 
 #include "server/base/assert.h"
+#include "server/base/diag.h"
 #include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
@@ -174,7 +175,7 @@ void cmd_prefetch_entry(struct client *c, struct job *job) {
 struct lifted *cmd_lift(struct arena *a, const struct cmd *cmd, const struct bytes *argv,
                         uint32_t argc) {
     struct lifted *list = NULL;
-    if (!(cmd->effects & E_PUT)) {
+    if (!(cmd->effects & E_PUT) || cmd->id == CMD_RESTORE) { /* RESTORE unpacks its argument */
         return NULL;
     }
     for (uint32_t i = 1; i < argc; i++) {
@@ -257,6 +258,12 @@ static void count_rejected(struct cmd_worker *w, const struct cmd *cmd) {
 static void reply_failure(struct cmd_worker *w, struct reply *r, enum dc_err err) {
     info_count_error(w, bytes_str(dc_err_prefix(err)));
     reply_error(r, err);
+}
+
+/* A browser that was made to speak to this port (cross-protocol scripting) gets nothing. */
+static bool is_http(const struct job *job) {
+    return job->cmd == NULL &&
+           (bytes_is(job->req.argv[0], "POST") || bytes_is(job->req.argv[0], "Host:"));
 }
 
 static void refuse(struct cmd_worker *w, struct client *c, const struct job *job, enum dc_err err,
@@ -448,7 +455,10 @@ void cmd_run(struct cmd_worker *w, struct client *c, struct job *job, struct rep
     size_t start = reply->out->len;
     w->current = c;
     enum dc_err err = admit(w, c, job);
-    if (dc_unlikely(err != DC_OK)) {
+    if (dc_unlikely(is_http(job))) {
+        diag(DIAG_WARNING, "client.speaks_http addr=%s", c->addr);
+        c->flags |= CLIENT_CLOSE_SOON;
+    } else if (dc_unlikely(err != DC_OK)) {
         refuse(w, c, job, err, reply);
     } else if (dc_unlikely(c->flags & CLIENT_MULTI) && !runs_inside_multi(job->cmd)) {
         err = tx_queue(c, job);
