@@ -32,7 +32,9 @@ struct pubsub_local;
 
 enum topic_kind { TOPIC_CHANNEL, TOPIC_PATTERN, TOPIC_SHARD, TOPIC_MONITOR, TOPIC_KIND_COUNT };
 
-enum { PUBSUB_BACKLOG_MAX = 64 * 1024 * 1024 };
+/* Far below the output limits: what waits here is pushed in one turn, and must not cut off a listener who reads as
+ * fast as he can. */
+enum { PUBSUB_BACKLOG_MAX = 1024 * 1024 };
 
 struct pubsub *pubsub_create(void);
 /* No worker, no client and no message is left. */
