@@ -6,7 +6,9 @@
  * with its last value, both as Redis has it.
  */
 #include "server/base/assert.h"
+#include "server/base/dict.h"
 #include "server/cmd/handlers.h"
+#include "server/cmd/node.h"
 #include "server/cmd/str.h"
 
 static enum dc_err set_with_options(struct cmd_ctx *ctx);
@@ -312,16 +314,48 @@ enum dc_err cmd_mget(struct cmd_ctx *ctx) {
     return DC_OK;
 }
 
-/* A key that is named twice gets two effects, of which the later one stays. */
-static enum dc_err put_pairs(struct cmd_ctx *ctx) {
-    for (uint32_t i = 0; i < ctx->key_count; i++) {
-        look_ahead(ctx, i);
-        enum dc_err err = str_put_arg(ctx, i, ctx_find(ctx, i), 2 + 2 * i, EXPIRY_NONE, "set");
-        if (err != DC_OK) {
-            return err;
-        }
+/* Whether key i is named for the first time in this command. */
+static bool is_first(struct cmd_ctx *ctx, struct dict *named, uint32_t i) {
+    const struct key *key = &ctx->keys[i];
+    if (dict_find(named, key->name, key->pos.v) != NULL) {
+        return false;
     }
+    struct dict_node *node = ctx_alloc(ctx, sizeof(*node));
+    *node = (struct dict_node){.name = key->name, .hash = key->pos.v};
+    dict_add(named, node);
+    return true;
+}
+
+/* A key that is named twice gets two effects, of which the later one stays; it is "new" once. 'named' has those that
+ * were new, as far as anybody wants to know. */
+static enum dc_err put_pair(struct cmd_ctx *ctx, uint32_t i, struct dict *named) {
+    struct value v;
+    struct entry *old = ctx_find(ctx, i);
+    enum dc_err err = ctx_value_of_arg(ctx, 2 + 2 * i, &v);
+    if (err == DC_OK) {
+        err = ctx_put(ctx, i, old, &v, EXPIRY_NONE);
+    }
+    uint32_t wanted = atomic_load_explicit(&ctx->node->notify_flags, memory_order_relaxed);
+    if (err != DC_OK || wanted == 0) {
+        return err;
+    }
+    if ((wanted & NOTIFY_NEW) && old == NULL && is_first(ctx, named, i)) {
+        ctx_notify(ctx, NOTIFY_NEW, "new", ctx->keys[i].name);
+    }
+    ctx_notify(ctx, NOTIFY_STRING, "set", ctx->keys[i].name);
     return DC_OK;
+}
+
+static enum dc_err put_pairs(struct cmd_ctx *ctx) {
+    struct dict named;
+    enum dc_err err = DC_OK;
+    dict_init(&named, NULL); /* positions are the hashes */
+    for (uint32_t i = 0; i < ctx->key_count && err == DC_OK; i++) {
+        look_ahead(ctx, i);
+        err = put_pair(ctx, i, &named);
+    }
+    dict_fini(&named);
+    return err;
 }
 
 static enum dc_err check_pairs(const struct cmd_ctx *ctx) {
