@@ -24,7 +24,7 @@ enum {
     SWEEP_STEP = 2048,      /* entries looked at between two glances at the clock */
     SWEEP_SHARE_MIN = 15,   /* percent of a core with the least effort ... */
     SWEEP_SHARE_EFFORT = 5, /* ... and for each degree above it */
-    EVICT_SHARE = 20
+    EVICT_SHARE = 50
 };
 
 struct janitor {

@@ -38,6 +38,7 @@ enum {
     NEAR_LEN = 32 * MIB,  /* less room than this, and samples are taken more often */
     BOOK_LEN = 64 * 1024, /* a worker books at least so much at once */
     GAIN_MAX = 8,         /* bytes that go for a byte of growth, just below the hard limit */
+    GAIN_HARD = 4,        /* bytes that go for a byte above it */
     SAMPLE_MIN_NS = 1000000,
     SAMPLE_LATE_NS = (JANITOR_BUSY_PERIOD_MS + 2) * 1000000,
     EVICT_MAX = 256,       /* entries evicted before one command */
@@ -85,7 +86,7 @@ static int64_t room_by_resident(struct memory_control *c, int64_t resident, int6
     }
     if (resident >= hard_of(max)) {
         c->holds = true;
-        c->target = allocated + hard_of(max) - resident;
+        c->target = allocated + GAIN_HARD * (hard_of(max) - resident);
     } else if (!c->holds) {
         c->holds = true;
         c->target = allocated;
@@ -118,20 +119,22 @@ void memory_fini(struct memory_seen *m) {
     lock_fini(&m->lock);
 }
 
-/* Without jemalloc (sanitizer builds) resident memory is mostly not the program's: what it allocated stands for it. */
-static void read_stats(struct mem_stats *m) {
-    mem_stats_read(m);
-    if (m->process_rss == 0 || strcmp(mem_allocator_name(), "libc") == 0) {
-        m->process_rss = m->resident;
-    }
-}
-
 static void store_u64(_Atomic uint64_t *to, uint64_t value) {
     atomic_store_explicit(to, value, memory_order_relaxed);
 }
 
 static uint64_t load_u64(const _Atomic uint64_t *from) {
     return atomic_load_explicit(from, memory_order_relaxed);
+}
+
+/* Without jemalloc (sanitizer builds) resident memory is mostly not the program's: what it allocated for keys stands for
+ * it. */
+static void read_stats(const struct memory_seen *seen, struct mem_stats *m) {
+    mem_stats_read(m);
+    if (m->process_rss == 0 || strcmp(mem_allocator_name(), "libc") == 0) {
+        uint64_t own = load_u64(&seen->startup);
+        m->process_rss = m->resident > own ? m->resident - own : 0;
+    }
 }
 
 static void publish(struct memory_seen *seen, const struct mem_stats *m) {
@@ -181,7 +184,7 @@ uint32_t memory_sample(struct node *n) {
     lock_acquire(&n->memory.lock);
     store_u64(&n->memory.sampled_ticks, time_ticks());
     uint64_t maxmemory = (uint64_t)conf_get(n->conf, maxmemory);
-    read_stats(&now);
+    read_stats(&n->memory, &now);
     publish(&n->memory, &now);
     if (maxmemory == 0) {
         n->memory.control.holds = false;
