@@ -346,7 +346,7 @@ struct parcel {
 static struct parcel *parcel_create(enum topic_kind kind, struct bytes channel, uint64_t hash,
                                     struct bytes payload, uint32_t delivery_count) {
     size_t tail_at = sizeof(struct parcel) + delivery_count * sizeof(struct delivery);
-    size_t size = tail_at + 2 * BULK_FRAME_MAX + channel.len + payload.len;
+    size_t size = tail_at + 2 * (size_t)BULK_FRAME_MAX + channel.len + payload.len;
     struct parcel *p = mem_alloc(size);
     if (p == NULL) {
         return NULL;
