@@ -118,8 +118,12 @@ class Metrics(ServerCase):
     options = {"threads": 2, "maxclients": 40, "client_query_buffer_limit": MIB, "proto_max_bulk_len": 4 * MIB,
                "client_output_buffer_limit": "pubsub 1mb 0 0"}
 
+    def setUp(self):
+        super().setUp()
+        self.watcher = self.connect()
+
     def info(self):
-        text = self.connect().call("INFO", "everything").decode()
+        text = self.watcher.call("INFO", "everything").decode()
         return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
 
     def cause_traffic(self):
@@ -132,14 +136,15 @@ class Metrics(ServerCase):
 
     def cause_refusals(self):
         crowd = [self.connect() for _ in range(60)]
+        self.eventually(lambda: int(self.info()["rejected_connections"]) > 0)
         for conn in crowd:
             conn.close()
+        self.eventually(lambda: int(self.info()["connected_clients"]) < 10)
 
     def cause_messages_and_a_full_output(self):
         listeners = [self.connect() for _ in range(4)]  # on both workers
         for conn in listeners:
-            conn.send("SUBSCRIBE", "c")
-            conn.read()
+            conn.ok("SUBSCRIBE", "c")
         publisher = self.connect()
         for _ in range(640):
             publisher.call("PUBLISH", "c", b"x" * 100000)
