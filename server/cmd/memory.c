@@ -301,7 +301,7 @@ static void sample_if_late(struct cmd_worker *w, uint64_t maxmemory) {
     struct memory_seen *seen = &w->node->memory;
     uint64_t last = load_u64(&seen->sampled_ticks);
     uint64_t now = time_ticks();
-    uint64_t age_ns = time_ticks_to_ns(now - last);
+    uint64_t age_ns = now > last ? time_ticks_to_ns(now - last) : 0; /* another core's */
     bool is_late = age_ns > SAMPLE_LATE_NS;
     bool is_stale = age_ns > SAMPLE_MIN_NS && w->memory_churn > MIB + maxmemory / 64;
     if ((is_late || is_stale) &&

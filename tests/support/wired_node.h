@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * wired_node: a node as main() wires it, with two workers and without sockets. One for each process: counters of
- * workers are registered for ever.
+ * wired_node: a node as main() wires it, with two workers and without sockets. Workers are never freed: their
+ * counters are registered for ever.
  */
 #ifndef TESTS_SUPPORT_WIRED_NODE_H
 #define TESTS_SUPPORT_WIRED_NODE_H
@@ -18,7 +18,7 @@ struct wired_node {
     struct node node;
     struct arena arenas[WIRED_WORKERS];
     struct cmd_worker *workers[WIRED_WORKERS];
-    uint32_t resumed; /* calls of host->resume */
+    _Atomic uint32_t resumed; /* calls of host->resume */
 };
 
 static inline void wired_resume(struct node *n) {
@@ -42,6 +42,7 @@ static inline void wired_node_init(struct wired_node *w, const struct bytes *opt
         cmd_batch_begin(w->workers[i]);
     }
     w->node.worker_count = WIRED_WORKERS;
+    metric_reset();
 }
 
 static inline void wired_node_fini(struct wired_node *w) {

@@ -127,6 +127,13 @@ static void set_option(const char *name, const char *value) {
     ck_assert_int_eq(conf_set(&w.conf, pair, 1), DC_OK);
 }
 
+/* As if a sample had found this; the next one is a long way off. */
+static void pretend(int64_t budget, int64_t spare) {
+    atomic_store(&w.node.memory_budget, budget);
+    atomic_store(&w.node.memory.spare, spare);
+    atomic_store(&w.node.memory.sampled_ticks, time_ticks() + ((uint64_t)1 << 50));
+}
+
 START_TEST(without_a_limit_nothing_is_short) {
     wired_node_init(&w, NULL, 0);
     ck_assert_uint_eq(memory_sample(&w.node), JANITOR_PERIOD_MS);
@@ -144,14 +151,14 @@ START_TEST(room_is_made_by_eviction) {
     set_option("maxmemory", "100mb");
     (void)memory_sample(&w.node);
     ck_assert(!memory_is_short(w.workers[0]));
-    atomic_store(&w.node.memory_budget, -1);
+    pretend(-1, -1);
     ck_assert(memory_is_short(w.workers[0]));
     ck_assert_int_eq(memory_make_room(w.workers[0]), DC_OK);
     ck_assert(!memory_is_short(w.workers[0]));
     uint64_t evicted = metric_sum(METRIC_EVICTED);
     ck_assert_uint_ge(evicted, 1);
     ck_assert_uint_eq(store_count(w.node.store), 1000 - evicted);
-    atomic_store(&w.node.memory_budget, -10 * 1024);
+    pretend(-10 * 1024, -10 * 1024);
     ck_assert_int_eq(memory_make_room(w.workers[0]), DC_OK);
     ck_assert_uint_gt(metric_sum(METRIC_EVICTED), evicted + 50);
     wired_node_fini(&w);
@@ -164,7 +171,7 @@ START_TEST(one_command_evicts_a_bounded_number) {
     set_option("maxmemory", "1gb");
     (void)memory_sample(&w.node);
     (void)memory_is_short(w.workers[0]);
-    atomic_store(&w.node.memory_budget, -1024 * 1024);
+    pretend(-1024 * 1024, -1024 * 1024);
     ck_assert_int_eq(memory_make_room(w.workers[0]), DC_OK);
     ck_assert_uint_eq(metric_sum(METRIC_EVICTED), 256);
     wired_node_fini(&w);
@@ -176,14 +183,14 @@ START_TEST(when_nothing_may_go_the_command_is_refused) {
     fill(100, EXPIRY_NONE);
     set_option("maxmemory", "1gb");
     (void)memory_sample(&w.node);
-    atomic_store(&w.node.memory_budget, -1024);
-    atomic_store(&w.node.memory.spare, -1024);
+    (void)memory_is_short(w.workers[0]);
+    pretend(-1024, -1024);
     set_option("maxmemory-policy", "noeviction");
     ck_assert_int_eq(memory_make_room(w.workers[0]), DC_EOOM);
     set_option("maxmemory-policy", "volatile-lru");
     ck_assert_int_eq(memory_make_room(w.workers[0]), DC_EOOM);
     ck_assert_uint_eq(store_count(w.node.store), 100);
-    atomic_store(&w.node.memory.spare, 1024); /* there are free places */
+    pretend(-1024, 1024); /* there are free places */
     ck_assert_int_eq(memory_make_room(w.workers[0]), DC_OK);
     wired_node_fini(&w);
 }
