@@ -241,6 +241,9 @@ static enum dc_err admit(struct cmd_worker *w, struct client *c, const struct jo
                        "RESET are allowed in this context",
                        cmd->name);
     }
+    if (dc_unlikely(c->flags & CLIENT_MONITOR) && !monitor_allows(cmd, flags)) {
+        return dc_fail(DC_EGENERIC, "Replica can't interact with the keyspace");
+    }
     if ((c->flags & CLIENT_MULTI) && (cmd->flags & F_NO_MULTI)) {
         return dc_fail(DC_EGENERIC, "Command not allowed inside a transaction");
     }
@@ -440,11 +443,51 @@ bool cmd_is_held(struct cmd_worker *w, struct client *c, const struct job *job) 
     return (flags & F_WRITE) != 0 || job->cmd->id == CMD_PUBLISH || job->cmd->id == CMD_SPUBLISH;
 }
 
-/* CLIENT REPLY OFF and SKIP: what was replied is dropped. */
-static void silence(struct client *c, struct reply *reply, size_t start) {
-    if (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) {
-        reply_truncate(reply, start);
+/* Whether monitors are to see it: what was run, and an EXEC in any case, for the MULTI that they saw is over. */
+static bool run_request(struct cmd_worker *w, struct client *c, struct job *job,
+                        struct reply *reply) {
+    enum dc_err err = admit(w, c, job);
+    if (dc_unlikely(is_http(job))) {
+        diag(DIAG_WARNING, "client.speaks_http addr=%s", c->addr);
+        c->flags |= CLIENT_CLOSE_SOON;
+        return false;
     }
+    if (dc_unlikely(err != DC_OK)) {
+        refuse(w, c, job, err, reply);
+        return job->cmd != NULL && job->cmd->id == CMD_EXEC;
+    }
+    if (dc_likely(!(c->flags & CLIENT_MULTI)) || runs_inside_multi(job->cmd)) {
+        run_alone(w, c, job, reply);
+        return true;
+    }
+    err = tx_queue(c, job);
+    if (err == DC_OK) {
+        reply_status(reply, "QUEUED");
+    } else {
+        refuse(w, c, job, err, reply);
+    }
+    return false;
+}
+
+/* CLIENT REPLY OFF and SKIP: replies go nowhere, what is pushed meanwhile stands in the output. The command that ends
+ * the silence is answered. */
+static bool run_silent(struct cmd_worker *w, struct client *c, struct job *job,
+                       struct reply *reply) {
+    struct buf unheard;
+    struct reply silent = *reply;
+    buf_init(&unheard, 0);
+    silent.out = &unheard;
+    silent.splices = NULL;
+    bool shown = run_request(w, c, job, &silent);
+    if (!(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP))) {
+        buf_append_bytes(reply->out, buf_bytes(&unheard));
+    }
+    reply_truncate(&silent, 0);
+    buf_fini(&unheard);
+    return shown;
+}
+
+static void skip_next(struct client *c) {
     c->flags &= ~(uint32_t)CLIENT_REPLY_SKIP;
     if (c->flags & CLIENT_SKIP_NEXT) {
         c->flags = (c->flags & ~(uint32_t)CLIENT_SKIP_NEXT) | CLIENT_REPLY_SKIP;
@@ -452,31 +495,17 @@ static void silence(struct client *c, struct reply *reply, size_t start) {
 }
 
 void cmd_run(struct cmd_worker *w, struct client *c, struct job *job, struct reply *reply) {
-    size_t start = reply->out->len;
+    bool silent = (c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP)) != 0;
     w->current = c;
-    enum dc_err err = admit(w, c, job);
-    if (dc_unlikely(is_http(job))) {
-        diag(DIAG_WARNING, "client.speaks_http addr=%s", c->addr);
-        c->flags |= CLIENT_CLOSE_SOON;
-    } else if (dc_unlikely(err != DC_OK)) {
-        refuse(w, c, job, err, reply);
-    } else if (dc_unlikely(c->flags & CLIENT_MULTI) && !runs_inside_multi(job->cmd)) {
-        err = tx_queue(c, job);
-        if (err == DC_OK) {
-            reply_status(reply, "QUEUED");
-        } else {
-            refuse(w, c, job, err, reply);
-        }
-    } else {
-        run_alone(w, c, job, reply);
+    if (dc_unlikely(silent) ? run_silent(w, c, job, reply) : run_request(w, c, job, reply)) {
         feed_monitors(w, c, job->cmd, job->req.argv, job->req.argc);
     }
     if (job->cmd != NULL) {
         atomic_store_explicit(&c->seen_cmd, job->cmd->id, memory_order_relaxed);
     }
     reply->proto = c->proto; /* HELLO and RESET change it */
-    if (dc_unlikely(c->flags & (CLIENT_REPLY_OFF | CLIENT_REPLY_SKIP | CLIENT_SKIP_NEXT))) {
-        silence(c, reply, start);
+    if (dc_unlikely(c->flags & (CLIENT_REPLY_SKIP | CLIENT_SKIP_NEXT))) {
+        skip_next(c);
     }
     w->current = NULL;
 }

@@ -11,6 +11,7 @@
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/cmd/pubsub.h"
 #include "server/net/conn_out.h"
 
 enum {
@@ -223,6 +224,10 @@ static void parse_batch(struct conn *c) {
 
 void conn_feed(struct conn *c) {
     if (c->in_run || c->stalled || c->close_soon || c->bad) {
+        return;
+    }
+    if (dc_unlikely(pubsub_is_backlogged(c->w->cmd.node))) {
+        enter_again(c); /* what is under way to other workers has to arrive first */
         return;
     }
     if (c->held == NULL) {

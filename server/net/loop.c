@@ -47,6 +47,9 @@ static void run_messages(struct worker *w) {
     w->mail = NULL;
     w->mail_tail = &w->mail;
     lock_release(&w->mailbox_lock);
+    if (m != NULL) {
+        worker_turn_begin(w);
+    }
     while (m != NULL) {
         struct message *next = m->next;
         metric_add(&w->cmd.metrics, METRIC_MESSAGES, 1);
@@ -62,7 +65,6 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
     if (read(fd, &count, sizeof(count)) != sizeof(count)) {
         return; /* somebody was quicker; the messages were seen */
     }
-    worker_turn_begin(w);
     run_messages(w);
 }
 
@@ -140,6 +142,9 @@ static void turn_end(struct worker *w) {
         worker_turn_begin(w);
         read_again(w);
     }
+    /* What was posted before a request was sent arrives before the request runs: who was told that a message went out
+     * finds it delivered. */
+    run_messages(w);
     run_phase(w);
     flush_phase(w);
     bury(w);
