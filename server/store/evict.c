@@ -153,6 +153,7 @@ bool store_pick_victim(struct store_thread *t, enum evict_policy policy, uint32_
     if (policy == EVICT_NONE) {
         return false;
     }
+    access_evicting(t->store, now_ms);
     if (t->pool_policy != policy) {
         t->pool_policy = policy;
         t->pool_len = 0;

@@ -202,6 +202,7 @@ uint64_t store_sweep(struct store_thread *t, struct store_sweep *at, int64_t now
             break;
         }
     }
+    access_age(s, at);
     buf_fini(&sw.names);
     return seen;
 }

@@ -112,8 +112,10 @@ static uint64_t clear_roots(struct keyspace *ks, uint64_t budget) {
             continue;
         }
         store_lock(s, slot);
-        freed += atomic_load_explicit(&r->table.count, memory_order_relaxed);
-        root_enter(ks, slot);
+        if (!table_is_large(&r->table)) { /* else it goes to the graves */
+            freed += atomic_load_explicit(&r->table.count, memory_order_relaxed);
+        }
+        (void)root_enter(ks, slot);
         store_unlock(s, slot);
     }
     return freed;

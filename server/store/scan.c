@@ -89,36 +89,62 @@ static void choose(void *arg, struct entry *e) {
     }
 }
 
+/* A live entry of the slot: from a random position to the end, then from the beginning. Slot lock held. */
+static struct entry *choose_in_slot(struct store_thread *t, struct keyspace *ks, uint32_t slot,
+                                    int64_t now_ms) {
+    struct root *r = root_enter(ks, slot);
+    uint64_t start = rng_next(&t->rng) & (HASH_END - 1);
+    struct choice c = {.thread = t, .now_ms = now_ms};
+    for (uint64_t hash = start; hash < HASH_END && c.chosen == NULL;) {
+        hash = table_step_line(&r->table, hash, t->store->seed, choose, &c);
+    }
+    for (uint64_t hash = 0; hash < start && c.chosen == NULL;) {
+        hash = table_step_line(&r->table, hash, t->store->seed, choose, &c);
+    }
+    return c.chosen;
+}
+
+/* The slot to begin with: that of an entry drawn by its number where slots have few, else any. */
+static uint32_t first_slot(struct store_thread *t, const struct keyspace *ks) {
+    uint64_t count = keyspace_count(ks);
+    if (count == 0 || count > (uint64_t)SLOT_COUNT * PAGE_LINE_WORDS) {
+        return (uint32_t)rng_below(&t->rng, SLOT_COUNT);
+    }
+    uint64_t left = rng_below(&t->rng, count);
+    for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
+        const struct root *r = &ks->roots[slot];
+        uint32_t here = atomic_load_explicit(&r->table.count, memory_order_relaxed);
+        if (root_is_alive(ks, r) && left < here) {
+            return slot;
+        }
+        left -= root_is_alive(ks, r) ? here : 0;
+    }
+    return 0; /* entries went meanwhile */
+}
+
 bool store_random(struct store_thread *t, struct keyspace *ks, bool locked, int64_t now_ms,
                   store_visit_fn visit, void *arg) {
     struct store *s = t->store;
-    uint64_t start = rng_next(&t->rng);
-    uint32_t first = (uint32_t)(start >> HASH_BITS);
     if (atomic_load_explicit(&ks->used, memory_order_relaxed) == 0) {
         return false;
     }
-    /* The first slot twice: from the random position, and at last what lies before it. */
-    for (uint32_t i = 0; i <= SLOT_COUNT; i++) {
+    uint32_t first = first_slot(t, ks);
+    for (uint32_t i = 0; i < SLOT_COUNT; i++) {
         uint32_t slot = (first + i) % SLOT_COUNT;
-        uint64_t hash = i == 0 ? start & (HASH_END - 1) : 0;
-        struct choice c = {.thread = t, .now_ms = now_ms};
         if (root_is_empty(ks, slot)) {
             continue;
         }
         if (!locked) {
             store_lock(s, slot);
         }
-        struct root *r = root_enter(ks, slot);
-        while (hash < HASH_END && c.chosen == NULL) {
-            hash = table_step_line(&r->table, hash, s->seed, choose, &c);
-        }
-        if (c.chosen != NULL) {
-            visit(arg, ks, c.chosen);
+        struct entry *e = choose_in_slot(t, ks, slot, now_ms);
+        if (e != NULL) {
+            visit(arg, ks, e);
         }
         if (!locked) {
             store_unlock(s, slot);
         }
-        if (c.chosen != NULL) {
+        if (e != NULL) {
             return true;
         }
     }

@@ -130,34 +130,10 @@ struct entry *store_peek(struct store_thread *t, struct keyspace *ks, const stru
     return e == NULL || entry_is_expired(e, now_ms) ? NULL : e; /* I3 */
 }
 
-/* One more tick of the clock of accesses. */
-static void tick_advance(struct store *s, int64_t now_ms) {
-    uint32_t tick = atomic_fetch_add_explicit(&s->tick, 1, memory_order_relaxed) + 1;
-    atomic_store_explicit(&s->tick_recent_ms[tick % TICK_RECENT], now_ms, memory_order_relaxed);
-    if (tick % TICK_RECENT == 0) {
-        atomic_store_explicit(&s->tick_history_ms[tick / TICK_RECENT % TICK_HISTORY], now_ms,
-                              memory_order_relaxed);
-    }
-}
-
-static void count_access(struct store_thread *t, int64_t now_ms) {
-    struct store *s = t->store;
-    if (++t->accesses >= atomic_load_explicit(&s->quantum, memory_order_relaxed)) {
-        t->accesses = 0;
-        tick_advance(s, now_ms);
-    }
-    t->tick = (uint16_t)atomic_load_explicit(&s->tick, memory_order_relaxed);
-}
-
-void store_touch(struct store_thread *t, struct entry *e) {
-    entry_set_stamp(e, t->tick);
-    e->freq = (uint8_t)(e->freq + (e->freq < UINT8_MAX));
-}
-
 struct entry *store_get(struct store_thread *t, struct keyspace *ks, const struct key *k,
                         int64_t now_ms) {
     struct entry *e = store_peek(t, ks, k, now_ms);
-    count_access(t, now_ms);
+    access_count(t, now_ms);
     if (e != NULL) {
         store_touch(t, e);
     }
@@ -264,7 +240,7 @@ void store_apply(struct mut *m, struct effect *e) {
     }
     entry_set_version(e->entry, e->version);
     if (e->kind != MUT_EXPIRE) {
-        count_access(m->thread, m->now_ms);
+        access_count(m->thread, m->now_ms);
         store_touch(m->thread, e->entry);
     }
 }
@@ -424,41 +400,4 @@ uint64_t store_overhead(struct store *s) {
         }
     }
     return sum;
-}
-
-/* --- the clock of accesses --------------------------------------------------------------------------- */
-
-void store_tick(struct store *s, int64_t now_ms) {
-    uint64_t quantum = store_count(s) / TICKS_PER_POPULATION;
-    quantum = quantum < 1 ? 1 : quantum > UINT32_MAX ? UINT32_MAX : quantum;
-    atomic_store_explicit(&s->quantum, (uint32_t)quantum, memory_order_relaxed);
-    uint32_t tick = atomic_load_explicit(&s->tick, memory_order_relaxed);
-    if (now_ms -
-            atomic_load_explicit(&s->tick_recent_ms[tick % TICK_RECENT], memory_order_relaxed) >=
-        1000) {
-        tick_advance(s, now_ms);
-    }
-}
-
-/* When the tick 'age' ago began. */
-static int64_t tick_time_ms(const struct store *s, uint32_t age) {
-    uint32_t tick = atomic_load_explicit(&s->tick, memory_order_relaxed) - age;
-    const _Atomic int64_t *at = age < TICK_RECENT
-                                    ? &s->tick_recent_ms[tick % TICK_RECENT]
-                                    : &s->tick_history_ms[tick / TICK_RECENT % TICK_HISTORY];
-    return atomic_load_explicit(at, memory_order_relaxed);
-}
-
-int64_t store_idle_ms(const struct store *s, const struct entry *e, int64_t now_ms) {
-    int64_t idle = now_ms - tick_time_ms(s, entry_age(s, e));
-    return idle < 0 ? 0 : idle;
-}
-
-void store_set_idle_ms(const struct store *s, struct entry *e, int64_t idle_ms, int64_t now_ms) {
-    uint32_t age = 0;
-    while (age < UINT16_MAX && now_ms - tick_time_ms(s, age) < idle_ms) {
-        age += age < TICK_RECENT ? 1 : TICK_RECENT;
-    }
-    age = age < UINT16_MAX ? age : UINT16_MAX;
-    entry_set_stamp(e, (uint16_t)(atomic_load_explicit(&s->tick, memory_order_relaxed) - age));
 }

@@ -146,6 +146,11 @@ struct store_sweep {
     uint64_t hash;    /* in the slot's table */
     uint64_t expired; /* reclaimed, since the start */
     uint64_t wrapped; /* full rounds */
+    /* access.c: the pass that keeps ages from coming round */
+    uint32_t age_tick;
+    uint32_t age_keyspace;
+    uint32_t age_slot;
+    uint64_t age_hash;
 };
 uint64_t store_sweep(struct store_thread *t, struct store_sweep *sw, int64_t now_ms,
                      uint64_t budget, store_expired_fn expired, void *arg);
@@ -160,11 +165,11 @@ bool store_pick_victim(struct store_thread *t, enum evict_policy policy, uint32_
 /* The victim's entry while it is still the one that was sampled, else NULL. Slot lock held. */
 struct entry *store_victim(struct store_thread *t, const struct victim *v);
 
-/* OBJECT IDLETIME and FREQ, DUMP: what the entry's stamps mean, and the way back. */
+/* OBJECT IDLETIME, DUMP and RESTORE: what the entry's stamp means, and the way back. Hours, then it stays. */
 int64_t store_idle_ms(const struct store *s, const struct entry *e, int64_t now_ms);
 void store_set_idle_ms(const struct store *s, struct entry *e, int64_t idle_ms, int64_t now_ms);
 
-/* Moves the clock of accesses along with time; the janitor calls it a few times a second. */
+/* Moves the clock of accesses along with time; first before the first command, then a few times a second. */
 void store_tick(struct store *s, int64_t now_ms);
 
 #endif

@@ -30,8 +30,7 @@ struct keyspace {
 };
 
 enum {
-    TICKS_PER_POPULATION =
-        128, /* the clock of accesses ticks so often while as many accesses pass as keys exist */
+    TICKS_PER_POPULATION = 128, /* see access.c */
     TICK_RECENT = 256,
     TICK_HISTORY = 256
 };
@@ -46,6 +45,7 @@ struct store {
     /* atomic: the clock of accesses */
     _Alignas(64) _Atomic uint32_t tick;
     _Atomic uint32_t quantum;                      /* accesses to a tick */
+    _Atomic int64_t evicted_ms;                    /* when something was last to be evicted */
     _Atomic int64_t tick_recent_ms[TICK_RECENT];   /* when a tick began, by its low bits */
     _Atomic int64_t tick_history_ms[TICK_HISTORY]; /* the same by its next bits */
 };
@@ -91,6 +91,13 @@ void store_stamp(struct mut *m, const struct effect *e);
 
 /* Takes an entry out that has expired (no effect, no version). Slot lock held. */
 void store_reap(struct store_thread *t, struct root *r, uint64_t hash, struct bytes key);
+
+/* Counts an access. */
+void access_count(struct store_thread *t, int64_t now_ms);
+/* Somebody looks for a victim. */
+void access_evicting(struct store *s, int64_t now_ms);
+/* The sweep's part in it. */
+void access_age(struct store *s, struct store_sweep *at);
 
 /* Ticks since the entry's last access. */
 static inline uint32_t entry_age(const struct store *s, const struct entry *e) {

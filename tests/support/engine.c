@@ -12,6 +12,7 @@ void engine_init(struct engine *e, const uint8_t *seed) {
     e->store = store_create(&opts);
     sequencer_init(&e->sequencer, 1000);
     atomic_init(&e->now_ms, ENGINE_NOW_MS);
+    store_tick(e->store, ENGINE_NOW_MS);
 }
 
 void engine_fini(struct engine *e) {
