@@ -247,9 +247,12 @@ size_t conf_text(struct conf *c, enum conf_id id, char *to, size_t size) {
     return len;
 }
 
+/* Longer names are cut in messages. */
+enum { NAME_SHOWN_MAX = ERR_TEXT_MAX / 2 };
+
 static enum dc_err fail_set(struct bytes name, const char *why) {
     return dc_fail(DC_ECONF, "CONFIG SET failed (possibly related to argument '%.*s') - %s",
-                   (int)(name.len < 128 ? name.len : 128), name.ptr, why);
+                   (int)(name.len < NAME_SHOWN_MAX ? name.len : NAME_SHOWN_MAX), name.ptr, why);
 }
 
 /* Names are judged before the first value, in the order in which they stand. */
@@ -261,7 +264,7 @@ static enum dc_err check_names(const struct bytes *pairs, size_t pair_count) {
         if (id == CONF_COUNT) {
             return dc_fail(DC_ECONF,
                            "Unknown option or number of arguments for CONFIG SET - '%.*s'",
-                           (int)(name.len < 128 ? name.len : 128), name.ptr);
+                           (int)(name.len < NAME_SHOWN_MAX ? name.len : NAME_SHOWN_MAX), name.ptr);
         }
         if (!(conf_rows[id].flags & LIVE)) {
             return fail_set(name, "can't set immutable config");

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "server/base/num.h"
 #include "server/cmd/client.h"
@@ -41,9 +42,13 @@ static enum client_type type_of(const struct client *c) {
     return (flags & CLIENT_SUBSCRIBED) ? TYPE_PUBSUB : TYPE_NORMAL;
 }
 
+/* What a client sent is cut in messages. */
+static int shown_len(struct bytes text) {
+    return (int)(text.len < ERR_TEXT_MAX / 2 ? text.len : ERR_TEXT_MAX / 2);
+}
+
 static enum dc_err fail_type(struct bytes name) {
-    return dc_fail(DC_EGENERIC, "Unknown client type '%.*s'",
-                   (int)(name.len < 128 ? name.len : 128), name.ptr);
+    return dc_fail(DC_EGENERIC, "Unknown client type '%.*s'", shown_len(name), name.ptr);
 }
 
 /* --- LIST and INFO ----------------------------------------------------------------------------------------------- */
@@ -278,8 +283,7 @@ static enum dc_err read_filter_pair(struct kill_filter *f, struct bytes word, st
     if (bytes_is(word, "user")) { /* there is one user, everybody is */
         return bytes_equal(value, BYTES("default"))
                    ? DC_OK
-                   : dc_fail(DC_EGENERIC, "No such user '%.*s'",
-                             (int)(value.len < 128 ? value.len : 128), value.ptr);
+                   : dc_fail(DC_EGENERIC, "No such user '%.*s'", shown_len(value), value.ptr);
     }
     if (bytes_is(word, "skipme") && (bytes_is(value, "yes") || bytes_is(value, "no"))) {
         f->skip_me = bytes_is(value, "yes");
@@ -411,8 +415,8 @@ enum dc_err cmd_client_setinfo(struct cmd_ctx *ctx) {
     struct bytes attribute = ctx->argv[2];
     bool is_name = bytes_is(attribute, "lib-name");
     if (!is_name && !bytes_is(attribute, "lib-ver")) {
-        return dc_fail(DC_EGENERIC, "Unrecognized option '%.*s'",
-                       (int)(attribute.len < 128 ? attribute.len : 128), attribute.ptr);
+        return dc_fail(DC_EGENERIC, "Unrecognized option '%.*s'", shown_len(attribute),
+                       attribute.ptr);
     }
     if (!client_name_is_plain(ctx->argv[3])) {
         return dc_fail(DC_EGENERIC, "%.*s cannot contain spaces, newlines or special characters.",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* PING ECHO SELECT AUTH HELLO RESET QUIT. */
-#include "server/base/mem.h"
+#include "server/base/limits.h"
 #include "server/base/num.h"
 #include "server/cmd/client.h"
 #include "server/cmd/client_name.h"
@@ -88,38 +88,40 @@ enum dc_err cmd_auth(struct cmd_ctx *ctx) {
 
 /* --- HELLO ------------------------------------------------------------------------------------------------------- */
 
-/* What HELLO asks for; views without ptr = not asked for. */
-struct hello {
-    int64_t proto; /* 0 = as it is */
-    struct bytes user;
-    struct bytes password;
-    struct bytes name;
-};
-
-static enum dc_err read_hello_proto(const struct cmd_ctx *ctx, struct hello *h) {
+static enum dc_err read_hello_proto(const struct cmd_ctx *ctx, int64_t *proto) {
     if (ctx->argc == 1) {
+        *proto = (int64_t)ctx->client->proto;
         return DC_OK;
     }
-    if (!num_parse_i64(ctx->argv[1], &h->proto)) {
+    if (!num_parse_i64(ctx->argv[1], proto)) {
         return dc_fail(DC_EGENERIC, "Protocol version is not an integer or out of range");
     }
-    return h->proto == REPLY_RESP2 || h->proto == REPLY_RESP3 ? DC_OK : DC_ENOPROTO;
+    return *proto == REPLY_RESP2 || *proto == REPLY_RESP3 ? DC_OK : DC_ENOPROTO;
 }
 
-static enum dc_err read_hello(const struct cmd_ctx *ctx, struct hello *h) {
-    enum dc_err err = read_hello_proto(ctx, h);
+static enum dc_err set_name(struct cmd_ctx *ctx, struct bytes name) {
+    enum dc_err err = client_name_check(name);
+    if (err == DC_OK) {
+        client_name_set(ctx->client, &ctx->client->name, name);
+    }
+    return err;
+}
+
+/* Options take effect one by one, as in Redis: an error in a later one doesn't undo an earlier one. */
+static enum dc_err apply_hello_options(struct cmd_ctx *ctx) {
+    enum dc_err err = DC_OK;
     for (uint32_t i = 2; i < ctx->argc && err == DC_OK; i++) {
         uint32_t more = ctx->argc - 1 - i;
-        if (ctx_arg_is(ctx, i, "auth") && more >= 2) {
-            h->user = ctx->argv[i + 1];
-            h->password = ctx->argv[i + 2];
+        struct bytes word = ctx->argv[i];
+        if (bytes_is(word, "auth") && more >= 2) {
+            err = authenticate(ctx, ctx->argv[i + 1], ctx->argv[i + 2]);
             i += 2;
-        } else if (ctx_arg_is(ctx, i, "setname") && more >= 1) {
-            h->name = ctx->argv[++i];
-            err = client_name_check(h->name);
+        } else if (bytes_is(word, "setname") && more >= 1) {
+            err = set_name(ctx, ctx->argv[++i]);
         } else {
-            err = dc_fail(DC_EGENERIC, "Syntax error in HELLO option '%.*s'",
-                          (int)(ctx->argv[i].len < 128 ? ctx->argv[i].len : 128), ctx->argv[i].ptr);
+            err =
+                dc_fail(DC_EGENERIC, "Syntax error in HELLO option '%.*s'",
+                        (int)(word.len < ERR_TEXT_MAX / 2 ? word.len : ERR_TEXT_MAX / 2), word.ptr);
         }
     }
     return err;
@@ -146,10 +148,10 @@ static void reply_hello(struct cmd_ctx *ctx) {
 
 enum dc_err cmd_hello(struct cmd_ctx *ctx) {
     struct client *c = ctx->client;
-    struct hello h = {.proto = 0};
-    enum dc_err err = read_hello(ctx, &h);
-    if (err == DC_OK && h.user.ptr != NULL) {
-        err = authenticate(ctx, h.user, h.password);
+    int64_t proto;
+    enum dc_err err = read_hello_proto(ctx, &proto);
+    if (err == DC_OK) {
+        err = apply_hello_options(ctx);
     }
     if (err != DC_OK) {
         return err;
@@ -160,13 +162,8 @@ enum dc_err cmd_hello(struct cmd_ctx *ctx) {
                        "HELLO AUTH <user> <pass> option can be used to authenticate the "
                        "client and select the RESP protocol version at the same time");
     }
-    if (h.name.ptr != NULL) {
-        client_name_set(c, &c->name, h.name);
-    }
-    if (h.proto != 0) {
-        c->proto = (enum reply_proto)h.proto;
-        ctx->reply->proto = c->proto;
-    }
+    c->proto = (enum reply_proto)proto;
+    ctx->reply->proto = c->proto;
     client_show(c);
     reply_hello(ctx);
     return DC_OK;

@@ -217,8 +217,10 @@ enum dc_err cmd_latency_graph(struct cmd_ctx *ctx) {
     struct graph *g = ctx_alloc(ctx, sizeof(*g));
     struct buf text;
     if (!latency_find(ctx->node->latency, ctx->argv[2], e)) {
-        return dc_fail(DC_EGENERIC, "No samples available for event '%.*s'",
-                       (int)(ctx->argv[2].len < 128 ? ctx->argv[2].len : 128), ctx->argv[2].ptr);
+        return dc_fail(
+            DC_EGENERIC, "No samples available for event '%.*s'",
+            (int)(ctx->argv[2].len < ERR_TEXT_MAX / 2 ? ctx->argv[2].len : ERR_TEXT_MAX / 2),
+            ctx->argv[2].ptr);
     }
     graph_init(g, e, clock_now_ms(&ctx->node->clock) / 1000);
     buf_init(&text, 0);

@@ -41,6 +41,7 @@ enum {
     GAIN_HARD = 4,        /* bytes that go for a byte above it */
     SAMPLE_MIN_NS = 1000000,
     SAMPLE_LATE_NS = (JANITOR_BUSY_PERIOD_MS + 2) * 1000000,
+    SAMPLES_MAX = 64,      /* of entries, for one eviction: more is of no use */
     EVICT_MAX = 256,       /* entries evicted before one command */
     EVICT_MAX_HARD = 8192, /* the same, far above the limit */
     KEY_ON_STACK_MAX = 512
@@ -257,9 +258,9 @@ static bool evict_victim(const struct evictor *by, const struct victim *v, int64
 
 bool memory_evict(const struct evictor *by, int64_t now_ms) {
     enum evict_policy policy = (enum evict_policy)conf_get(by->node->conf, maxmemory_policy);
-    uint32_t samples = (uint32_t)conf_get(by->node->conf, maxmemory_samples);
+    int64_t samples = lesser(conf_get(by->node->conf, maxmemory_samples), SAMPLES_MAX);
     struct victim v;
-    while (store_pick_victim(by->store, policy, samples, now_ms, &v)) {
+    while (store_pick_victim(by->store, policy, (uint32_t)samples, now_ms, &v)) {
         if (evict_victim(by, &v, now_ms)) {
             return true;
         }

@@ -157,7 +157,8 @@ void slowlog_note(struct cmd_worker *w, struct client *c, const struct bytes *ar
         .argc = argc,
         .argv = shown,
     };
-    slowlog_add(n->slowlog, &fact, (uint32_t)conf_get(n->conf, slowlog_max_len));
+    int64_t max_len = conf_get(n->conf, slowlog_max_len);
+    slowlog_add(n->slowlog, &fact, max_len < UINT32_MAX ? (uint32_t)max_len : UINT32_MAX - 1);
 }
 
 /* --- what SLOWLOG asks ------------------------------------------------------------------------------------------- */
