@@ -3,10 +3,6 @@
  * CLIENT. Other workers' clients are seen through the registry, under the lock CLIENTS; what has to happen to one of them
  * happens on its own worker, by a message.
  */
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "server/base/num.h"
@@ -15,6 +11,10 @@
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
 #include "server/cmd/node.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 /* --- types ------------------------------------------------------------------------------------------------------- */
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <inttypes.h>
-#include <stdio.h>
-
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
 #include "server/cmd/info.h"
 #include "server/cmd/latency.h"
 #include "server/cmd/node.h"
+
+#include <inttypes.h>
+#include <stdio.h>
 
 /* --- HISTOGRAM --------------------------------------------------------------------------------------------------- */
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* TIME, SHUTDOWN, DEBUG. */
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-
 #include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
 #include "server/cmd/entry_names.h"
 #include "server/cmd/handlers.h"
 #include "server/cmd/node.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
 
 enum dc_err cmd_time(struct cmd_ctx *ctx) {
     int64_t now_us = clock_now_us(&ctx->node->clock);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/info.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "server/base/crypto.h"
 #include "server/base/lock.h"
 #include "server/base/mem.h"
 #include "server/cmd/cmd.h"
 #include "server/cmd/node.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 enum { RATE_SAMPLES = 16, REPLID_LEN = 20 };
 

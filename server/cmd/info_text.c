@@ -3,12 +3,6 @@
  * INFO's sections. Names are Redis's where the notion is the same; what is our own stands in the section dcache.
  * Checklist: a field that clients are known to read (client libraries, exporters) keeps its name and its unit.
  */
-#include <inttypes.h>
-#include <stdio.h>
-#include <sys/resource.h>
-#include <sys/utsname.h>
-#include <unistd.h>
-
 #include "server/base/mem.h"
 #include "server/cmd/client.h"
 #include "server/cmd/cmd.h"
@@ -16,6 +10,12 @@
 #include "server/cmd/node.h"
 #include "server/cmd/pubsub.h"
 #include "server/cmd/tables.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
 
 /* --- fields ------------------------------------------------------------------------------------------------------ */
 

@@ -6,11 +6,6 @@
  */
 #include "server/cmd/janitor.h"
 
-#include <errno.h>
-#include <inttypes.h>
-#include <semaphore.h>
-#include <time.h>
-
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
@@ -19,6 +14,11 @@
 #include "server/cmd/memory.h"
 #include "server/cmd/node.h"
 #include "server/cmd/notify.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <semaphore.h>
+#include <time.h>
 
 enum {
     SWEEP_STEP = 2048,      /* entries looked at between two glances at the clock */

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/latency.h"
 
-#include <string.h>
-
 #include "server/base/assert.h"
 #include "server/base/conf.h"
 #include "server/base/lock.h"
 #include "server/base/mem.h"
 #include "server/cmd/node.h"
+
+#include <string.h>
 
 struct latency {
     struct lock lock;

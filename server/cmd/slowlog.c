@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/slowlog.h"
 
-#include <stdio.h>
-
 #include "server/base/assert.h"
 #include "server/base/conf.h"
 #include "server/base/lock.h"
@@ -10,6 +8,8 @@
 #include "server/cmd/client.h"
 #include "server/cmd/monitor.h"
 #include "server/cmd/node.h"
+
+#include <stdio.h>
 
 /* "... (9223372036854775807 more arguments)" and the like. */
 enum { MORE_LEN_MAX = 64 };
