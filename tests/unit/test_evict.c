@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/base/thread.h"
+#include "tests/support/check_main.h"
+#include "tests/support/engine.h"
+#include "tests/support/expect.h"
+#include "tests/support/store_check.h"
+
+static struct engine engine;
+static struct hand hand;
+
+static void open_engine(void) {
+    engine_init(&engine, NULL);
+    hand_init(&hand, &engine, test_seed_value);
+}
+
+static void close_engine(void) {
+    struct table_facts facts;
+    const char *err = store_check(engine.store, &facts);
+    ck_assert_msg(err == NULL, "%s", err);
+    hand_fini(&hand);
+    engine_fini(&engine);
+}
+
+static void must(enum dc_err err) {
+    expect_eq(err, DC_OK);
+}
+
+static const enum evict_policy policies[] = {
+    EVICT_ADAPTIVE,     EVICT_ALLKEYS_LRU,  EVICT_ALLKEYS_LFU,     EVICT_ALLKEYS_RANDOM,
+    EVICT_VOLATILE_LRU, EVICT_VOLATILE_LFU, EVICT_VOLATILE_RANDOM, EVICT_VOLATILE_TTL};
+enum { POLICIES = 8, ALLKEYS_POLICIES = 4 };
+
+/* Names are a letter and a number, so that the victims can be told apart by their first letter. */
+static void fill(char letter, uint32_t count, size_t len, int64_t ttl_ms) {
+    static char text[2000];
+    char name[16];
+    memset(text, 'v', sizeof(text));
+    for (uint32_t i = 0; i < count; i++) {
+        int64_t expiry_ms = ttl_ms == 0 ? EXPIRY_NONE : engine_now(&engine) + ttl_ms;
+        snprintf(name, sizeof(name), "%c%u", letter, i);
+        must(hand_set(&hand, 0, bytes_str(name), bytes_of(text, len), expiry_ms));
+    }
+}
+
+static void get_all(char letter, uint32_t count, uint32_t times) {
+    char name[16];
+    for (uint32_t i = 0; i < count * times; i++) {
+        snprintf(name, sizeof(name), "%c%u", letter, i % count);
+        (void)hand_get(&hand, 0, bytes_str(name), NULL);
+    }
+}
+
+struct victims {
+    uint32_t count;
+    uint32_t by_letter[128];
+};
+
+static void note_victim(void *arg, struct keyspace *ks, struct entry *e) {
+    struct victims *v = arg;
+    (void)ks;
+    v->count++;
+    v->by_letter[entry_key(e).ptr[0] & 127]++;
+}
+
+static struct victims evict(enum evict_policy policy, uint32_t count) {
+    struct victims v = {0};
+    for (uint32_t i = 0; i < count; i++) {
+        if (!hand_evict(&hand, policy, 10, note_victim, &v)) {
+            break;
+        }
+    }
+    expect_eq(v.count <= count, true);
+    return v;
+}
+
+/* The clock of accesses ticks by accesses. */
+static void begin_pressure(void) {
+    struct victim v;
+    (void)store_pick_victim(&hand.thread, EVICT_ALLKEYS_RANDOM, 1, engine_now(&engine), &v);
+    store_tick(engine.store, engine_now(&engine));
+}
+
+START_TEST(every_policy_evicts_all_that_it_may_and_then_says_so) {
+    for (uint32_t i = 0; i < POLICIES; i++) {
+        open_engine();
+        fill('p', 500, 50, 0);
+        fill('v', 500, 50, 3600000);
+        expect_eq(evict(policies[i], 2000).count, i < ALLKEYS_POLICIES ? 1000 : 500);
+        expect_eq(store_count(engine.store), i < ALLKEYS_POLICIES ? 0 : 500);
+        expect(!hand_evict(&hand, policies[i], 10, NULL, NULL));
+        expect_eq(keyspace_volatile_count(store_keyspace(engine.store, 0)), 0);
+        close_engine();
+    }
+}
+END_TEST
+
+START_TEST(the_policy_none_evicts_nothing) {
+    struct victim v;
+    open_engine();
+    fill('k', 100, 50, 1000);
+    expect(!store_pick_victim(&hand.thread, EVICT_NONE, 10, engine_now(&engine), &v));
+    expect_eq(store_count(engine.store), 100);
+    close_engine();
+}
+END_TEST
+
+START_TEST(an_empty_store_has_no_victims) {
+    open_engine();
+    for (uint32_t i = 0; i < POLICIES; i++) {
+        expect(!hand_evict(&hand, policies[i], 10, NULL, NULL));
+    }
+    close_engine();
+}
+END_TEST
+
+START_TEST(a_single_key_in_a_large_table_of_slots_is_found) {
+    open_engine();
+    for (uint32_t i = 0; i < POLICIES; i++) {
+        for (uint32_t db = 0; db < KEYSPACE_MAX; db += 15) {
+            must(hand_set(&hand, db, BYTES("k"), BYTES("v"), engine_now(&engine) + 1000));
+            expect(hand_evict(&hand, policies[i], 10, NULL, NULL));
+            expect_eq(store_count(engine.store), 0);
+        }
+    }
+    close_engine();
+}
+END_TEST
+
+START_TEST(lru_evicts_what_was_used_longest_ago) {
+    open_engine();
+    fill('o', 3000, 50, 0);
+    fill('n', 3000, 50, 0);
+    begin_pressure();
+    get_all('n', 3000, 1);
+    struct victims v = evict(EVICT_ALLKEYS_LRU, 2000);
+    expect(v.by_letter['o'] >= 1980);
+    close_engine();
+}
+END_TEST
+
+START_TEST(lfu_evicts_what_was_used_least) {
+    open_engine();
+    fill('h', 3000, 50, 0);
+    fill('c', 3000, 50, 0);
+    begin_pressure();
+    get_all('h', 3000, 10);
+    get_all('c', 3000, 1); /* later, but rarely */
+    struct victims v = evict(EVICT_ALLKEYS_LFU, 2000);
+    expect(v.by_letter['c'] >= 1980);
+    close_engine();
+}
+END_TEST
+
+START_TEST(ttl_evicts_what_would_expire_soonest) {
+    open_engine();
+    fill('s', 3000, 50, 60000);
+    fill('l', 3000, 50, 600000);
+    fill('p', 3000, 50, 0);
+    struct victims v = evict(EVICT_VOLATILE_TTL, 2000);
+    expect(v.by_letter['s'] >= 1980);
+    expect_eq(v.by_letter['p'], 0);
+    close_engine();
+}
+END_TEST
+
+START_TEST(random_evicts_without_regard) {
+    open_engine();
+    fill('a', 3000, 50, 0);
+    fill('b', 3000, 50, 0);
+    begin_pressure();
+    get_all('a', 3000, 10);
+    struct victims v = evict(EVICT_ALLKEYS_RANDOM, 3000);
+    expect(v.by_letter['a'] > 1200 && v.by_letter['b'] > 1200);
+    close_engine();
+}
+END_TEST
+
+START_TEST(adaptive_weighs_use_age_and_size) {
+    open_engine();
+    fill('l', 2000, 1000, 0); /* large */
+    fill('s', 2000, 50, 0);   /* small */
+    fill('h', 2000, 1000, 0); /* large, but hot */
+    begin_pressure();
+    get_all('h', 2000, 40);
+    struct victims v = evict(EVICT_ADAPTIVE, 1500);
+    expect(v.by_letter['l'] >= 1450);
+    expect(v.by_letter['h'] <= 10);
+    close_engine();
+}
+END_TEST
+
+START_TEST(volatile_policies_never_touch_what_has_no_expiry) {
+    for (uint32_t i = ALLKEYS_POLICIES; i < POLICIES; i++) {
+        open_engine();
+        fill('p', 3000, 50, 0);
+        fill('v', 300, 50, 100000);
+        struct victims v = evict(policies[i], 1000);
+        expect_eq(v.by_letter['p'], 0);
+        expect_eq(v.by_letter['v'], 300);
+        close_engine();
+    }
+}
+END_TEST
+
+START_TEST(what_has_expired_goes_first) {
+    for (uint32_t i = 0; i < POLICIES; i++) {
+        open_engine();
+        fill('x', 1000, 50, 10);
+        fill('v', 3000, 50, 600000);
+        engine_sleep(&engine, 10);
+        struct victims v = evict(policies[i], 500);
+        expect(v.by_letter['x'] >= 495 || v.count < 500);
+        close_engine();
+    }
+}
+END_TEST
+
+START_TEST(a_victim_that_was_used_meanwhile_is_spared) {
+    open_engine();
+    fill('k', 200, 50, 0);
+    begin_pressure();
+    uint32_t spared = 0, gone = 0;
+    for (int i = 0; i < 50; i++) {
+        struct victim v;
+        expect(store_pick_victim(&hand.thread, EVICT_ALLKEYS_LRU, 10, engine_now(&engine), &v));
+        get_all('k', 200, 2); /* time passes */
+        store_lock(engine.store, pos_slot(v.pos));
+        struct entry *e = store_victim(&hand.thread, &v);
+        spared += e == NULL;
+        gone += e != NULL;
+        store_unlock(engine.store, pos_slot(v.pos));
+    }
+    expect_eq(spared, 50);
+    expect_eq(gone, 0);
+    close_engine();
+}
+END_TEST
+
+START_TEST(a_victim_that_is_another_now_is_spared) {
+    open_engine();
+    struct victim v;
+    must(hand_set(&hand, 0, BYTES("k"), BYTES("v"), EXPIRY_NONE));
+    expect(store_pick_victim(&hand.thread, EVICT_ALLKEYS_RANDOM, 10, engine_now(&engine), &v));
+    must(hand_set(&hand, 0, BYTES("k"), BYTES("w"), EXPIRY_NONE));
+    store_lock(engine.store, pos_slot(v.pos));
+    expect(store_victim(&hand.thread, &v) == NULL);
+    store_unlock(engine.store, pos_slot(v.pos));
+    /* And one that was flushed. */
+    expect(store_pick_victim(&hand.thread, EVICT_ALLKEYS_RANDOM, 10, engine_now(&engine), &v));
+    must(hand_flush(&hand, 0));
+    store_lock(engine.store, pos_slot(v.pos));
+    expect(store_victim(&hand.thread, &v) == NULL);
+    store_unlock(engine.store, pos_slot(v.pos));
+    expect(!hand_evict(&hand, EVICT_ALLKEYS_RANDOM, 10, NULL, NULL));
+    close_engine();
+}
+END_TEST
+
+START_TEST(a_change_of_policy_forgets_old_candidates) {
+    open_engine();
+    fill('p', 500, 50, 0);
+    (void)evict(EVICT_ALLKEYS_LRU, 10);
+    fill('v', 50, 50, 100000);
+    struct victims v = evict(EVICT_VOLATILE_LRU, 20);
+    expect_eq(v.by_letter['p'], 0);
+    expect_eq(v.by_letter['v'], 20);
+    close_engine();
+}
+END_TEST
+
+/* --- H17 --------------------------------------------------------------------------------------------- */
+
+enum { THREADS = 4, WRITES = 30000, KEYS_MAX = 2000 };
+
+struct writer {
+    struct hand hand;
+    uint32_t number;
+};
+
+/* Writes into all slots and evicts in all slots: before each write, as the node does it. */
+static void write_and_evict(void *arg) {
+    struct writer *w = arg;
+    struct rng r;
+    char name[32];
+    rng_seed(&r, w->number);
+    for (uint32_t i = 0; i < WRITES; i++) {
+        if (store_count(engine.store) > KEYS_MAX && i % 8 == 0) {
+            for (int n = 0; n < 10; n++) {
+                (void)hand_evict(&w->hand, EVICT_ADAPTIVE, 5, NULL, NULL);
+            }
+        }
+        snprintf(name, sizeof(name), "key:%u", (uint32_t)rng_below(&r, 20000));
+        if (i % 10 == 0) {
+            bool existed;
+            must(hand_rename(&w->hand, 0, bytes_str(name), BYTES("{there}key"), &existed));
+        } else {
+            must(hand_set(&w->hand, 0, bytes_str(name), bytes_str(name), EXPIRY_NONE));
+        }
+    }
+}
+
+START_TEST(test_h17_writers_that_evict_in_each_others_slots_dont_deadlock) {
+    static struct writer writers[THREADS];
+    struct thread threads[THREADS];
+    open_engine();
+    for (uint32_t i = 0; i < THREADS; i++) {
+        writers[i].number = i;
+        hand_init(&writers[i].hand, &engine, i);
+        thread_start(&threads[i], "writer", write_and_evict, &writers[i]);
+    }
+    for (uint32_t i = 0; i < THREADS; i++) {
+        thread_join(&threads[i]);
+        hand_fini(&writers[i].hand);
+    }
+    expect(store_count(engine.store) <= KEYS_MAX + 8 * THREADS + 100);
+    close_engine();
+}
+END_TEST
+
+CHECK_MAIN("evict", every_policy_evicts_all_that_it_may_and_then_says_so,
+           the_policy_none_evicts_nothing, an_empty_store_has_no_victims,
+           a_single_key_in_a_large_table_of_slots_is_found, lru_evicts_what_was_used_longest_ago,
+           lfu_evicts_what_was_used_least, ttl_evicts_what_would_expire_soonest,
+           random_evicts_without_regard, adaptive_weighs_use_age_and_size,
+           volatile_policies_never_touch_what_has_no_expiry, what_has_expired_goes_first,
+           a_victim_that_was_used_meanwhile_is_spared, a_victim_that_is_another_now_is_spared,
+           a_change_of_policy_forgets_old_candidates,
+           test_h17_writers_that_evict_in_each_others_slots_dont_deadlock)
