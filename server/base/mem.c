@@ -76,6 +76,28 @@ void *mem_alloc_good(size_t len) {
     return mem_alloc(len);
 }
 
+void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out) {
+    size_t found[MEM_PLACES_MAX * 3]; /* free pieces, pieces, bytes of the run: for each */
+    size_t size = count * 3 * sizeof(found[0]);
+    void *in[MEM_PLACES_MAX];
+    dc_assert(count <= MEM_PLACES_MAX);
+    memcpy(in, ptrs, count * sizeof(in[0]));
+    int err =
+        mallctl("experimental.utilization.batch_query", found, &size, in, count * sizeof(in[0]));
+    for (uint32_t i = 0; i < count; i++) {
+        out[i] = err == 0 ? (struct mem_place){found[3 * i], found[3 * i + 1]}
+                          : (struct mem_place){0, 1};
+    }
+}
+
+void *mem_alloc_dense(size_t len) {
+    return mallocx(len, MALLOCX_TCACHE_NONE);
+}
+
+void mem_free_dense(void *ptr, size_t len) {
+    sdallocx(ptr, len, MALLOCX_TCACHE_NONE);
+}
+
 /* The thread's running totals, which jemalloc keeps in the thread's own memory. */
 static _Thread_local const uint64_t *thread_allocated, *thread_freed;
 static _Thread_local int64_t thread_seen;
@@ -161,6 +183,22 @@ static void *raw_alloc_aligned(size_t align, size_t len) {
     void *ptr = NULL;
     return posix_memalign(&ptr, align < sizeof(void *) ? sizeof(void *) : align, len) == 0 ? ptr
                                                                                            : NULL;
+}
+
+/* Made up, so that moves happen in sanitizer builds too. */
+void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out) {
+    dc_assert(count <= MEM_PLACES_MAX);
+    for (uint32_t i = 0; i < count; i++) {
+        out[i] = (struct mem_place){(uintptr_t)ptrs[i] >> 4 & 1, 2};
+    }
+}
+
+void *mem_alloc_dense(size_t len) {
+    return mem_alloc(len);
+}
+
+void mem_free_dense(void *ptr, size_t len) {
+    mem_free_sized(ptr, len);
 }
 
 static void raw_free_sized(void *ptr, size_t len) {

@@ -31,6 +31,19 @@ void *mem_must_realloc(void *ptr, size_t len);
 void *mem_must_aligned(size_t align, size_t len);
 char *mem_must_strdup(const char *str);
 
+/* How full the allocator's run of equal pieces is that holds an allocation; total 1 = it is alone there. */
+struct mem_place {
+    size_t free;
+    size_t total;
+};
+enum { MEM_PLACES_MAX = 8 };
+/* Places of up to MEM_PLACES_MAX allocations. Without jemalloc the answer is made up. */
+void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out);
+/* Allocates from the oldest run with room, and frees into the run at once: for moving allocations together, so that
+ * sparse runs come free. */
+void *mem_alloc_dense(size_t len);
+void mem_free_dense(void *ptr, size_t len);
+
 /* The number of bytes that an allocation of 'len' really occupies. */
 size_t mem_good_size(size_t len);
 

@@ -22,9 +22,6 @@
  */
 #include "server/cmd/memory.h"
 
-#include <inttypes.h>
-#include <string.h>
-
 #include "server/base/assert.h"
 #include "server/base/conf.h"
 #include "server/base/diag.h"
@@ -32,6 +29,9 @@
 #include "server/cmd/latency.h"
 #include "server/cmd/node.h"
 #include "server/cmd/notify.h"
+
+#include <inttypes.h>
+#include <string.h>
 
 enum {
     MIB = 1024 * 1024,
@@ -42,6 +42,7 @@ enum {
     SAMPLE_MIN_NS = 1000000,
     SAMPLE_LATE_NS = (JANITOR_BUSY_PERIOD_MS + 2) * 1000000,
     SAMPLES_MAX = 64,      /* of entries, for one eviction: more is of no use */
+    HOLES_SHARE = 32, /* more holes than this part of memory, and entries are packed */
     EVICT_MAX = 256,       /* entries evicted before one command */
     EVICT_MAX_HARD = 8192, /* the same, far above the limit */
     KEY_ON_STACK_MAX = 512
@@ -187,6 +188,7 @@ uint32_t memory_sample(struct node *n) {
     uint64_t maxmemory = (uint64_t)conf_get(n->conf, maxmemory);
     read_stats(&n->memory, &now);
     publish(&n->memory, &now);
+    store_set_packing(n->store, now.active > now.allocated + now.allocated / HOLES_SHARE);
     if (maxmemory == 0) {
         n->memory.control.holds = false;
         atomic_store_explicit(&n->memory_budget, budget, memory_order_relaxed);

@@ -138,6 +138,12 @@ static void hand_step(struct draw *d) {
         store_lock(s, slot);
         struct root *r = root_enter(ks, slot);
         next = table_step_line(&r->table, t->hand & (HASH_END - 1), s->seed, sample, d);
+        if (atomic_load_explicit(&s->packing, memory_order_relaxed)) {
+            struct line *line = table_line(&r->table, t->hand & (HASH_END - 1));
+            if (line != NULL) {
+                pack_line(line);
+            }
+        }
         store_unlock(s, slot);
     }
     uint64_t base = used ? (uint64_t)slot << HASH_BITS : (uint64_t)(SLOT_COUNT - 1) << HASH_BITS;

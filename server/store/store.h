@@ -162,6 +162,8 @@ uint64_t store_sweep(struct store_thread *t, struct store_sweep *sw, int64_t now
  */
 bool store_pick_victim(struct store_thread *t, enum evict_policy policy, uint32_t samples,
                        int64_t now_ms, struct victim *out);
+/* Whether the hand of the eviction moves entries together as it passes (pack.c). Any thread. */
+void store_set_packing(struct store *s, bool on);
 /* The victim's entry while it is still the one that was sampled, else NULL. Slot lock held. */
 struct entry *store_victim(struct store_thread *t, const struct victim *v);
 

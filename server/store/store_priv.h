@@ -43,6 +43,7 @@ struct store {
     struct slot_lock *locks;        /* SLOT_COUNT of them */
     _Atomic(struct grave *) graves; /* large tables that a flush has killed */
     /* atomic: the clock of accesses */
+    _Atomic bool packing; /* see pack.c */
     _Alignas(64) _Atomic uint32_t tick;
     _Atomic uint32_t quantum;                      /* accesses to a tick */
     _Atomic int64_t evicted_ms;                    /* when something was last to be evicted */
@@ -98,6 +99,9 @@ void access_count(struct store_thread *t, int64_t now_ms);
 void access_evicting(struct store *s, int64_t now_ms);
 /* The sweep's part in it. */
 void access_age(struct store *s, struct store_sweep *at);
+
+/* pack.c: moves entries of a line together. Slot lock held. */
+void pack_line(struct line *line);
 
 /* Ticks since the entry's last access. */
 static inline uint32_t entry_age(const struct store *s, const struct entry *e) {

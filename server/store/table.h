@@ -116,6 +116,9 @@ void table_move(struct table *to, struct table *from);
 /* Bytes of pages and nodes. */
 size_t table_overhead(const struct table *t);
 
+/* The line that 'hash' has its home in, NULL when nothing is there. */
+struct line *table_line(const struct table *t, uint64_t hash);
+
 /* Asks the cache for the line in which 'hash' has its home. No lock needed. */
 void table_prefetch(const struct table *t, uint64_t hash);
 

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Packing. Eviction leaves holes: where the sizes of entries shift (and a policy that weighs sizes shifts them), runs of
+ * the old sizes stay half empty, and memory that is resident holds nothing. So while memory is short and resident memory
+ * is well above what is allocated, the hand of the eviction moves entries out of sparse runs into denser ones as it
+ * passes, until the sparse ones come free. A move changes no content and no version.
+ */
+#include "server/base/mem.h"
+#include "server/store/store_priv.h"
+
+enum { SPARSE_SHARE = 8 /* a run is sparse when more than one piece in so many is free */ };
+
+void store_set_packing(struct store *s, bool on) {
+    atomic_store_explicit(&s->packing, on, memory_order_relaxed);
+}
+
+static bool is_sparse(const struct mem_place *p) {
+    return p->total > 1 && p->free * SPARSE_SHARE > p->total;
+}
+
+/* Moves one entry if there is a denser run; false when there is none. */
+static bool move_entry(uint64_t *word, const struct mem_place *from) {
+    struct entry *old = word_entry(*word);
+    size_t size = entry_size(old);
+    void *to = mem_alloc_dense(size);
+    struct mem_place place;
+    if (to == NULL) {
+        return false;
+    }
+    mem_places(&to, 1, &place);
+    if (place.free >= from->free) {
+        mem_free_dense(to, size);
+        return false;
+    }
+    memcpy(to, old, size);
+    *word = word_make(word_tag(*word), to);
+    mem_free_dense(old, size);
+    return true;
+}
+
+void pack_line(struct line *line) {
+    void *entries[PAGE_LINE_WORDS];
+    struct mem_place places[PAGE_LINE_WORDS];
+    uint32_t count = 0;
+    while (count < PAGE_LINE_WORDS && line->words[count] != 0) {
+        entries[count] = word_entry(line->words[count]);
+        count++;
+    }
+    mem_places(entries, count, places);
+    for (uint32_t i = 0; i < count; i++) {
+        if (is_sparse(&places[i]) && !move_entry(&line->words[i], &places[i])) {
+            return; /* this size has nothing denser; the next line is soon enough for the others */
+        }
+    }
+}
