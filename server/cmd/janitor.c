@@ -21,9 +21,11 @@
 #include <time.h>
 
 enum {
-    SWEEP_STEP = 2048,      /* entries looked at between two glances at the clock */
-    SWEEP_SHARE_MIN = 15,   /* percent of a core with the least effort ... */
-    SWEEP_SHARE_EFFORT = 5, /* ... and for each degree above it */
+    SWEEP_STEP = 2048, /* entries looked at between two glances at the clock */
+    SWEEP_SHARE_MIN =
+        10, /* percent of a core that the sweep may take; more while it can't keep up ... */
+    SWEEP_SHARE_MAX = 40,   /* ... up to this with the least effort ... */
+    SWEEP_SHARE_EFFORT = 5, /* ... and so much for each degree above it */
     EVICT_SHARE = 50
 };
 
@@ -35,7 +37,10 @@ struct janitor {
     struct store_thread store;
     struct store_sweep sweep;
     struct mut mut;
-    int64_t next_full_us; /* monotonic: when the tick is due that does everything */
+    int64_t next_full_us;  /* monotonic: when the tick is due that does everything */
+    int64_t sweep_share;   /* percent of a core */
+    uint64_t round_number; /* the sweep's present round: what 'wrapped' was when it began, */
+    uint32_t round_first;  /* and where */
 };
 
 /* --- the parts of a tick ----------------------------------------------------------------------------------------- */
@@ -79,16 +84,20 @@ static bool wants_expired(const struct node *n) {
     return (flags & NOTIFY_EXPIRED) && (flags & (NOTIFY_KEYSPACE | NOTIFY_KEYEVENT));
 }
 
-/* Goes on until everything that is due was seen. False when the time was up before. */
+static uint32_t sweep_place(const struct janitor *j) {
+    return j->sweep.keyspace * SLOT_COUNT + j->sweep.slot;
+}
+
+/* Goes on until everything that is due was seen, which may take several ticks. False when the time was up before. */
 static bool sweep_until(struct janitor *j, int64_t end_us) {
     struct node *n = j->node;
-    uint64_t round = j->sweep.wrapped;
-    uint32_t first = j->sweep.keyspace * SLOT_COUNT + j->sweep.slot;
     for (;;) {
         store_sweep(&j->store, &j->sweep, clock_now_ms(&n->clock), SWEEP_STEP,
                     wants_expired(n) ? tell_expired : NULL, n);
-        uint32_t at = j->sweep.keyspace * SLOT_COUNT + j->sweep.slot;
-        if (j->sweep.wrapped > round + 1 || (j->sweep.wrapped > round && at >= first)) {
+        uint64_t rounds = j->sweep.wrapped - j->round_number;
+        if (rounds > 1 || (rounds == 1 && sweep_place(j) >= j->round_first)) {
+            j->round_number = j->sweep.wrapped;
+            j->round_first = sweep_place(j);
             return true;
         }
         if (time_mono_us() >= end_us) {
@@ -97,19 +106,29 @@ static bool sweep_until(struct janitor *j, int64_t end_us) {
     }
 }
 
+/* What expires has to be reclaimed as fast as it comes, sooner or later: the share follows the work. */
+static void adapt_share(struct janitor *j, bool done) {
+    int64_t effort = conf_get(j->node->conf, active_expire_effort) - 1;
+    int64_t most = SWEEP_SHARE_MAX + SWEEP_SHARE_EFFORT * effort;
+    int64_t share = done ? j->sweep_share - 1 : j->sweep_share + 2;
+    j->sweep_share = share < SWEEP_SHARE_MIN ? SWEEP_SHARE_MIN : share > most ? most : share;
+}
+
 static uint64_t expired_by(const struct janitor *j) {
     return atomic_load_explicit(&j->metrics->values[METRIC_EXPIRED], memory_order_relaxed);
 }
 
-static bool sweep(struct janitor *j, int64_t limit_us) {
+/* 'passed_ms' since it last ran. False when there is more to do. */
+static bool sweep(struct janitor *j, uint32_t passed_ms) {
     struct node *n = j->node;
     if (!atomic_load_explicit(&n->active_expire, memory_order_relaxed)) {
         return true;
     }
     int64_t began_us = time_mono_us();
     uint64_t before = expired_by(j);
-    bool done = sweep_until(j, began_us + limit_us);
+    bool done = sweep_until(j, began_us + (int64_t)passed_ms * 10 * j->sweep_share);
     info_note_sweep(n, time_mono_us() - began_us, expired_by(j) - before, done);
+    adapt_share(j, done);
     return done;
 }
 
@@ -159,13 +178,11 @@ static void full_tick(struct janitor *j) {
 /* 'passed_ms' since the last one. Returns the time until the next. */
 static uint32_t tick(struct janitor *j, uint32_t passed_ms) {
     struct node *n = j->node;
-    int64_t percent_us = (int64_t)passed_ms * 10;
-    int64_t effort = conf_get(n->conf, active_expire_effort) - 1;
     full_tick(j);
     end_pause(n, clock_now_ms(&n->clock));
-    bool swept = sweep(j, percent_us * (SWEEP_SHARE_MIN + SWEEP_SHARE_EFFORT * effort));
+    bool swept = sweep(j, passed_ms);
     uint32_t next_ms = memory_sample(n);
-    evict(j, percent_us * EVICT_SHARE);
+    evict(j, (int64_t)passed_ms * 10 * EVICT_SHARE);
     return swept ? next_ms : JANITOR_BUSY_PERIOD_MS;
 }
 
