@@ -169,7 +169,7 @@ static void full_tick(struct janitor *j) {
     if (mono_us < j->next_full_us) {
         return;
     }
-    j->next_full_us = mono_us + JANITOR_PERIOD_MS * 1000;
+    j->next_full_us = mono_us + (int64_t)JANITOR_PERIOD_MS * 1000;
     step_clock(n);
     store_tick(n->store, clock_now_ms(&n->clock));
     info_sample(n);

@@ -42,7 +42,7 @@ enum {
     SAMPLE_MIN_NS = 1000000,
     SAMPLE_LATE_NS = (JANITOR_BUSY_PERIOD_MS + 2) * 1000000,
     SAMPLES_MAX = 64,      /* of entries, for one eviction: more is of no use */
-    HOLES_SHARE = 32, /* more holes than this part of memory, and entries are packed */
+    HOLES_SHARE = 32,      /* more holes than this part of memory, and entries are packed */
     EVICT_MAX = 256,       /* entries evicted before one command */
     EVICT_MAX_HARD = 8192, /* the same, far above the limit */
     KEY_ON_STACK_MAX = 512
@@ -59,11 +59,11 @@ static int64_t greater(int64_t a, int64_t b) {
 }
 
 static int64_t soft_of(int64_t max) {
-    return max + max / 64 + 8 * MIB;
+    return max + max / 64 + (int64_t)8 * MIB;
 }
 
 static int64_t hard_of(int64_t max) {
-    return max + max / 40 + 12 * MIB;
+    return max + max / 40 + (int64_t)12 * MIB;
 }
 
 /* How much allocated memory has to move, and which way, for the growth since the last sample. */
