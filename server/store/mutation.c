@@ -62,9 +62,15 @@ void mut_fini(struct mut *m) {
     mut_reset(m, 0);
 }
 
-/* Room for 'extra' effects and the blobs that they may replace. */
+/* Blobs that 'extra' more effects may leave: each one that is put and one that is replaced; what is pending has left the first
+ * already. */
+static uint32_t garbage_need(const struct mut *m, uint32_t extra) {
+    return m->garbage_count + (m->count - m->applied) + 2 * extra;
+}
+
 enum dc_err mut_reserve(struct mut *m, uint32_t extra) {
     uint32_t need = m->count + extra;
+    uint32_t need_garbage = garbage_need(m, extra);
     if (need > m->cap) {
         uint32_t cap = need > m->cap * 2 ? need : m->cap * 2;
         struct effect *bigger = mem_alloc(cap * sizeof(*bigger));
@@ -78,8 +84,8 @@ enum dc_err mut_reserve(struct mut *m, uint32_t extra) {
         m->effects = bigger;
         m->cap = cap;
     }
-    if (need > m->garbage_cap) {
-        uint32_t cap = need > m->garbage_cap * 2 ? need : m->garbage_cap * 2;
+    if (need_garbage > m->garbage_cap) {
+        uint32_t cap = need_garbage > m->garbage_cap * 2 ? need_garbage : m->garbage_cap * 2;
         struct blob **bigger = mem_alloc(cap * sizeof(struct blob *));
         if (bigger == NULL) {
             return DC_ENOMEM;
@@ -96,7 +102,7 @@ enum dc_err mut_reserve(struct mut *m, uint32_t extra) {
 
 static struct effect *add_effect(struct mut *m, enum mut_kind kind, struct keyspace *ks,
                                  const struct key *k) {
-    if (dc_unlikely(m->count == m->cap || m->count >= m->garbage_cap) &&
+    if (dc_unlikely(m->count == m->cap || garbage_need(m, 1) > m->garbage_cap) &&
         mut_reserve(m, 1) != DC_OK) {
         return NULL;
     }
@@ -193,6 +199,11 @@ enum dc_err mut_put(struct mut *m, struct keyspace *ks, const struct key *k,
             blob_release(v->blob);
         }
         return err;
+    }
+    if (v->kind == VALUE_BLOB) {
+        /* The log reads it at the commit, when a later effect of the frame may have thrown the entry away. */
+        dc_assert(m->garbage_count < m->garbage_cap);
+        m->garbage[m->garbage_count++] = blob_acquire(v->blob);
     }
     e->value = *v;
     e->expiry_ms = expiry_ms;

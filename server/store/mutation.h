@@ -16,7 +16,8 @@
  *   needs of memory was allocated in prepare.
  * Threads: one owner, who holds the slot locks.
  * Ownership: keys and values are views that live until the commit (inside EXEC: until its end). A prepared
- *   entry belongs to the mut until it is applied; replaced blobs until mut_reset(), after the locks.
+ *   entry belongs to the mut until it is applied; replaced blobs, and a reference of each blob that was put,
+ *   until mut_reset(), after the locks.
  */
 #ifndef DC_STORE_MUTATION_H
 #define DC_STORE_MUTATION_H
@@ -63,7 +64,7 @@ struct effect {
     uint64_t version;    /* given by the commit */
 };
 
-enum { MUT_INLINE_EFFECTS = 4, MUT_INLINE_GARBAGE = 4 };
+enum { MUT_INLINE_EFFECTS = 4, MUT_INLINE_GARBAGE = 2 * MUT_INLINE_EFFECTS };
 
 struct mut {
     struct store *store;

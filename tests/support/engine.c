@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tests/support/engine.h"
 
-#include <stdlib.h>
-
 #include "server/base/mem.h"
+
+#include <stdlib.h>
 
 void engine_init(struct engine *e, const uint8_t *seed) {
     static const uint8_t zeros[HASH_SEED_LEN];
@@ -22,6 +22,7 @@ void engine_fini(struct engine *e) {
 void hand_init(struct hand *h, struct engine *e, uint64_t seed) {
     memset(&h->metrics, 0, sizeof(h->metrics));
     h->engine = e;
+    h->in_frame = false;
     store_thread_init(&h->thread, e->store, &h->metrics, seed);
     mut_init(&h->mut, e->store, &h->thread);
 }
@@ -38,23 +39,56 @@ struct key_in {
     struct entry *old;
 };
 
+/* What a frame keeps is kept already. */
+static void lock(struct hand *h, uint32_t slot) {
+    if (!h->in_frame) {
+        store_lock(h->engine->store, slot);
+    }
+}
+
+static void unlock(struct hand *h, uint32_t slot) {
+    if (!h->in_frame) {
+        store_unlock(h->engine->store, slot);
+    }
+}
+
+static void begin_command(struct hand *h) {
+    if (!h->in_frame) {
+        mut_reset(&h->mut, engine_now(h->engine));
+    }
+}
+
+/* Still under the locks. */
+static void end_command(struct hand *h, enum dc_err err) {
+    if (err != DC_OK) {
+        mut_rollback(&h->mut);
+    } else if (h->in_frame) {
+        mut_apply(&h->mut);
+    } else {
+        sequencer_commit(&h->engine->sequencer, &h->mut);
+    }
+}
+
+/* After the locks. */
+static void clean_up(struct hand *h) {
+    if (!h->in_frame) {
+        mut_reset(&h->mut, h->mut.now_ms);
+    }
+}
+
 static struct key_in begin(struct hand *h, uint32_t db, struct bytes name) {
     struct key_in in = {.ks = store_keyspace(h->engine->store, db),
                         .key = store_key(h->engine->store, name)};
-    mut_reset(&h->mut, engine_now(h->engine));
-    store_lock(h->engine->store, key_slot(&in.key));
+    begin_command(h);
+    lock(h, key_slot(&in.key));
     in.old = store_peek(&h->thread, in.ks, &in.key, h->mut.now_ms);
     return in;
 }
 
 static enum dc_err end(struct hand *h, const struct key_in *in, enum dc_err err) {
-    if (err == DC_OK) {
-        sequencer_commit(&h->engine->sequencer, &h->mut);
-    } else {
-        mut_rollback(&h->mut);
-    }
-    store_unlock(h->engine->store, key_slot(&in->key));
-    mut_reset(&h->mut, h->mut.now_ms);
+    end_command(h, err);
+    unlock(h, key_slot(&in->key));
+    clean_up(h);
     return err;
 }
 
@@ -128,7 +162,7 @@ static struct seen look(struct hand *h, uint32_t db, struct bytes name, struct b
     struct key k = store_key(h->engine->store, name);
     int64_t now_ms = engine_now(h->engine);
     struct seen seen = {.alive = false};
-    store_lock(h->engine->store, key_slot(&k));
+    lock(h, key_slot(&k));
     const struct entry *e =
         access ? store_get(&h->thread, ks, &k, now_ms) : store_peek(&h->thread, ks, &k, now_ms);
     if (e != NULL) {
@@ -140,7 +174,7 @@ static struct seen look(struct hand *h, uint32_t db, struct bytes name, struct b
             buf_append_bytes(text, value_bytes(&v, scratch));
         }
     }
-    store_unlock(h->engine->store, key_slot(&k));
+    unlock(h, key_slot(&k));
     return seen;
 }
 
@@ -159,32 +193,25 @@ static int compare_slots(const void *a, const void *b) {
 }
 
 /* Ascending, each once; returns how many there are. */
-static uint32_t lock_slots(struct store *s, uint32_t *slots, uint32_t count) {
+static uint32_t lock_slots(struct hand *h, uint32_t *slots, uint32_t count) {
     uint32_t kept = 0;
     qsort(slots, count, sizeof(*slots), compare_slots);
     for (uint32_t i = 0; i < count; i++) {
         if (kept == 0 || slots[kept - 1] != slots[i]) {
             slots[kept++] = slots[i];
-            store_lock(s, slots[i]);
+            lock(h, slots[i]);
         }
     }
     return kept;
 }
 
-static void unlock_slots(struct store *s, const uint32_t *slots, uint32_t count) {
+static enum dc_err end_many(struct hand *h, const uint32_t *slots, uint32_t count,
+                            enum dc_err err) {
+    end_command(h, err);
     for (uint32_t i = 0; i < count; i++) {
-        store_unlock(s, slots[i]);
+        unlock(h, slots[i]);
     }
-}
-
-static enum dc_err end_many(struct hand *h, uint32_t *slots, uint32_t count, enum dc_err err) {
-    if (err == DC_OK) {
-        sequencer_commit(&h->engine->sequencer, &h->mut);
-    } else {
-        mut_rollback(&h->mut);
-    }
-    unlock_slots(h->engine->store, slots, count);
-    mut_reset(&h->mut, h->mut.now_ms);
+    clean_up(h);
     return err;
 }
 
@@ -194,9 +221,9 @@ enum dc_err hand_rename(struct hand *h, uint32_t db, struct bytes from, struct b
     struct keyspace *ks = store_keyspace(s, db);
     struct key keys[2] = {store_key(s, from), store_key(s, to)};
     uint32_t slots[2] = {key_slot(&keys[0]), key_slot(&keys[1])};
-    uint32_t slot_count = lock_slots(s, slots, 2);
+    uint32_t slot_count = lock_slots(h, slots, 2);
     enum dc_err err = DC_OK;
-    mut_reset(&h->mut, engine_now(h->engine));
+    begin_command(h);
     struct entry *src = store_peek(&h->thread, ks, &keys[0], h->mut.now_ms);
     struct entry *dst = store_peek(&h->thread, ks, &keys[1], h->mut.now_ms);
     *existed = src != NULL;
@@ -223,8 +250,8 @@ enum dc_err hand_set_many(struct hand *h, uint32_t db, const struct bytes *names
         keys[i] = store_key(s, names[i]);
         slots[i] = key_slot(&keys[i]);
     }
-    uint32_t slot_count = lock_slots(s, slots, count);
-    mut_reset(&h->mut, engine_now(h->engine));
+    uint32_t slot_count = lock_slots(h, slots, count);
+    begin_command(h);
     for (uint32_t i = 0; i < count && err == DC_OK; i++) {
         struct value v;
         err = value_from(texts[i], &v);
@@ -240,15 +267,30 @@ enum dc_err hand_set_many(struct hand *h, uint32_t db, const struct bytes *names
 }
 
 enum dc_err hand_flush(struct hand *h, uint32_t db) {
+    if (!h->in_frame) {
+        store_lock_all(h->engine->store);
+    }
+    begin_command(h);
+    enum dc_err err = mut_flush(&h->mut, store_keyspace(h->engine->store, db));
+    end_command(h, err);
+    if (!h->in_frame) {
+        store_unlock_all(h->engine->store);
+    }
+    clean_up(h);
+    return err;
+}
+
+void hand_frame_begin(struct hand *h) {
     store_lock_all(h->engine->store);
     mut_reset(&h->mut, engine_now(h->engine));
-    enum dc_err err = mut_flush(&h->mut, store_keyspace(h->engine->store, db));
-    if (err == DC_OK) {
-        sequencer_commit(&h->engine->sequencer, &h->mut);
-    }
+    h->in_frame = true;
+}
+
+void hand_frame_end(struct hand *h) {
+    sequencer_commit(&h->engine->sequencer, &h->mut);
     store_unlock_all(h->engine->store);
-    mut_reset(&h->mut, h->mut.now_ms);
-    return err;
+    h->in_frame = false;
+    mut_reset(&h->mut, engine_now(h->engine));
 }
 
 /* --- what goes by itself ----------------------------------------------------------------------------- */

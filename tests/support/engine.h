@@ -21,6 +21,7 @@ struct engine {
 };
 
 struct hand {
+    bool in_frame; /* between hand_frame_begin() and hand_frame_end() */
     struct engine *engine;
     struct store_thread thread;
     struct mut mut;
@@ -58,6 +59,10 @@ DC_MUST enum dc_err hand_rename(struct hand *h, uint32_t db, struct bytes from, 
 DC_MUST enum dc_err hand_set_many(struct hand *h, uint32_t db, const struct bytes *names,
                                   const struct bytes *texts, uint32_t count);
 DC_MUST enum dc_err hand_flush(struct hand *h, uint32_t db);
+
+/* As EXEC does it: the commands between the two see each other's effects and become one frame, under all locks. */
+void hand_frame_begin(struct hand *h);
+void hand_frame_end(struct hand *h);
 
 /* What a key is. 'text' gets the value when it isn't NULL. */
 struct seen {
