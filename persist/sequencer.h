@@ -26,8 +26,9 @@ struct sequencer {
     _Alignas(64) _Atomic uint64_t head; /* where the next frame begins */
 };
 
-/* A node without a log of earlier runs begins its history at a position that no earlier run can have reached,
- * so a version that a client kept from then never fits by accident: the wall clock in microseconds. */
+/* A node without a log of earlier runs begins its history at the wall clock in microseconds, so that a version that a
+ * client kept from an earlier run hardly ever fits by accident. It can: a run that wrote more than a megabyte a second
+ * all its life ends ahead of the clock. */
 void sequencer_init(struct sequencer *q, uint64_t first_lsn);
 
 /* Position, versions, store. A mutation without effects does nothing. Returns the end of the frame. */

@@ -14,15 +14,6 @@
  * A mutation: socket -> conn_feed -> cmd_run -> handler fills ctx->mut -> sequencer_commit -> store_apply, all on the
  * worker that owns the connection, under the locks of the slots that it touches (server/README.md).
  */
-#include <errno.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
@@ -33,13 +24,23 @@
 #include "server/net/listen.h"
 #include "server/net/loop.h"
 
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 static const char usage[] =
     "usage: dcache-server [CONF-FILE | -] [--option value ...]\n"
     "       dcache-server --print-config | --print-commands | --print-metrics | --print-locks |\n"
     "                     --print-errors | --print-mutations\n"
     "       dcache-server --version | --help\n"
     "\n"
-    "Options have the names of the configuration file (--print-config explains each); later ones win.\n";
+    "Options have the names of the configuration file (--print-config explains each); later ones "
+    "win.\n";
 
 struct server {
     struct conf conf;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the codec copies native words: add byte swaps here for a big-endian machine"
+#    error "the codec copies native words: add byte swaps here for a big-endian machine"
 #endif
 
 static inline uint16_t get_u16(const void *from) {

@@ -20,7 +20,8 @@ enum {
     INLINE_LEN_MAX = 64 * 1024,      /* an inline command, or the line of a length */
 
     READ_CHUNK_LEN = 16 * 1024,       /* read from one connection in one turn */
-    BATCH_REQUESTS_MAX = 128,         /* requests of one connection in one turn */
+    BATCH_REQUESTS_MAX = 64,          /* requests of one connection parsed ahead */
+    READ_LARGE_LEN = 1024 * 1024,     /* read at once of an argument that is known to be long */
     TURN_ARENA_LEN = 4 * 1024 * 1024, /* input of one turn; then the queued requests run first */
     OUTPUT_SOFT_LEN = 1024 * 1024,    /* unsent replies beyond which a connection isn't read from */
 

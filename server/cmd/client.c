@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/client.h"
 
-#include <stdio.h>
-
 #include "server/base/mem.h"
 #include "server/cmd/node.h"
 #include "server/cmd/pubsub.h"
 #include "server/cmd/tx.h"
+
+#include <stdio.h>
 
 static void client_defaults(struct client *c) {
     struct node *n = c->worker->node;

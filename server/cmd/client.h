@@ -17,17 +17,17 @@
 #include "server/cmd/cmd.h"
 
 enum client_flag {
-    CLIENT_MULTI = 1 << 0,        /* commands are queued */
-    CLIENT_CLOSE_SOON = 1 << 1,   /* close when the replies are out */
+    CLIENT_MULTI = 1 << 0,      /* commands are queued */
+    CLIENT_CLOSE_SOON = 1 << 1, /* close when the replies are out */
     CLIENT_REPLY_OFF = 1 << 2,
-    CLIENT_REPLY_SKIP = 1 << 3,   /* the running command's reply is dropped */
-    CLIENT_SKIP_NEXT = 1 << 4,    /* the next one's will be */
+    CLIENT_REPLY_SKIP = 1 << 3, /* the running command's reply is dropped */
+    CLIENT_SKIP_NEXT = 1 << 4,  /* the next one's will be */
     CLIENT_MONITOR = 1 << 5,
     CLIENT_NO_EVICT = 1 << 6,
     CLIENT_NO_TOUCH = 1 << 7,
     CLIENT_UNIX = 1 << 8,
     CLIENT_AUTHENTICATED = 1 << 9,
-    CLIENT_SUBSCRIBED = 1 << 10   /* channels, patterns or shard channels are listened to */
+    CLIENT_SUBSCRIBED = 1 << 10 /* channels, patterns or shard channels are listened to */
 };
 
 struct tx;          /* tx.c */
@@ -40,23 +40,23 @@ struct client {
     uint64_t id;
     struct cmd_worker *worker;
     int fd;
-    char addr[CLIENT_ADDR_MAX];  /* "127.0.0.1:50422", "[::1]:50422", "/path:0" */
+    char addr[CLIENT_ADDR_MAX]; /* "127.0.0.1:50422", "[::1]:50422", "/path:0" */
     char laddr[CLIENT_ADDR_MAX];
     int64_t created_ms;
     /* owned by the worker */
     enum reply_proto proto;
     uint32_t flags;
     struct keyspace *ks;
-    uint64_t last_version; /* of the last write: LASTVER */
-    struct tx *tx;         /* queued commands and watched keys, NULL = none */
+    uint64_t last_version;    /* of the last write: LASTVER */
+    struct tx *tx;            /* queued commands and watched keys, NULL = none */
     struct client_subs *subs; /* NULL = none */
     /* atomic, written by the worker, read by all */
-    _Atomic int64_t last_ms;      /* last interaction */
-    _Atomic uint32_t seen_flags;  /* copy of flags */
+    _Atomic int64_t last_ms;     /* last interaction */
+    _Atomic uint32_t seen_flags; /* copy of flags */
     _Atomic uint32_t seen_db;
     _Atomic uint32_t seen_proto;
-    _Atomic uint32_t seen_cmd;    /* enum cmd_id of the last command */
-    _Atomic int32_t seen_multi;   /* queued commands, -1 = no MULTI */
+    _Atomic uint32_t seen_cmd;  /* enum cmd_id of the last command */
+    _Atomic int32_t seen_multi; /* queued commands, -1 = no MULTI */
     _Atomic uint32_t seen_subs, seen_psubs, seen_ssubs;
     _Atomic uint32_t seen_watches;
     _Atomic uint64_t seen_input;  /* bytes of unfinished input */
@@ -64,7 +64,7 @@ struct client {
     _Atomic uint64_t seen_commands;
     /* under the lock CLIENTS */
     struct client *next, *prev;
-    char *name;     /* NULL = none */
+    char *name; /* NULL = none */
     char *lib_name;
     char *lib_ver;
 };

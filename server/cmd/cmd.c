@@ -13,9 +13,6 @@
  */
 #include "server/cmd/cmd.h"
 
-#include <ctype.h>
-#include <stdio.h>
-
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/cmd/client.h"
@@ -30,6 +27,9 @@
 #include "server/cmd/pubsub.h"
 #include "server/cmd/slowlog.h"
 #include "server/cmd/tx.h"
+
+#include <ctype.h>
+#include <stdio.h>
 
 /* clang-format off */
 const struct cmd cmd_table[CMD_COUNT] = {
@@ -250,11 +250,15 @@ static enum dc_err admit(struct cmd_worker *w, struct client *c, const struct jo
     return DC_OK;
 }
 
+/* Counters have one writer, so a load and a store do. */
+static inline void bump(_Atomic uint64_t *counter, uint64_t n) {
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
 static void count_rejected(struct cmd_worker *w, const struct cmd *cmd) {
     if (cmd != NULL) {
-        _Atomic uint64_t *n = &w->stats[cmd->id].rejected;
-        atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1,
-                              memory_order_relaxed);
+        bump(&w->stats[cmd->id].rejected, 1);
     }
 }
 
@@ -293,17 +297,15 @@ static void refuse(struct cmd_worker *w, struct client *c, const struct job *job
 
 static void count_call(struct cmd_worker *w, const struct cmd *cmd, uint64_t ticks, bool failed) {
     struct cmd_stats *s = &w->stats[cmd->id];
-    uint32_t bucket = ticks == 0 ? 0 : 63 - (uint32_t)__builtin_clzll(ticks);
-    _Atomic uint32_t *slot = &s->histogram[bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1];
-    atomic_store_explicit(&s->calls, atomic_load_explicit(&s->calls, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
-    atomic_store_explicit(&s->ticks, atomic_load_explicit(&s->ticks, memory_order_relaxed) + ticks,
-                          memory_order_relaxed);
-    atomic_store_explicit(slot, atomic_load_explicit(slot, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
-    if (failed) {
-        atomic_store_explicit(&s->failed, atomic_load_explicit(&s->failed, memory_order_relaxed) + 1,
+    bump(&s->calls, 1);
+    bump(&s->ticks, ticks);
+    if (dc_likely(atomic_load_explicit(&w->node->tracks_latency, memory_order_relaxed))) {
+        _Atomic uint32_t *slot = &s->histogram[latency_bucket(ticks)];
+        atomic_store_explicit(slot, atomic_load_explicit(slot, memory_order_relaxed) + 1,
                               memory_order_relaxed);
+    }
+    if (failed) {
+        bump(&s->failed, 1);
     }
 }
 
@@ -359,9 +361,7 @@ void cmd_call(struct cmd_ctx *ctx) {
     if (ctx->in_exec) {
         feed_monitors(ctx->worker, ctx->client, ctx->cmd, ctx->argv, ctx->argc);
     }
-    _Atomic uint64_t *commands = &ctx->client->seen_commands;
-    atomic_store_explicit(commands, atomic_load_explicit(commands, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    bump(&ctx->client->seen_commands, 1);
     account(ctx, err != DC_OK);
 }
 
@@ -385,9 +385,16 @@ static void collect_keys(struct cmd_ctx *ctx, const struct job *job, struct lock
 
 static void run_alone(struct cmd_worker *w, struct client *c, struct job *job,
                       struct reply *reply) {
-    struct cmd_ctx ctx = {.node = w->node, .worker = w, .client = c, .cmd = job->cmd,
-                          .argc = job->req.argc, .argv = job->req.argv, .ks = c->ks, .reply = reply,
-                          .mut = &w->mut, .now_ms = w->now_us / 1000};
+    struct cmd_ctx ctx = {.node = w->node,
+                          .worker = w,
+                          .client = c,
+                          .cmd = job->cmd,
+                          .argc = job->req.argc,
+                          .argv = job->req.argv,
+                          .ks = c->ks,
+                          .reply = reply,
+                          .mut = &w->mut,
+                          .now_ms = w->now_us / 1000};
     struct lockset locks;
     collect_keys(&ctx, job, &locks);
     ctx.all_locked = locks.all;

@@ -33,7 +33,7 @@ struct lifted;
 typedef enum dc_err (*cmd_fn)(struct cmd_ctx *ctx);
 
 enum cmd_id {
-#define CMD(id, parent, name, run, arity, first, last, step, flags, effects, group, since, sum)    \
+#define CMD(id, parent, name, run, arity, first, last, step, flags, effects, group, since, sum) \
     CMD_##id,
 #define CMD_CONTAINER(id, name, arity, flags, group, since, sum) CMD_##id,
 #include "server/cmd/cmd.def"
@@ -94,8 +94,8 @@ void cmd_init(void);
 
 /* The command of a request, the subcommand where there is one; NULL = unknown. */
 const struct cmd *cmd_lookup(const struct bytes *argv, uint32_t argc);
-const struct cmd *cmd_by_name(struct bytes name);      /* top level, or "client|list" */
-const char *cmd_group_name(enum cmd_group group);      /* "string", "bitmap", "generic", ... */
+const struct cmd *cmd_by_name(struct bytes name); /* top level, or "client|list" */
+const char *cmd_group_name(enum cmd_group group); /* "string", "bitmap", "generic", ... */
 bool cmd_arity_fits(const struct cmd *cmd, uint32_t argc);
 
 /* Number of keys in a request, and the index of key i. Needs a fitting arity. */
@@ -122,13 +122,13 @@ struct cmd_ctx {
     const struct bytes *argv; /* live until the end of the turn; inside EXEC until its end */
     struct key *keys;         /* of the command, in the order of the arguments */
     uint32_t key_count;
-    struct keyspace *ks;      /* the client's database */
+    struct keyspace *ks; /* the client's database */
     struct reply *reply;
     struct mut *mut;
-    int64_t now_ms;           /* the one time of the command, or of the EXEC */
-    struct lifted *lifted;    /* large arguments that were put into blobs before locking */
+    int64_t now_ms;        /* the one time of the command, or of the EXEC */
+    struct lifted *lifted; /* large arguments that were put into blobs before locking */
     bool in_exec;
-    bool all_locked;          /* every slot is held: a walk takes no locks */
+    bool all_locked; /* every slot is held: a walk takes no locks */
 };
 
 /* First step, at read time: look up, hash the first key, ask for its root. */
@@ -150,7 +150,7 @@ void cmd_call(struct cmd_ctx *ctx);
 /* A large argument that is a blob already. */
 struct lifted {
     struct lifted *next;
-    uint32_t index; /* of the argument */
+    uint32_t index;    /* of the argument */
     struct blob *blob; /* NULL: there was no memory */
 };
 

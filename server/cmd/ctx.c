@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/ctx.h"
 
-#include <stdio.h>
-
 #include "server/base/assert.h"
 #include "server/cmd/client.h"
 #include "server/cmd/node.h"
+
+#include <stdio.h>
 
 static struct entry *count_lookup(struct cmd_ctx *ctx, uint32_t i, struct entry *e) {
     metric_add(&ctx->worker->metrics, e != NULL ? METRIC_HITS : METRIC_MISSES, 1);
@@ -127,7 +127,8 @@ enum dc_err ctx_fail_subcommand(struct cmd_ctx *ctx) {
         upper[i] = (char)(name[i] >= 'a' && name[i] <= 'z' ? name[i] - 32 : name[i]);
     }
     upper[len < sizeof(upper) - 1 ? len : sizeof(upper) - 1] = '\0';
-    return dc_fail(DC_EGENERIC, "unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
+    return dc_fail(DC_EGENERIC,
+                   "unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
                    (int)ctx->argv[1].len, ctx->argv[1].ptr, upper);
 }
 
@@ -138,8 +139,9 @@ void ctx_reply_help(struct cmd_ctx *ctx, const char *const *lines) {
     }
     char first[96];
     size_t len = strcspn(ctx->cmd->name, "|");
-    snprintf(first, sizeof(first), "%.*s <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-             (int)len, ctx->cmd->name);
+    snprintf(first, sizeof(first),
+             "%.*s <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", (int)len,
+             ctx->cmd->name);
     for (size_t i = 0; i < len; i++) {
         first[i] = (char)(first[i] - 32);
     }

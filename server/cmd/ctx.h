@@ -12,7 +12,8 @@
 
 /* The live entry of key i or NULL. */
 struct entry *ctx_read(struct cmd_ctx *ctx, uint32_t i); /* counts hit or miss, and the access */
-struct entry *ctx_peek(struct cmd_ctx *ctx, uint32_t i); /* counts hit or miss, no access: TTL, TYPE, OBJECT */
+struct entry *ctx_peek(struct cmd_ctx *ctx,
+                       uint32_t i); /* counts hit or miss, no access: TTL, TYPE, OBJECT */
 struct entry *ctx_find(struct cmd_ctx *ctx, uint32_t i); /* for writing: counts nothing */
 
 /* Changes of key i; 'old' as ctx_find() returned it. They tell keyspace notifications nothing: ctx_notify() does. */

@@ -5,7 +5,7 @@
 
 #include "server/cmd/cmd.h"
 
-#define CMD(id, parent, name, run, arity, first, last, step, flags, effects, group, since, sum)    \
+#define CMD(id, parent, name, run, arity, first, last, step, flags, effects, group, since, sum) \
     extern enum dc_err run(struct cmd_ctx *ctx);
 #define CMD_CONTAINER(id, name, arity, flags, group, since, sum)
 #include "server/cmd/cmd.def"

@@ -17,7 +17,12 @@
 struct latency;
 struct node;
 
-enum { LATENCY_HISTORY = 160, LATENCY_EVENTS_MAX = 32, LATENCY_NAME_MAX = 32, LATENCY_BUCKETS = 40 };
+enum {
+    LATENCY_HISTORY = 160,
+    LATENCY_EVENTS_MAX = 32,
+    LATENCY_NAME_MAX = 32,
+    LATENCY_BUCKETS = 40
+};
 
 struct latency_spike {
     int64_t time_s;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/lockset.h"
 
-#include <stdlib.h>
-
 #include "server/base/assert.h"
+
+#include <stdlib.h>
 
 void lockset_init(struct lockset *l, struct store *s, struct arena *a, uint32_t cap) {
     l->store = s;

@@ -35,8 +35,8 @@ struct memory_control {
 
 /* What the last sample found; written by memory_sample(), read by all. */
 struct memory_seen {
-    struct lock lock; /* one sample at a time */
-    struct memory_control control; /* under lock */
+    struct lock lock;               /* one sample at a time */
+    struct memory_control control;  /* under lock */
     _Atomic uint64_t sampled_ticks; /* when the last sample began */
     _Atomic uint64_t allocated;
     _Atomic uint64_t active;
@@ -53,9 +53,10 @@ struct memory_seen {
 
 /* The arithmetic of a sample. */
 struct memory_verdict {
-    int64_t budget; /* bytes that may be allocated before something has to go; negative: so much too many */
-    int64_t spare;  /* the same if nothing can go: free places within used pages count as room */
-    bool purge;     /* unused pages alone bring the process above the limit */
+    int64_t
+        budget; /* bytes that may be allocated before something has to go; negative: so much too many */
+    int64_t spare; /* the same if nothing can go: free places within used pages count as room */
+    bool purge;    /* unused pages alone bring the process above the limit */
 };
 
 struct memory_verdict memory_judge(struct memory_control *c, const struct mem_stats *now,

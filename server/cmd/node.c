@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/node.h"
 
-#include <stdio.h>
-
 #include "server/base/crypto.h"
+#include "server/base/diag.h"
 #include "server/base/mem.h"
 #include "server/cmd/info.h"
 #include "server/cmd/latency.h"
 #include "server/cmd/notify.h"
 #include "server/cmd/pubsub.h"
 #include "server/cmd/slowlog.h"
+
+#include <stdio.h>
 
 void node_init(struct node *n, struct conf *conf, struct store *s, const struct host *host) {
     uint8_t id[20];
@@ -59,7 +60,8 @@ static void read_output_limits(struct node *n) {
     int used;
     (void)conf_text(n->conf, CONF_ID_client_output_buffer_limit, text, sizeof(text));
     for (const char *at = text;
-         sscanf(at, "%15s %lld %lld %lld%n", class, &hard, &soft, &seconds, &used) == 4; at += used) {
+         sscanf(at, "%15s %lld %lld %lld%n", class, &hard, &soft, &seconds, &used) == 4;
+         at += used) {
         bool normal = strcmp(class, "normal") == 0;
         if (!normal && strcmp(class, "pubsub") != 0) {
             continue;
@@ -74,12 +76,16 @@ static void read_output_limits(struct node *n) {
 void node_options_changed(struct node *n) {
     char text[256];
     size_t len = conf_text(n->conf, CONF_ID_notify_keyspace_events, text, sizeof(text));
-    atomic_store_explicit(&n->notify_flags, notify_parse(bytes_of(text, len)), memory_order_relaxed);
+    atomic_store_explicit(&n->notify_flags, notify_parse(bytes_of(text, len)),
+                          memory_order_relaxed);
     len = conf_text(n->conf, CONF_ID_requirepass, text, sizeof(text));
     atomic_store_explicit(&n->has_password, len > 0, memory_order_relaxed);
     atomic_store_explicit(&n->slow_ticks, ticks_of_us(conf_get(n->conf, slowlog_log_slower_than)),
                           memory_order_relaxed);
     read_output_limits(n);
+    diag_set_level((enum diag_level)conf_get(n->conf, loglevel));
+    atomic_store_explicit(&n->tracks_latency, conf_get(n->conf, latency_tracking) != 0,
+                          memory_order_relaxed);
     int64_t ms = conf_get(n->conf, latency_monitor_threshold);
     atomic_store_explicit(&n->latency_ticks, ms == 0 ? UINT64_MAX : ticks_of_us(ms * 1000),
                           memory_order_relaxed);

@@ -66,9 +66,9 @@ struct output_limit {
 /* Written by the worker, read by all; relaxed. */
 struct cmd_stats {
     _Atomic uint64_t calls;
-    _Atomic uint64_t ticks;    /* time spent, see time_ticks() */
-    _Atomic uint64_t rejected; /* before execution: arity, permission, memory */
-    _Atomic uint64_t failed;   /* by the handler */
+    _Atomic uint64_t ticks;                      /* time spent, see time_ticks() */
+    _Atomic uint64_t rejected;                   /* before execution: arity, permission, memory */
+    _Atomic uint64_t failed;                     /* by the handler */
     _Atomic uint32_t histogram[LATENCY_BUCKETS]; /* see latency_bucket() */
 };
 
@@ -118,17 +118,19 @@ struct node {
     /* atomic */
     _Atomic uint64_t next_client_id;
     _Atomic uint32_t client_count;
-    _Atomic uint32_t monitor_count;  /* connections in MONITOR; 0 = nobody is told */
-    _Atomic uint32_t notify_flags;   /* enum notify_class of notify-keyspace-events */
-    _Atomic uint32_t has_password;   /* requirepass is set */
-    _Atomic int64_t pause_until_ms;  /* CLIENT PAUSE, 0 = none */
-    _Atomic uint32_t pause_all;      /* it holds reads too */
-    _Atomic int64_t memory_budget;   /* bytes that may still be allocated; below 0 = evict. See memory.h */
-    _Atomic uint32_t active_expire;  /* DEBUG SET-ACTIVE-EXPIRE */
+    _Atomic uint32_t monitor_count; /* connections in MONITOR; 0 = nobody is told */
+    _Atomic uint32_t notify_flags;  /* enum notify_class of notify-keyspace-events */
+    _Atomic uint32_t has_password;  /* requirepass is set */
+    _Atomic int64_t pause_until_ms; /* CLIENT PAUSE, 0 = none */
+    _Atomic uint32_t pause_all;     /* it holds reads too */
+    _Atomic int64_t
+        memory_budget; /* bytes that may still be allocated; below 0 = evict. See memory.h */
+    _Atomic uint32_t active_expire; /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
+    _Atomic uint32_t tracks_latency; /* latency-tracking: histograms are kept */
     struct output_limit output_limits[OUTPUT_CLASSES];
-    _Atomic uint64_t slow_ticks;     /* slowlog-log-slower-than, UINT64_MAX = never */
-    _Atomic uint64_t latency_ticks;  /* latency-monitor-threshold, UINT64_MAX = off */
+    _Atomic uint64_t slow_ticks;    /* slowlog-log-slower-than, UINT64_MAX = never */
+    _Atomic uint64_t latency_ticks; /* latency-monitor-threshold, UINT64_MAX = off */
 };
 
 /* Wires a node up over its parts; the workers enter themselves. */

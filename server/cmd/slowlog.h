@@ -58,7 +58,7 @@ void slowlog_reset(struct slowlog *log);
 /* Calls 'begin' with the number of entries that follow (at most 'count'), then 'each', the newest first. The lock is held. */
 typedef void (*slowlog_begin_fn)(void *arg, uint32_t count);
 typedef void (*slowlog_each_fn)(void *arg, const struct slowlog_entry *e);
-void slowlog_each(struct slowlog *log, uint32_t count, slowlog_begin_fn begin,
-                  slowlog_each_fn each, void *arg);
+void slowlog_each(struct slowlog *log, uint32_t count, slowlog_begin_fn begin, slowlog_each_fn each,
+                  void *arg);
 
 #endif

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/tables.h"
 
-#include <string.h>
-
 #include "server/base/conf.h"
 #include "server/base/lock.h"
 #include "server/base/metric.h"
 #include "server/cmd/cmd.h"
 
+#include <string.h>
+
 static void print_effects(struct buf *out, uint32_t effects) {
-#define MUT_KIND(kind, number, fields, what)                                                       \
-    if (effects & E_##kind) {                                                                      \
-        buf_append_str(out, " " #kind);                                                            \
+#define MUT_KIND(kind, number, fields, what) \
+    if (effects & E_##kind) {                \
+        buf_append_str(out, " " #kind);      \
     }
 #include "server/store/mutation.def"
 #undef MUT_KIND
@@ -44,14 +44,14 @@ static void print_locks(struct buf *out) {
 }
 
 static void print_errors(struct buf *out) {
-#define DC_ERR(code, prefix, retryable, text)                                                      \
+#define DC_ERR(code, prefix, retryable, text) \
     buf_printf(out, "%-14s %-10s %-9s %s\n", #code, prefix, (retryable) ? "retryable" : "", text);
 #include "server/base/err.def"
 #undef DC_ERR
 }
 
 static void print_mutations(struct buf *out) {
-#define MUT_KIND(kind, number, fields, what)                                                       \
+#define MUT_KIND(kind, number, fields, what) \
     buf_printf(out, "%2d  %-8s %-26s %s\n", number, #kind, fields, what);
 #include "server/store/mutation.def"
 #undef MUT_KIND
@@ -61,8 +61,9 @@ bool tables_print(const char *name, struct buf *out) {
     static const struct {
         const char *name;
         void (*print)(struct buf *out);
-    } tables[] = {{"config", conf_print},   {"commands", print_commands}, {"metrics", print_metrics},
-                  {"locks", print_locks},   {"errors", print_errors},     {"mutations", print_mutations}};
+    } tables[] = {{"config", conf_print},     {"commands", print_commands},
+                  {"metrics", print_metrics}, {"locks", print_locks},
+                  {"errors", print_errors},   {"mutations", print_mutations}};
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
         if (strcmp(tables[i].name, name) == 0) {
             tables[i].print(out);

@@ -32,7 +32,7 @@ struct tx {
     struct queued *first;
     struct queued **tail;
     uint32_t count;
-    uint32_t flags;  /* of all queued commands */
+    uint32_t flags; /* of all queued commands */
     bool spoiled;
     uint32_t watch_count;
     struct watch *watches;
@@ -51,7 +51,8 @@ enum dc_err tx_queue(struct client *c, const struct job *job) {
     struct tx *tx = tx_of(c);
     uint32_t argc = job->req.argc;
     uint32_t key_count = cmd_key_count(job->cmd, argc);
-    size_t len = sizeof(struct queued) + argc * sizeof(struct bytes) + key_count * sizeof(struct key);
+    size_t len =
+        sizeof(struct queued) + argc * sizeof(struct bytes) + key_count * sizeof(struct key);
     size_t bytes_at = len;
     for (uint32_t i = 0; i < argc; i++) {
         len += job->req.argv[i].len;
@@ -135,7 +136,9 @@ static enum dc_err add_watch(struct cmd_ctx *ctx, const struct key *k, uint64_t 
         return DC_ENOMEM;
     }
     memcpy(w + 1, k->name.ptr, k->name.len);
-    *w = (struct watch){.next = tx->watches, .ks = ctx->ks, .version = version,
+    *w = (struct watch){.next = tx->watches,
+                        .ks = ctx->ks,
+                        .version = version,
                         .key = {bytes_of((char *)(w + 1), k->name.len), k->pos},
                         .since = sequencer_head(&ctx->node->sequencer).v};
     tx->watches = w;
@@ -310,7 +313,8 @@ enum dc_err cmd_exec(struct cmd_ctx *ctx) {
         return DC_EEXECABORT;
     }
     struct tx *tx = c->tx;
-    c->tx = NULL; /* a command of the queue may drop or begin one: RESET can't, but nothing is assumed */
+    c->tx =
+        NULL; /* a command of the queue may drop or begin one: RESET can't, but nothing is assumed */
     c->flags &= ~(uint32_t)CLIENT_MULTI;
     run_frame(ctx, tx);
     struct tx *after = c->tx;

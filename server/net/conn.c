@@ -1,23 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/net/conn.h"
 
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
 #include "server/cmd/pubsub.h"
 #include "server/net/conn_out.h"
 
-enum {
-    BATCH_MAX = 64,                   /* requests parsed ahead */
-    READ_LARGE_LEN = 1024 * 1024      /* read at once of an argument that is known to be long */
-};
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 /* A request of this turn. */
 struct task {
@@ -196,9 +191,9 @@ static void parse_batch(struct conn *c) {
     struct resp_context ctx = {&w->arena, (uint64_t)conf_get(n->conf, proto_max_bulk_len),
                                authenticated};
     /* One at a time where a command changes how the next one is read, or may have to wait. */
-    bool one = !authenticated ||
-               atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed) != 0;
-    uint32_t room = one ? 1 : BATCH_MAX;
+    bool one =
+        !authenticated || atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed) != 0;
+    uint32_t room = one ? 1 : BATCH_REQUESTS_MAX;
     while (room > 0 && c->len > 0) {
         struct task *t = arena_alloc(&w->arena, sizeof(*t));
         enum resp_outcome outcome = resp_parse(&c->parser, c->data, c->len, &ctx, &t->job.req);
@@ -351,8 +346,11 @@ static void keep_rest(struct conn *c) {
 
 void conn_run(struct conn *c) {
     struct worker *w = c->w;
-    struct reply reply = {.out = &w->out, .proto = c->client.proto, .owner = c,
-                          .take_blob = conn_take_blob, .drop_blob = conn_drop_blob};
+    struct reply reply = {.out = &w->out,
+                          .proto = c->client.proto,
+                          .owner = c,
+                          .take_blob = conn_take_blob,
+                          .drop_blob = conn_drop_blob};
     c->out_start = w->out.len;
     c->out_len = 0;
     run_tasks(c, &reply);
@@ -390,7 +388,8 @@ void conn_tick(struct conn *c, int64_t now_ms) {
         return;
     }
     if (timeout_s > 0 && !(c->client.flags & (CLIENT_SUBSCRIBED | CLIENT_MONITOR)) &&
-        now_ms - atomic_load_explicit(&c->client.last_ms, memory_order_relaxed) > timeout_s * 1000) {
+        now_ms - atomic_load_explicit(&c->client.last_ms, memory_order_relaxed) >
+            timeout_s * 1000) {
         conn_close(c);
         return;
     }

@@ -27,21 +27,21 @@ struct conn {
     struct event event;
     /* input */
     struct resp_parser parser;
-    struct buf in;        /* unfinished input of earlier turns */
-    char *data;           /* what is parsed in this turn: in the arena, or the content of 'in' */
+    struct buf in; /* unfinished input of earlier turns */
+    char *data;    /* what is parsed in this turn: in the arena, or the content of 'in' */
     size_t len;
-    struct task *tasks;   /* parsed, not yet run */
+    struct task *tasks; /* parsed, not yet run */
     struct task **tasks_tail;
-    struct task *held;    /* has to wait (CLIENT PAUSE); a copy on the heap */
+    struct task *held; /* has to wait (CLIENT PAUSE); a copy on the heap */
     /* output */
-    size_t out_start;     /* replies of this turn in the worker's output */
+    size_t out_start; /* replies of this turn in the worker's output */
     size_t out_len;
-    struct chunk *queue;  /* what the socket didn't take */
+    struct chunk *queue; /* what the socket didn't take */
     struct chunk *queue_last;
     size_t queued;
     int64_t soft_since_ms; /* above the soft limit since, 0 = below */
     /* state */
-    bool readable;   /* the socket may have more */
+    bool readable; /* the socket may have more */
     bool peer_closed;
     bool unparsed;   /* 'in' may hold complete requests */
     bool bad;        /* the peer doesn't speak the protocol */
@@ -58,7 +58,7 @@ struct conn {
 void conn_open(struct worker *w, int fd, const char *addr, const char *laddr, bool is_unix);
 
 /* The phases. */
-void conn_feed(struct conn *c);  /* reads and parses, enters 'run' */
+void conn_feed(struct conn *c); /* reads and parses, enters 'run' */
 void conn_prefetch_lines(struct conn *c);
 void conn_prefetch_entries(struct conn *c);
 void conn_run(struct conn *c);

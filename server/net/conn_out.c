@@ -6,13 +6,13 @@
  */
 #include "server/net/conn_out.h"
 
-#include <errno.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 
 enum { CHUNK_MIN_LEN = 1000, IOV_COUNT = 64 };
 
@@ -160,8 +160,7 @@ void conn_push(struct conn *c, struct bytes data) {
 void conn_check_limits(struct conn *c) {
     /* A monitor doesn't ask for what it gets either. */
     bool pushed = (c->client.flags & (CLIENT_SUBSCRIBED | CLIENT_MONITOR)) != 0;
-    struct output_limit *l =
-        &c->w->cmd.node->output_limits[pushed ? OUTPUT_PUBSUB : OUTPUT_NORMAL];
+    struct output_limit *l = &c->w->cmd.node->output_limits[pushed ? OUTPUT_PUBSUB : OUTPUT_NORMAL];
     int64_t hard = atomic_load_explicit(&l->hard, memory_order_relaxed);
     int64_t soft = atomic_load_explicit(&l->soft, memory_order_relaxed);
     int64_t soft_ms = 1000 * atomic_load_explicit(&l->soft_s, memory_order_relaxed);

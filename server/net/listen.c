@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/net/listen.h"
 
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/net/conn.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -11,10 +15,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include "server/base/diag.h"
-#include "server/base/mem.h"
-#include "server/net/conn.h"
 
 enum { LISTENERS_MAX = 17, ACCEPTS_PER_EVENT = 256 };
 
@@ -147,9 +147,10 @@ static bool accept_one(struct listener *l) {
         (uint64_t)conf_get(n->conf, maxclients)) {
         turn_away(l, fd, "-ERR max number of clients reached\r\n");
     } else if (is_stranger(l, addr)) {
-        turn_away(l, fd,
-                  "-DENIED dcache is running in protected mode: no password is set and the connection "
-                  "comes from another machine. Set requirepass, or protected-mode no.\r\n");
+        turn_away(
+            l, fd,
+            "-DENIED dcache is running in protected mode: no password is set and the connection "
+            "comes from another machine. Set requirepass, or protected-mode no.\r\n");
     } else {
         struct arrival *a = mem_must_alloc(sizeof(*a));
         a->fd = fd;
@@ -165,8 +166,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg) {
     struct listener *l = arg;
     (void)fd, (void)what;
     worker_turn_begin(l->acceptor);
-    for (uint32_t i = 0; i < ACCEPTS_PER_EVENT && accept_one(l); i++) {
-    }
+    for (uint32_t i = 0; i < ACCEPTS_PER_EVENT && accept_one(l); i++) {}
 }
 
 /* --- opening ----------------------------------------------------------------------------------------- */

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/net/loop.h"
 
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/net/conn.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-
-#include "server/base/assert.h"
-#include "server/base/diag.h"
-#include "server/base/mem.h"
-#include "server/net/conn.h"
 
 enum { OUT_KEEP_LEN = 1024 * 1024 };
 

@@ -36,16 +36,16 @@ struct worker {
     /* owned by the worker */
     struct event_base *base;
     struct arena arena;
-    struct buf out;          /* replies of the turn */
-    struct conn *conns;      /* all, linked both ways */
-    struct conn_list run;    /* requests are waiting */
-    struct conn_list flush;  /* output is waiting */
-    struct conn_list again;  /* to be looked at in the next turn without an event */
-    struct conn_list dead;   /* to be freed */
+    struct buf out;         /* replies of the turn */
+    struct conn *conns;     /* all, linked both ways */
+    struct conn_list run;   /* requests are waiting */
+    struct conn_list flush; /* output is waiting */
+    struct conn_list again; /* to be looked at in the next turn without an event */
+    struct conn_list dead;  /* to be freed */
     struct conn *running;
     bool turn_open;
-    uint32_t held_count;     /* connections whose request waits */
-    uint64_t ticks;          /* of the timer */
+    uint32_t held_count; /* connections whose request waits */
+    uint64_t ticks;      /* of the timer */
     struct event *timer;
     struct event *wake;
     int wake_fd;

@@ -95,7 +95,7 @@ static bool read_int(struct reader *r, uint64_t special, struct dump_string *out
     out->form = DUMP_INT;
     switch (width) {
     case 1:
-        out->num = (int8_t)from[0];
+        out->num = (from[0] ^ 0x80) - 0x80; /* the sign bit */
         return true;
     case 2:
         out->num = (int16_t)get_u16(from);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/store/entry.h"
 
-#include <stddef.h>
-
 #include "server/base/limits.h"
 #include "server/base/mem.h"
+
+#include <stddef.h>
 
 static_assert(offsetof(struct entry, tail) == ENTRY_HEAD_LEN, "the head has no padding");
 

@@ -9,10 +9,10 @@
  * A policy is a scoring function. The default weighs what a byte of memory earns: (hits + 0.3) / ((age + c) * size),
  * where age counts accesses since the last one in units of 1/128 of the population, and c is a tenth of it.
  */
-#include <math.h>
-
 #include "server/base/assert.h"
 #include "server/store/store_priv.h"
+
+#include <math.h>
 
 enum {
     AGE_OFFSET = TICKS_PER_POPULATION / 10,

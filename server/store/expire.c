@@ -3,7 +3,7 @@
  * The sweep. Every page remembers when it is worth a look: at the time when one in EXPIRED_SHARE of its entries will
  * have expired, or EXPIRY_LAG_MAX_MS after the first of them, whichever comes first. So the share of expired entries
  * that are still resident is bounded whatever the times to live are, and a page of half-hour sessions is read
- * every minute while a page of ten-second counters is read three times a second. Pages without expiry cost nothing.
+ * every few seconds while a page of ten-second counters is read several times a second. Pages without expiry cost nothing.
  */
 #include "server/base/buf.h"
 #include "server/base/mem.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/store/store.h"
 
-#include <stddef.h>
-
 #include "server/base/crc.h"
 #include "server/base/mem.h"
 #include "server/base/time.h"
 #include "server/store/store_priv.h"
+
+#include <stddef.h>
 
 struct store *store_create(const struct store_opts *opts) {
     struct store *s = mem_must_aligned(64, sizeof(*s));
@@ -158,7 +158,7 @@ static void count_volatile(struct root *r, int32_t change) {
     atomic_store_explicit(&r->volatiles, n + (uint32_t)change, memory_order_relaxed);
 }
 
-/* The entry's blob outlives the lock: freeing hundreds of megabytes isn't done under it. */
+/* A replaced entry's blob outlives the lock: freeing hundreds of megabytes isn't done under it. */
 static void discard(struct mut *m, struct entry *e) {
     if (dc_unlikely(entry_kind(e) == VALUE_BLOB)) {
         struct value v;

@@ -417,8 +417,7 @@ static void visit_from(void *arg, struct entry *e) {
 struct line *table_line(const struct table *t, uint64_t hash) {
     uint32_t depth;
     uint64_t word = ref_word(page_of(t, hash, &depth));
-    return word == 0 ? NULL
-                     : ref_lines(word) + home_of(tag_of(hash, depth), ref_count_lines(word));
+    return word == 0 ? NULL : ref_lines(word) + home_of(tag_of(hash, depth), ref_count_lines(word));
 }
 
 uint64_t table_step_line(const struct table *t, uint64_t from, const uint8_t *seed,

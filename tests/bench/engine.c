@@ -9,6 +9,8 @@
  */
 #include "tests/bench/engine.h"
 
+#include "server/base/time.h"
+
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -17,8 +19,6 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "server/base/time.h"
 
 enum { VALUE_ROOM = 128 * 1024 };
 

@@ -3,12 +3,11 @@
  * expiry: keys that live for a while and are replaced by others, as fast as they expire; a sweep every 100 ms. Time is
  * simulated. What counts is how many entries are resident beyond their time, and what the sweep costs.
  */
+#include "server/base/mem.h"
 #include "tests/bench/engine.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-
-#include "server/base/mem.h"
 
 enum { STEP_MS = 10, SWEEP_MS = 100 };
 
@@ -53,7 +52,7 @@ static void second(struct expiry *b, bool counted) {
         }
         if (ms % SWEEP_MS == 0) {
             /* Just before the sweep it is worst. */
-            double alive = (double)(o->rate * o->ttl_ms / 1000);
+            double alive = (double)(o->rate * o->ttl_ms) / 1000.0;
             double share = ((double)store_count(b->engine.store) - alive) / alive;
             if (counted) {
                 b->share_sum += share;

@@ -6,14 +6,13 @@
  * tables in every repetition, so of each one the fastest run counts: what remains is the work, without
  * the scheduler, interrupts and neighbours of the machine. The raw worst stands beside it.
  */
+#include "server/base/mem.h"
+#include "server/base/time.h"
 #include "tests/bench/engine.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include "server/base/mem.h"
-#include "server/base/time.h"
 
 enum { WORST_COUNT = 5 };
 

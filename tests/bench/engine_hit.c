@@ -5,15 +5,14 @@
  * Memory is what the allocator has handed out, the bench's own excluded; with --resident 1 the pages that hold it,
  * sampled now and then and moved between two samples by what the thread allocates, as the node does it.
  */
+#include "server/base/mem.h"
+#include "server/base/time.h"
 #include "tests/bench/engine.h"
+#include "tests/bench/lg_zipf.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "server/base/mem.h"
-#include "server/base/time.h"
-#include "tests/bench/lg_zipf.h"
 
 enum { PART_COUNT = 10, SAMPLE_EVERY = 2000, REQUESTS_PER_MS = 100 };
 

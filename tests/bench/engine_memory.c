@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* memory: bytes per key above key and value, by the allocator's and the kernel's account, after a fill. */
+#include "server/base/mem.h"
 #include "tests/bench/engine.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-
-#include "server/base/mem.h"
 
 void bench_memory(const struct bench_opts *opts) {
     struct bench_opts o = *opts;

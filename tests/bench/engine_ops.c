@@ -3,12 +3,11 @@
  * ops: nanoseconds per operation on one thread, with its slot lock, as the dispatcher does it. 'batch' hashes and
  * prefetches BATCH keys ahead as a worker does for a pipeline: roots, then lines, then entries.
  */
+#include "server/base/time.h"
 #include "tests/bench/engine.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-
-#include "server/base/time.h"
 
 enum { BATCH = 16 };
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tests/support/store_check.h"
 
-#include <stdio.h>
-
 #include "server/base/crc.h"
+
+#include <stdio.h>
 
 #define fail_unless(condition)                                \
     do {                                                      \

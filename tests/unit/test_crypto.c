@@ -8,11 +8,11 @@
 START_TEST(the_hash_is_siphash_2_4) {
     crypto_init();
     uint8_t seed[HASH_SEED_LEN], data[15];
-    for (uint8_t i = 0; i < sizeof(seed); i++) {
-        seed[i] = i;
+    for (size_t i = 0; i < sizeof(seed); i++) {
+        seed[i] = (uint8_t)i;
     }
-    for (uint8_t i = 0; i < sizeof(data); i++) {
-        data[i] = i;
+    for (size_t i = 0; i < sizeof(data); i++) {
+        data[i] = (uint8_t)i;
     }
     /* the example of the SipHash paper */
     uint64_t hash = crypto_siphash(bytes_of((char *)data, sizeof(data)), seed);
