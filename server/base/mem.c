@@ -194,7 +194,7 @@ void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out) {
 }
 
 void *mem_alloc_dense(size_t len) {
-    return mem_alloc(len);
+    return mem_alloc_good(len);
 }
 
 void mem_free_dense(void *ptr, size_t len) {

@@ -68,7 +68,7 @@ START_TEST(small_steps_back_are_waited_out_silently) {
 END_TEST
 
 /* H31: what has expired stays gone. */
-START_TEST(ten_seconds_back_are_not_followed) {
+START_TEST(test_h31_ten_seconds_back_are_not_followed) {
     struct story s;
     begin(&s);
     pass(&s, 10 * second);
@@ -87,7 +87,7 @@ START_TEST(ten_seconds_back_are_not_followed) {
 END_TEST
 
 /* H31: sessions aren't wiped out. */
-START_TEST(a_day_ahead_for_a_moment_is_not_believed) {
+START_TEST(test_h31_a_day_ahead_for_a_moment_is_not_believed) {
     struct story s;
     begin(&s);
     s.wall_us += day;
@@ -197,8 +197,9 @@ START_TEST(ticks_measure_durations) {
 END_TEST
 
 CHECK_MAIN("time", it_follows_a_steady_clock, small_steps_forward_are_taken_at_once,
-           small_steps_back_are_waited_out_silently, ten_seconds_back_are_not_followed,
-           a_day_ahead_for_a_moment_is_not_believed, a_jump_that_lasts_is_adopted_at_twice_the_rate,
+           small_steps_back_are_waited_out_silently, test_h31_ten_seconds_back_are_not_followed,
+           test_h31_a_day_ahead_for_a_moment_is_not_believed,
+           a_jump_that_lasts_is_adopted_at_twice_the_rate,
            a_jump_taken_back_while_it_is_adopted_leaves_the_node_ahead,
            time_found_in_a_log_is_a_floor, any_sequence_of_clocks_keeps_the_node_going_forward,
            readers_never_see_it_step_back, ticks_measure_durations)
