@@ -40,7 +40,7 @@ enum { MEM_PLACES_MAX = 8 };
 /* Places of up to MEM_PLACES_MAX allocations. Without jemalloc the answer is made up. */
 void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out);
 /* Allocates from the oldest run with room, and frees into the run at once: for moving allocations together, so that
- * sparse runs come free. */
+ * sparse runs come free. All of mem_good_size(len) may be used. */
 void *mem_alloc_dense(size_t len);
 void mem_free_dense(void *ptr, size_t len);
 
