@@ -10,15 +10,15 @@
  *
  *   stress_store [--seconds S] [--threads N]
  */
+#include "server/base/thread.h"
+#include "server/base/time.h"
+#include "tests/support/engine.h"
+#include "tests/support/store_check.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "server/base/thread.h"
-#include "server/base/time.h"
-#include "tests/support/store_check.h"
-#include "tests/support/engine.h"
 
 enum { COUNTERS = 16, STAY = 2000, ACCOUNTS = 8, CHURN = 5000, THREADS_MAX = 16, BALANCE = 1000 };
 
