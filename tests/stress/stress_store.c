@@ -93,11 +93,10 @@ static void see(void *arg, struct keyspace *ks, struct entry *e) {
     struct bytes key = entry_key(e);
     uint64_t i;
     (void)ks;
-    if (key.len > 7 && memcmp(key.ptr, "{st}ay:", 7) == 0 &&
-        num_parse_u64(bytes_of(key.ptr + 7, key.len - 7), &i) && i < STAY) {
-        a->seen[i]++;
-    } else if (key.len > 5 && memcmp(key.ptr, "stay:", 5) == 0 &&
-               num_parse_u64(bytes_of(key.ptr + 5, key.len - 5), &i) && i < STAY) {
+    size_t prefix = key.len > 7 && memcmp(key.ptr, "{st}ay:", 7) == 0 ? 7
+                    : key.len > 5 && memcmp(key.ptr, "stay:", 5) == 0 ? 5
+                                                                      : 0;
+    if (prefix > 0 && num_parse_u64(bytes_of(key.ptr + prefix, key.len - prefix), &i) && i < STAY) {
         a->seen[i]++;
     }
 }
