@@ -19,6 +19,7 @@ enum {
     AGE_MAX = 65536 - AGING_TICKS
 };
 
+static_assert(2 * TICKS_PER_POPULATION % 256 == 0, "faded() divides by it");
 static_assert(TICK_RECENT * TICK_HISTORY == 65536, "the tables cover all ages");
 
 /* --- ticks ------------------------------------------------------------------------------------------- */
@@ -41,9 +42,26 @@ void access_count(struct store_thread *t, int64_t now_ms) {
     t->tick = (uint16_t)atomic_load_explicit(&s->tick, memory_order_relaxed);
 }
 
+/* Half of a frequency is forgotten while the population is passed once. The dither makes the mean of many small
+ * frequencies right. */
+static uint32_t faded(uint32_t freq, uint32_t age, uint32_t dither) {
+    uint32_t halvings = age / TICKS_PER_POPULATION;
+    if (halvings >= 8) {
+        return 0;
+    }
+    uint32_t rest = 2 * TICKS_PER_POPULATION - age % TICKS_PER_POPULATION;
+    return (freq * rest / (2 * TICKS_PER_POPULATION / 256) + (dither % 256 << halvings)) >> 8 >>
+           halvings;
+}
+
 void store_touch(struct store_thread *t, struct entry *e) {
+    uint32_t freq = e->freq;
+    uint32_t age = (uint16_t)(t->tick - entry_stamp(e));
+    if (freq > 1 && age > 0) {
+        freq = 1 + faded(freq - 1, age, t->accesses);
+    }
     entry_set_stamp(e, t->tick);
-    e->freq = (uint8_t)(e->freq + (e->freq < UINT8_MAX));
+    e->freq = (uint8_t)(freq + (freq < UINT8_MAX));
 }
 
 void access_evicting(struct store *s, int64_t now_ms) {

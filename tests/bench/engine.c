@@ -3,7 +3,7 @@
  *   dcache-bench-engine growth [--from 1000000] [--to 10000000] [--repeat 3] [--tag 1]
  *   dcache-bench-engine memory [--keys 3000000] [--value-min 64] [--value-max 64] [--ttl-ms 0]
  *   dcache-bench-engine ops    [--keys 1000000] [--value-min 100] [--requests 4000000]
- *   dcache-bench-engine hit    [--policy adaptive] [--drift-pct 0] [--limit-mb 100] [--resident 1] ...
+ *   dcache-bench-engine hit    [--policy adaptive] [--drift-pct 0] [--sessions 0] [--limit-mb 100] [--resident 1] ...
  *   dcache-bench-engine expiry [--rate 100000] [--ttl-ms 10000] [--seconds 60]
  *   dcache-bench-engine flush  [--keys 1000000] [--tag 1]
  */
@@ -104,6 +104,7 @@ static const struct option {
     {"--drift-pct",   offsetof(struct bench_opts, drift_pct)},
     {"--drift-every", offsetof(struct bench_opts, drift_every)},
     {"--resident",    offsetof(struct bench_opts, resident)},
+    {"--sessions",    offsetof(struct bench_opts, sessions)},
     {"--seconds",     offsetof(struct bench_opts, seconds)},
     {"--rate",        offsetof(struct bench_opts, rate)},
 };

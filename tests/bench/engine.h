@@ -30,6 +30,7 @@ struct bench_opts {
     uint64_t drift_pct;
     uint64_t drift_every;
     uint64_t resident; /* 1: the limit is on pages in use, not on what is allocated */
+    uint64_t sessions;
     uint64_t seconds;
     uint64_t rate;
     const char *policy;

@@ -2,6 +2,9 @@
 /*
  * hit: the hit ratio of a policy on the stream of the load generator's `cache`, under a limit of memory.
  *
+ * With --sessions N the stream is another: N sessions are alive at a time, a request is for one of them, and each is
+ * followed by a new one after some twenty requests. Whoever clings to what was popular loses there.
+ *
  * Memory is what the allocator has handed out, the bench's own excluded; with --resident 1 the pages that hold it,
  * sampled now and then and moved between two samples by what the thread allocates, as the node does it.
  */
@@ -14,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PART_COUNT = 10, SAMPLE_EVERY = 2000, REQUESTS_PER_MS = 100 };
+enum { PART_COUNT = 10, SAMPLE_EVERY = 2000, REQUESTS_PER_MS = 100, SESSION_REQUESTS = 20 };
 
 struct hit {
     struct bench_opts o;
@@ -25,6 +28,8 @@ struct hit {
     enum evict_policy policy;
     uint64_t drawn;
     uint64_t one_hit_next;
+    uint64_t *sessions;
+    uint64_t session_next;
     uint64_t evicted;
     int64_t budget; /* bytes that may still be allocated */
     uint64_t base;  /* figure of the empty process */
@@ -40,7 +45,11 @@ static uint64_t figure(const struct hit *b) {
 }
 
 static void budget_sample(struct hit *b) {
+    struct mem_stats m;
+    mem_stats_read(&m);
     b->budget = (int64_t)(b->o.limit_mb * 1024 * 1024) - (int64_t)(figure(b) - b->base);
+    store_set_packing(b->engine.store,
+                      b->o.resident != 0 && m.active > m.allocated + m.allocated / 32);
     mem_thread_delta();
 }
 
@@ -54,8 +63,19 @@ static void make_room(struct hit *b) {
     b->evict_ticks += time_ticks() - start;
 }
 
+static uint64_t session_draw(struct hit *b) {
+    uint64_t i = lg_rng_below(&b->rng, b->o.sessions);
+    if (lg_rng_below(&b->rng, SESSION_REQUESTS) == 0) {
+        b->sessions[i] = b->session_next++;
+    }
+    return b->sessions[i];
+}
+
 static uint64_t id_draw(struct hit *b) {
     b->drawn++;
+    if (b->o.sessions != 0) {
+        return session_draw(b);
+    }
     if (b->o.drift_pct != 0 && b->drawn % b->o.drift_every == 0) {
         lg_zipf_trade(b->zipf, b->o.keys * b->o.drift_pct / 100, &b->rng);
     }
@@ -138,6 +158,10 @@ void bench_hit(const struct bench_opts *opts) {
     b->policy = policy_of(b->o.policy);
     lg_rng_seed(&b->rng, b->o.seed);
     b->zipf = lg_zipf_create(b->o.keys, 0.9, &b->rng);
+    b->sessions = lg_grab((b->o.sessions + 1) * sizeof(uint64_t));
+    for (uint64_t i = 0; i < b->o.sessions; i++) {
+        b->sessions[i] = b->session_next++;
+    }
     engine_init(&b->engine, NULL);
     hand_init(&b->hand, &b->engine, b->o.seed);
     b->base = figure(b);
