@@ -49,7 +49,7 @@ static size_t step(struct resp_parser *p, const struct resp_context *ctx, const 
     switch (resp_parse(p, input, len, ctx, &req)) {
     case RESP_DONE:
         note_request(out, &req, input);
-        /* fall through */
+        __attribute__((fallthrough));
     case RESP_EMPTY:
         consumed = req.len;
         dc_assert(consumed > 0 && consumed <= len);
