@@ -42,23 +42,22 @@ void access_count(struct store_thread *t, int64_t now_ms) {
     t->tick = (uint16_t)atomic_load_explicit(&s->tick, memory_order_relaxed);
 }
 
-/* Half of a frequency is forgotten while the population is passed once. The dither makes the mean of many small
- * frequencies right. */
+/* Half of a frequency is forgotten while the population is passed once. The dither, below 256, makes the mean of many
+ * small frequencies right. */
 static uint32_t faded(uint32_t freq, uint32_t age, uint32_t dither) {
     uint32_t halvings = age / TICKS_PER_POPULATION;
     if (halvings >= 8) {
         return 0;
     }
     uint32_t rest = 2 * TICKS_PER_POPULATION - age % TICKS_PER_POPULATION;
-    return (freq * rest / (2 * TICKS_PER_POPULATION / 256) + (dither % 256 << halvings)) >> 8 >>
-           halvings;
+    return (freq * rest / (2 * TICKS_PER_POPULATION / 256) + (dither << halvings)) >> 8 >> halvings;
 }
 
 void store_touch(struct store_thread *t, struct entry *e) {
     uint32_t freq = e->freq;
     uint32_t age = (uint16_t)(t->tick - entry_stamp(e));
     if (freq > 1 && age > 0) {
-        freq = 1 + faded(freq - 1, age, t->accesses);
+        freq = 1 + faded(freq - 1, age, (uint32_t)(entry_version(e) + t->tick) * 2654435761u >> 24);
     }
     entry_set_stamp(e, t->tick);
     e->freq = (uint8_t)(freq + (freq < UINT8_MAX));

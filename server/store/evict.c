@@ -85,7 +85,7 @@ static double score(const struct draw *d, const struct entry *e) {
         return age;
     case EVICT_ALLKEYS_LFU:
     case EVICT_VOLATILE_LFU:
-        return (age + TICKS_PER_POPULATION) / (e->freq + 1.0);
+        return (age + 4 * TICKS_PER_POPULATION) / (e->freq + 1.0);
     case EVICT_ALLKEYS_RANDOM:
     case EVICT_VOLATILE_RANDOM:
         return (double)(rng_next(&d->thread->rng) >> 11);
