@@ -48,6 +48,13 @@ static inline bool fault_hits(void) {
 
 #if defined(DC_HAVE_JEMALLOC)
 
+/* Runs of up to 512 small pieces, at most 128 KB: jemalloc keeps 128 bytes of its own for each run, and its default is one
+ * page for 32 pieces of 128 bytes. (Its documented way to be configured by the program: it reads this.) */
+const char *malloc_conf = "slab_sizes:1-48:6|49-64:8|65-80:10|81-96:12|97-112:14|113-128:16|129-"
+                          "160:20|161-192:12|193-224:14|"
+                          "225-256:16|257-320:20|321-384:12|385-448:14|449-512:16|513-640:20|641-"
+                          "768:12|769-896:14|897-1024:16";
+
 static inline void *note_alloc(void *ptr) {
     return ptr;
 }
@@ -90,12 +97,17 @@ void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out) {
     }
 }
 
-void *mem_alloc_dense(size_t len) {
-    return mallocx(len, MALLOCX_TCACHE_NONE);
+void *mem_alloc_dense(void *old, size_t align, size_t len) {
+    unsigned arena = 0;
+    size_t size = sizeof(arena);
+    if (mallctl("arenas.lookup", &arena, &size, &old, sizeof(old)) != 0) {
+        return NULL;
+    }
+    return mallocx(len, MALLOCX_TCACHE_NONE | (int)MALLOCX_ARENA(arena) | MALLOCX_ALIGN(align));
 }
 
-void mem_free_dense(void *ptr, size_t len) {
-    sdallocx(ptr, len, MALLOCX_TCACHE_NONE);
+void mem_free_dense(void *ptr, size_t align, size_t len) {
+    sdallocx(ptr, len, MALLOCX_TCACHE_NONE | MALLOCX_ALIGN(align));
 }
 
 /* The thread's running totals, which jemalloc keeps in the thread's own memory. */
@@ -149,6 +161,10 @@ void mem_purge(void) {
     mallctl("arena.4096.purge", NULL, NULL, NULL, 0);
 }
 
+void mem_decay(void) {
+    mallctl("arena.4096.decay", NULL, NULL, NULL, 0);
+}
+
 const char *mem_allocator_name(void) {
     static char name[64];
     if (name[0] == '\0') {
@@ -189,15 +205,17 @@ static void *raw_alloc_aligned(size_t align, size_t len) {
 void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out) {
     dc_assert(count <= MEM_PLACES_MAX);
     for (uint32_t i = 0; i < count; i++) {
-        out[i] = (struct mem_place){(uintptr_t)ptrs[i] >> 4 & 1, 2};
+        out[i] = (struct mem_place){((uintptr_t)ptrs[i] >> 4 ^ (uintptr_t)ptrs[i] >> 6) & 1, 2};
     }
 }
 
-void *mem_alloc_dense(size_t len) {
-    return mem_alloc_good(len);
+void *mem_alloc_dense(void *old, size_t align, size_t len) {
+    (void)old;
+    return align <= 16 ? mem_alloc_good(len) : mem_alloc_aligned(align, len);
 }
 
-void mem_free_dense(void *ptr, size_t len) {
+void mem_free_dense(void *ptr, size_t align, size_t len) {
+    (void)align;
     mem_free_sized(ptr, len);
 }
 
@@ -243,6 +261,8 @@ bool mem_report(mem_report_fn write_text, void *arg) {
 void mem_purge(void) {
     malloc_trim(0);
 }
+
+void mem_decay(void) {}
 
 const char *mem_allocator_name(void) {
     return "libc";

@@ -39,10 +39,10 @@ struct mem_place {
 enum { MEM_PLACES_MAX = 8 };
 /* Places of up to MEM_PLACES_MAX allocations. Without jemalloc the answer is made up. */
 void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out);
-/* Allocates from the oldest run with room, and frees into the run at once: for moving allocations together, so that
- * sparse runs come free. All of mem_good_size(len) may be used. */
-void *mem_alloc_dense(size_t len);
-void mem_free_dense(void *ptr, size_t len);
+/* Allocates from the oldest run with room where 'old' lies, and frees into the run at once: for moving allocations together,
+ * so that sparse runs come free. 'align' is that of the allocation to be moved. All of mem_good_size(len) may be used. */
+void *mem_alloc_dense(void *old, size_t align, size_t len);
+void mem_free_dense(void *ptr, size_t align, size_t len);
 
 /* The number of bytes that an allocation of 'len' really occupies. */
 size_t mem_good_size(size_t len);
@@ -66,6 +66,8 @@ bool mem_report(mem_report_fn write, void *arg);
 
 /* Gives unused pages back to the kernel now. */
 void mem_purge(void);
+/* Gives back those that have been unused for long. (The allocator does it as a thread allocates; idle threads don't.) */
+void mem_decay(void);
 
 /* Net bytes that the calling thread allocated since its last call (may be negative). */
 int64_t mem_thread_delta(void);

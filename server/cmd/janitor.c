@@ -26,7 +26,8 @@ enum {
         10, /* percent of a core that the sweep may take; more while it can't keep up ... */
     SWEEP_SHARE_MAX = 40,   /* ... up to this with the least effort ... */
     SWEEP_SHARE_EFFORT = 5, /* ... and so much for each degree above it */
-    EVICT_SHARE = 50
+    EVICT_SHARE = 50,
+    PACK_PAGES = 512 /* looked at in a full tick */
 };
 
 struct janitor {
@@ -36,6 +37,7 @@ struct janitor {
     struct metric_slot *metrics; /* never freed: the table of metrics keeps it */
     struct store_thread store;
     struct store_sweep sweep;
+    struct store_pack pack;
     struct mut mut;
     int64_t next_full_us;  /* monotonic: when the tick is due that does everything */
     int64_t sweep_share;   /* percent of a core */
@@ -172,6 +174,8 @@ static void full_tick(struct janitor *j) {
     j->next_full_us = mono_us + (int64_t)JANITOR_PERIOD_MS * 1000;
     step_clock(n);
     store_tick(n->store, clock_now_ms(&n->clock));
+    mem_decay();
+    store_pack_pages(n->store, &j->pack, PACK_PAGES);
     info_sample(n);
 }
 

@@ -52,7 +52,7 @@ struct entry {
     uint8_t tail[];
 };
 
-enum { ENTRY_HEAD_LEN = 12 };
+enum { ENTRY_HEAD_LEN = 12, ENTRY_ALIGN = 16 };
 
 /* A value on its way in or out: a view, except that a blob may carry a reference (the user says so). */
 struct value {

@@ -4,6 +4,9 @@
  * the old sizes stay half empty, and memory that is resident holds nothing. So while memory is short and resident memory
  * is well above what is allocated, the hand of the eviction moves entries out of sparse runs into denser ones as it
  * passes, until the sparse ones come free. A move changes no content and no version.
+ *
+ * The pages of tables need the same when a keyspace has grown: all slots leave a size of page at about the same
+ * time, and those that stay behind keep its runs resident. The janitor passes by and moves them together.
  */
 #include "server/base/mem.h"
 #include "server/store/store_priv.h"
@@ -22,19 +25,19 @@ static bool is_sparse(const struct mem_place *p) {
 static bool move_entry(uint64_t *word, const struct mem_place *from) {
     struct entry *old = word_entry(*word);
     size_t size = entry_size(old);
-    void *to = mem_alloc_dense(size);
+    void *to = mem_alloc_dense(old, ENTRY_ALIGN, size);
     struct mem_place place;
     if (to == NULL) {
         return false;
     }
     mem_places(&to, 1, &place);
     if (place.free >= from->free) {
-        mem_free_dense(to, size);
+        mem_free_dense(to, ENTRY_ALIGN, size);
         return false;
     }
     memcpy(to, old, size);
     *word = word_make(word_tag(*word), to);
-    mem_free_dense(old, size);
+    mem_free_dense(old, ENTRY_ALIGN, size);
     return true;
 }
 
@@ -50,6 +53,29 @@ void pack_line(struct line *line) {
     for (uint32_t i = 0; i < count; i++) {
         if (is_sparse(&places[i]) && !move_entry(&line->words[i], &places[i])) {
             return; /* this size has nothing denser; the next line is soon enough for the others */
+        }
+    }
+}
+
+void store_pack_pages(struct store *s, struct store_pack *at, uint32_t budget) {
+    while (budget-- > 0) {
+        struct keyspace *ks = &s->keyspaces[at->keyspace];
+        if (atomic_load_explicit(&ks->used, memory_order_relaxed) == 0) {
+            at->slot = SLOT_COUNT;
+        } else if (!root_is_empty(ks, at->slot)) {
+            store_lock(s, at->slot);
+            at->hash = table_pack_page(&root_enter(ks, at->slot)->table, at->hash, is_sparse);
+            store_unlock(s, at->slot);
+        } else {
+            at->hash = HASH_END;
+        }
+        if (at->hash >= HASH_END) {
+            at->hash = 0;
+            at->slot++;
+        }
+        if (at->slot >= SLOT_COUNT) {
+            at->slot = 0;
+            at->keyspace = (at->keyspace + 1) % s->keyspace_count;
         }
     }
 }

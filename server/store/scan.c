@@ -25,10 +25,6 @@ static void scan_entry(void *arg, struct entry *e) {
     }
 }
 
-static bool root_is_empty(const struct keyspace *ks, uint32_t slot) {
-    return atomic_load_explicit(&ks->roots[slot].table.count, memory_order_relaxed) == 0;
-}
-
 /* From 'hash' to the end of the slot or until enough was seen; returns where it stopped. The lock is given up
  * between two batches. */
 static uint64_t scan_slot(struct store *s, struct scan *sc, uint32_t slot, uint64_t hash,

@@ -164,6 +164,14 @@ bool store_pick_victim(struct store_thread *t, enum evict_policy policy, uint32_
                        int64_t now_ms, struct victim *out);
 /* Whether the hand of the eviction moves entries together as it passes (pack.c). Any thread. */
 void store_set_packing(struct store *s, bool on);
+/* pack.c: moves 'budget' pages on the way round closer together, where they stand alone. Takes slot locks, one at
+ * a time. */
+struct store_pack {
+    uint32_t keyspace;
+    uint32_t slot;
+    uint64_t hash;
+};
+void store_pack_pages(struct store *s, struct store_pack *at, uint32_t budget);
 /* The victim's entry while it is still the one that was sampled, else NULL. Slot lock held. */
 struct entry *store_victim(struct store_thread *t, const struct victim *v);
 

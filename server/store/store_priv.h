@@ -60,6 +60,10 @@ static inline bool root_is_alive(const struct keyspace *ks, const struct root *r
            atomic_load_explicit(&ks->gen, memory_order_relaxed);
 }
 
+static inline bool root_is_empty(const struct keyspace *ks, uint32_t slot) {
+    return atomic_load_explicit(&ks->roots[slot].table.count, memory_order_relaxed) == 0;
+}
+
 static inline void root_note_removed(struct root *r, uint64_t version) {
     if (version > r->removed) {
         r->removed = version;

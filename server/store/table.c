@@ -1,58 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/store/table.h"
 
-#include "server/base/crypto.h"
-#include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "server/store/page.h"
-
-#define ADDRESS_MASK ((uint64_t)0x0000ffffffffffc0)
-#define NODE_BIT     ((uint64_t)1)
-
-struct node {
-    struct table child[NODE_FANOUT];
-};
-
-static uint64_t ref_word(const struct table *t) {
-    return atomic_load_explicit(&t->word, memory_order_relaxed);
-}
-
-static bool ref_is_node(uint64_t word) {
-    return (word & NODE_BIT) != 0;
-}
-
-static struct node *ref_node(uint64_t word) {
-    return (struct node *)(uintptr_t)(word & ADDRESS_MASK);
-}
-
-static struct line *ref_lines(uint64_t word) {
-    return (struct line *)(uintptr_t)(word & ADDRESS_MASK);
-}
-
-static uint32_t ref_count_lines(uint64_t word) {
-    return (uint32_t)(word >> 48);
-}
-
-static void ref_set(struct table *t, const void *ptr, uint32_t lines, uint64_t node_bit) {
-    atomic_store_explicit(&t->word, (uint64_t)(uintptr_t)ptr | (uint64_t)lines << 48 | node_bit,
-                          memory_order_relaxed);
-}
-
-static uint32_t count_of(const struct table *t) {
-    return atomic_load_explicit(&t->count, memory_order_relaxed);
-}
-
-static void count_add(struct table *t, uint32_t n) {
-    atomic_store_explicit(&t->count, count_of(t) + n, memory_order_relaxed);
-}
-
-static uint32_t due_get(const struct table *t) {
-    return atomic_load_explicit(&t->due, memory_order_relaxed);
-}
-
-static void due_set(struct table *t, uint32_t due) {
-    atomic_store_explicit(&t->due, due, memory_order_relaxed);
-}
+#include "server/store/table_ref.h"
 
 uint32_t due_of(int64_t expiry_ms) {
     if (expiry_ms == EXPIRY_NONE) {
@@ -65,27 +16,6 @@ uint32_t due_of(int64_t expiry_ms) {
 uint32_t due_at(int64_t now_ms) {
     int64_t units = (now_ms - EXPIRY_BASE_MS) / DUE_UNIT_MS;
     return units < 0 ? 0 : units >= DUE_NEVER ? DUE_NEVER - 1 : (uint32_t)units;
-}
-
-static uint32_t tag_shift(uint32_t depth) {
-    return HASH_BITS - 16 - NODE_BITS * depth;
-}
-
-static uint32_t tag_of(uint64_t hash, uint32_t depth) {
-    return (uint32_t)(hash >> tag_shift(depth)) & 0xffff;
-}
-
-static uint32_t child_of(uint64_t hash, uint32_t depth) {
-    return (uint32_t)(hash >> (HASH_BITS - NODE_BITS * (depth + 1))) & (NODE_FANOUT - 1);
-}
-
-/* The page of 'hash' and its depth. */
-static const struct table *page_of(const struct table *t, uint64_t hash, uint32_t *depth) {
-    *depth = 0;
-    while (dc_unlikely(ref_is_node(ref_word(t)))) {
-        t = &ref_node(ref_word(t))->child[child_of(hash, (*depth)++)];
-    }
-    return t;
 }
 
 struct entry *table_find(const struct table *t, uint64_t hash, struct bytes key) {
@@ -170,10 +100,6 @@ static enum dc_err page_resize(struct table *t, uint32_t lines, enum memory_need
     return DC_OK;
 }
 
-static uint64_t entry_hash(const struct entry *e, const uint8_t *seed) {
-    return crypto_hash(entry_key(e), seed) & (HASH_END - 1);
-}
-
 static struct node *node_create(enum memory_need need) {
     struct node *node = need == MEMORY_MUST ? mem_must_aligned(sizeof(struct line), sizeof(*node))
                                             : mem_alloc_aligned(sizeof(struct line), sizeof(*node));
@@ -184,17 +110,6 @@ static struct node *node_create(enum memory_need need) {
 }
 
 /* With the pages of its children that are no nodes. */
-static void node_destroy(struct node *node) {
-    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-        uint64_t word = ref_word(&node->child[c]);
-        dc_assert(!ref_is_node(word));
-        if (word != 0) {
-            page_destroy(ref_lines(word), ref_count_lines(word));
-        }
-    }
-    mem_free_aligned(node, sizeof(struct line), sizeof(*node));
-}
-
 /* A node with empty pages for as many entries; NULL when there is no memory. */
 static struct node *node_with_pages(const uint32_t *counts, uint32_t due, enum memory_need need) {
     struct node *node = node_create(need);
@@ -376,103 +291,6 @@ void table_due(struct table *t, uint64_t hash, uint32_t due) {
     }
 }
 
-static void prefetch_line(const struct line *line) {
-    for (uint32_t i = 0; i < PAGE_LINE_WORDS && line->words[i] != 0; i++) {
-        __builtin_prefetch(word_entry(line->words[i]));
-    }
-}
-
-static void visit_line(const struct line *page, uint32_t lines, uint32_t line, table_visit_fn visit,
-                       void *arg) {
-    uint32_t at = line;
-    prefetch_line(&page[line]);
-    for (uint32_t distance = 0; distance < lines; distance++) {
-        for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[at].words[i] != 0; i++) {
-            if (home_of(word_tag(page[at].words[i]), lines) == line) {
-                visit(arg, word_entry(page[at].words[i]));
-            }
-        }
-        if (!line_is_full(&page[at])) {
-            return;
-        }
-        at = line_after(at, lines);
-    }
-}
-
-/* Passes only what lies at or behind a position inside the line's range on. */
-struct from_filter {
-    uint64_t from;
-    const uint8_t *seed;
-    table_visit_fn visit;
-    void *arg;
-};
-
-static void visit_from(void *arg, struct entry *e) {
-    const struct from_filter *f = arg;
-    if (entry_hash(e, f->seed) >= f->from) {
-        f->visit(f->arg, e);
-    }
-}
-
-struct line *table_line(const struct table *t, uint64_t hash) {
-    uint32_t depth;
-    uint64_t word = ref_word(page_of(t, hash, &depth));
-    return word == 0 ? NULL : ref_lines(word) + home_of(tag_of(hash, depth), ref_count_lines(word));
-}
-
-uint64_t table_step_line(const struct table *t, uint64_t from, const uint8_t *seed,
-                         table_visit_fn visit, void *arg) {
-    uint32_t depth;
-    const struct table *page = page_of(t, from, &depth);
-    uint64_t word = ref_word(page);
-    uint64_t page_size = HASH_END >> (NODE_BITS * depth);
-    uint64_t page_from = from & ~(page_size - 1);
-    if (word == 0 || count_of(page) == 0) {
-        return page_from + page_size;
-    }
-    uint32_t lines = ref_count_lines(word);
-    uint32_t line = home_of(tag_of(from, depth), lines);
-    /* First tag of a line: the least t with t * lines >= line << 16. */
-    uint64_t first_tag = (((uint64_t)line << 16) + lines - 1) / lines;
-    uint64_t next_tag = (((uint64_t)(line + 1) << 16) + lines - 1) / lines;
-    if (page_from + (first_tag << tag_shift(depth)) == from) {
-        visit_line(ref_lines(word), lines, line, visit, arg);
-    } else {
-        struct from_filter filter = {from, seed, visit, arg};
-        visit_line(ref_lines(word), lines, line, visit_from, &filter);
-    }
-    return page_from + (next_tag << tag_shift(depth));
-}
-
-const struct table *table_due_page(const struct table *t, uint64_t from, uint32_t due,
-                                   uint64_t *to) {
-    uint32_t depth = 0;
-    while (due_get(t) <= due && ref_is_node(ref_word(t))) {
-        t = &ref_node(ref_word(t))->child[child_of(from, depth++)];
-    }
-    uint64_t size = HASH_END >> (NODE_BITS * depth);
-    *to = (from & ~(size - 1)) + size;
-    return due_get(t) <= due ? t : NULL;
-}
-
-void table_visit_page(const struct table *t, table_visit_fn visit, void *arg) {
-    uint64_t word = ref_word(t);
-    const struct line *page = ref_lines(word);
-    uint32_t lines = ref_count_lines(word);
-    dc_assert(!ref_is_node(word));
-    if (lines > 0) {
-        prefetch_line(&page[0]);
-    }
-    for (uint32_t l = 0; l < lines; l++) {
-        if (l + 1 < lines) {
-            prefetch_line(&page[l + 1]);
-        }
-        for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
-            visit(arg, word_entry(page[l].words[i]));
-        }
-    }
-}
-
 void table_set_due(struct table *t, uint64_t hash, uint32_t due) {
     struct table_place at;
     place_descend(t, hash, &at);
@@ -488,88 +306,10 @@ void table_set_due(struct table *t, uint64_t hash, uint32_t due) {
     }
 }
 
-void table_trim(struct table *t) {
-    uint64_t word = ref_word(t);
-    if (count_of(t) != 0 || word == 0) {
-        return;
-    }
-    if (ref_is_node(word)) { /* joins have failed */
-        table_drop(t, NULL, NULL);
-        return;
-    }
-    page_destroy(ref_lines(word), ref_count_lines(word));
-    ref_set(t, NULL, 0, 0);
-    due_set(t, DUE_NEVER);
-}
-
-/* Frees what 'drop' says of a page; the rest moves together. Returns how many are left. */
-static uint32_t drop_from_page(struct table *t, table_drop_fn drop, void *arg) {
-    uint64_t word = ref_word(t);
-    uint32_t lines = ref_count_lines(word);
-    struct line *page = ref_lines(word);
-    uint64_t kept[PAGE_WORDS_MAX];
-    uint32_t kept_count = 0;
-    for (uint32_t l = 0; l < lines; l++) {
-        for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
-            struct entry *e = word_entry(page[l].words[i]);
-            if (drop == NULL || drop(arg, e)) {
-                entry_destroy(e);
-            } else {
-                kept[kept_count++] = page[l].words[i];
-            }
-        }
-    }
-    if (kept_count == 0) {
-        if (page != NULL) {
-            page_destroy(page, lines);
-        }
-        return 0;
-    }
-    memset(page, 0, lines * sizeof(*page));
-    for (uint32_t i = 0; i < kept_count; i++) {
-        page_put(page, lines, kept[i]);
-    }
-    return kept_count;
-}
-
-void table_drop(struct table *t, table_drop_fn drop, void *arg) {
-    uint64_t word = ref_word(t);
-    uint32_t kept = 0;
-    if (ref_is_node(word)) {
-        struct node *node = ref_node(word);
-        for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-            table_drop(&node->child[c], drop, arg);
-            kept += count_of(&node->child[c]);
-        }
-        if (kept == 0) {
-            node_destroy(node);
-        }
-    } else {
-        kept = drop_from_page(t, drop, arg);
-    }
-    if (kept == 0) {
-        ref_set(t, NULL, 0, 0);
-        due_set(t, DUE_NEVER);
-    }
-    atomic_store_explicit(&t->count, kept, memory_order_relaxed);
-}
-
-uint32_t table_drop_page(struct table *t) {
-    uint64_t word = ref_word(t);
-    if (!ref_is_node(word)) {
-        uint32_t count = count_of(t);
-        table_drop(t, NULL, NULL);
-        return count;
-    }
-    struct node *node = ref_node(word);
-    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-        if (ref_word(&node->child[c]) != 0) {
-            return table_drop_page(&node->child[c]);
-        }
-    }
-    node_destroy(node);
-    ref_set(t, NULL, 0, 0);
-    return 0;
+struct line *table_line(const struct table *t, uint64_t hash) {
+    uint32_t depth;
+    uint64_t word = ref_word(page_of(t, hash, &depth));
+    return word == 0 ? NULL : ref_lines(word) + home_of(tag_of(hash, depth), ref_count_lines(word));
 }
 
 bool table_is_large(const struct table *t) {
@@ -587,18 +327,6 @@ void table_move(struct table *to, struct table *from) {
     ref_set(from, NULL, 0, 0);
     atomic_store_explicit(&from->count, 0, memory_order_relaxed);
     due_set(from, DUE_NEVER);
-}
-
-size_t table_overhead(const struct table *t) {
-    uint64_t word = ref_word(t);
-    if (!ref_is_node(word)) {
-        return ref_count_lines(word) * sizeof(struct line);
-    }
-    size_t sum = sizeof(struct node);
-    for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-        sum += table_overhead(&ref_node(word)->child[c]);
-    }
-    return sum;
 }
 
 void table_prefetch(const struct table *t, uint64_t hash) {

@@ -26,6 +26,7 @@
 
 #include "server/base/bytes.h"
 #include "server/base/err.h"
+#include "server/base/mem.h"
 #include "server/store/page.h"
 
 enum {
@@ -97,6 +98,11 @@ const struct table *table_due_page(const struct table *t, uint64_t from, uint32_
 void table_visit_page(const struct table *page, table_visit_fn visit, void *arg);
 /* Sets the hint of the page at 'hash', and those above it to the least below them. */
 void table_set_due(struct table *t, uint64_t hash, uint32_t due);
+
+/* Moves the page at 'from' into a denser run of the allocator if it stands in one as sparse as 'is_sparse' says;
+ * returns its end. */
+typedef bool (*table_sparse_fn)(const struct mem_place *place);
+uint64_t table_pack_page(struct table *t, uint64_t from, table_sparse_fn is_sparse);
 
 /* Gives the last page of an empty table back; for the sweep. (table_remove() keeps the first line.) */
 void table_trim(struct table *t);

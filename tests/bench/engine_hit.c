@@ -5,7 +5,7 @@
  * With --sessions N the stream is another: N sessions are alive at a time, a request is for one of them, and each is
  * followed by a new one after some twenty requests. Whoever clings to what was popular loses there.
  *
- * Memory is what the allocator has handed out, the bench's own excluded; with --resident 1 the pages that hold it,
+ * Memory is what the allocator has handed out, the bench's own excluded; with --resident 1 the pages that hold it, and the allocator's own,
  * sampled now and then and moved between two samples by what the thread allocates, as the node does it.
  */
 #include "server/base/mem.h"
@@ -41,7 +41,7 @@ struct hit {
 static uint64_t figure(const struct hit *b) {
     struct mem_stats m;
     mem_stats_read(&m);
-    return b->o.resident != 0 ? m.active : m.allocated;
+    return b->o.resident != 0 ? m.resident - m.dirty : m.allocated;
 }
 
 static void budget_sample(struct hit *b) {

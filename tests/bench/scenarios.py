@@ -23,7 +23,7 @@ Row = namedtuple("Row", "name unit ours redis relation limit ok")
 SIZES = {
     "cpu": dict(keys=1000000, rounds=5, warmup_s=0.5, seconds=3.0),
     "threads": dict(keys=1000000, rounds=3, warmup_s=0.5, seconds=4.0),
-    "memory": dict(keys=3000000, settle_s=15),
+    "memory": dict(keys=3000000, settle_s=20),
     "growth": dict(keys_from=1000000, keys_to=10000000),
     "idle": dict(conns=10000, settle_s=20),
     "hits": dict(limit_mb=100, universe=1000000, requests=3000000, warmup=1000000, drift_every=200000, rate=100000),

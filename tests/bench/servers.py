@@ -136,15 +136,9 @@ class Server:
             return _kib_field(status, "VmHWM:")
 
     def settled_rss_bytes(self, settle_s):
-        """Resident memory once it has stopped moving: unused pages are given back with a delay."""
-        deadline = time.monotonic() + settle_s
-        seen = [self.rss_bytes()]
-        while time.monotonic() < deadline:
-            time.sleep(0.5)
-            seen.append(self.rss_bytes())
-            if len(seen) > 4 and max(seen[-5:]) - min(seen[-5:]) <= max(seen[-1] // 2000, 65536):
-                break
-        return seen[-1]
+        """Resident memory after a rest: allocators give unused pages back ten seconds later."""
+        time.sleep(settle_s)
+        return self.rss_bytes()
 
 
 def _kib_field(lines, name):
