@@ -75,7 +75,7 @@ def pairs(node):
 
 def config_get(ours, theirs, _):
     """The shared settings, in any order; what one side alone has is not compared."""
-    shared = {b"$%d\r\n%s\r\n" % (len(name), name.encode()) for name in CONFIG}
+    shared = {b"$%d\r\n%s\r\n" % (len(name), name.encode()) for name in [*CONFIG, "requirepass"]}
     left, right = ({k: v for k, v in pairs(n).items() if k in shared} for n in (ours, theirs))
     return kind_of(ours) == kind_of(theirs) and left == right
 
