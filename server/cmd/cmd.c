@@ -349,17 +349,20 @@ static void feed_monitors(struct cmd_worker *w, struct client *c, const struct c
 }
 
 void cmd_call(struct cmd_ctx *ctx) {
+    struct cmd_worker *w = ctx->worker;
     size_t start = ctx->reply->out->len;
+    struct notice **notices = w->notices == NULL ? &w->notices : w->notices_tail;
     enum dc_err err = ctx->cmd->run(ctx);
     if (dc_unlikely(err != DC_OK)) {
         mut_rollback(ctx->mut);
+        notify_rollback(w, notices);
         reply_truncate(ctx->reply, start);
-        reply_failure(ctx->worker, ctx->reply, err);
+        reply_failure(w, ctx->reply, err);
     } else if (ctx->in_exec) {
         mut_apply(ctx->mut);
     }
     if (ctx->in_exec) {
-        feed_monitors(ctx->worker, ctx->client, ctx->cmd, ctx->argv, ctx->argc);
+        feed_monitors(w, ctx->client, ctx->cmd, ctx->argv, ctx->argc);
     }
     bump(&ctx->client->seen_commands, 1);
     account(ctx, err != DC_OK);

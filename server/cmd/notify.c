@@ -17,6 +17,7 @@ enum { CHANNEL_PREFIX_MAX = 32, EVENT_MAX = 64 };
 struct notice {
     struct notice *next;
     enum topic_kind kind;
+    bool stays;                 /* whatever becomes of the command: a look-up has happened */
     struct bytes channel;       /* "__keyspace@0__:key", or that of a PUBLISH */
     struct bytes payload;       /* the event's name, or what was published */
     struct bytes event_channel; /* "__keyevent@0__:event" */
@@ -111,7 +112,9 @@ void ctx_notify_in(struct cmd_ctx *ctx, enum notify_class class, const char *eve
                    const struct keyspace *ks, struct bytes key) {
     if (is_wanted(ctx->node, class)) {
         char *room = ctx_alloc(ctx, event_room(event, key));
-        queue(ctx, describe(ctx->node, room, event, ks, key));
+        struct notice notice = describe(ctx->node, room, event, ks, key);
+        notice.stays = class == NOTIFY_KEY_MISS;
+        queue(ctx, notice);
     }
 }
 
@@ -123,6 +126,17 @@ void notify_publish_later(struct cmd_ctx *ctx, enum topic_kind kind, struct byte
     queue(ctx, (struct notice){.kind = kind,
                                .channel = bytes_of(room, channel.len),
                                .payload = bytes_of(room + channel.len, payload.len)});
+}
+
+void notify_rollback(struct cmd_worker *w, struct notice **mark) {
+    while (*mark != NULL) {
+        if ((*mark)->stays) {
+            mark = &(*mark)->next;
+        } else {
+            *mark = (*mark)->next;
+        }
+    }
+    w->notices_tail = mark;
 }
 
 void notify_flush(struct cmd_worker *w) {

@@ -16,6 +16,7 @@ struct cmd_ctx;
 struct cmd_worker;
 struct keyspace;
 struct node;
+struct notice;
 
 /* Classes, with the letters of notify-keyspace-events. */
 enum notify_class {
@@ -49,6 +50,9 @@ void ctx_notify_in(struct cmd_ctx *ctx, enum notify_class class, const char *eve
 /* Queues a message among the events: PUBLISH inside EXEC, of which nobody hears before all of it is done. */
 void notify_publish_later(struct cmd_ctx *ctx, enum topic_kind kind, struct bytes channel,
                           struct bytes payload);
+
+/* Takes back what was queued from 'mark' on, the end of the queue at that time: the command has failed. Key misses stay. */
+void notify_rollback(struct cmd_worker *w, struct notice **mark);
 
 /* Publishes what was queued. No slot lock is held. */
 void notify_flush(struct cmd_worker *w);

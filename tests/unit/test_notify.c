@@ -116,6 +116,55 @@ START_TEST(events_and_messages_of_a_transaction_keep_their_order) {
 }
 END_TEST
 
+static enum dc_err look_and_fail(struct cmd_ctx *ctx) {
+    ctx_notify(ctx, NOTIFY_STRING, "set", BYTES("undone"));
+    ctx_notify(ctx, NOTIFY_KEY_MISS, "keymiss", BYTES("sought"));
+    ctx_notify(ctx, NOTIFY_STRING, "set", BYTES("undone"));
+    return DC_ESYNTAX;
+}
+
+static enum dc_err look_and_set(struct cmd_ctx *ctx) {
+    ctx_notify(ctx, NOTIFY_STRING, "set", BYTES("done"));
+    reply_ok(ctx->reply);
+    return DC_OK;
+}
+
+START_TEST(of_a_command_that_fails_only_the_misses_are_told) {
+    struct fake_call call;
+    struct cmd failing = {.name = "fail", .run = look_and_fail, .flags = F_WRITE};
+    struct cmd passing = {.name = "pass", .run = look_and_set, .flags = F_WRITE};
+    set_up("EAm");
+    struct cmd_worker *w = f.workers[0];
+    mut_init(&w->mut, f.node.store, &w->store);
+    atomic_store(&f.node.slow_ticks, UINT64_MAX);
+    atomic_store(&f.node.latency_ticks, UINT64_MAX);
+    struct fake_client caller;
+    fake_client_init(&caller, &f, 0, REPLY_RESP2);
+    struct cmd_ctx *ctx = fake_call_init(&call, &caller, CMD_SET, FAKE_WORDS("set", "k", "v"));
+    ctx->mut = &w->mut;
+    const struct cmd *const queue[] = {&failing, &passing, &failing, &passing, &failing};
+    for (size_t i = 0; i < sizeof(queue) / sizeof(queue[0]); i++) {
+        ctx->cmd = queue[i];
+        cmd_call(ctx);
+    }
+    notify_flush(w);
+    ck_assert_str_eq(heard(), "__keyevent@0__:keymiss=sought __keyevent@0__:set=done "
+                              "__keyevent@0__:keymiss=sought __keyevent@0__:set=done "
+                              "__keyevent@0__:keymiss=sought ");
+    atomic_store(&f.node.notify_flags, notify_parse(BYTES("EA")));
+    ctx->cmd = &failing;
+    cmd_call(ctx);
+    ck_assert_ptr_null(w->notices);
+    ctx->cmd = &passing;
+    cmd_call(ctx);
+    notify_flush(w);
+    ck_assert_str_eq(heard(), "__keyevent@0__:set=done ");
+    fake_client_fini(&caller);
+    mut_fini(&w->mut);
+    tear_down();
+}
+END_TEST
+
 START_TEST(outside_of_commands_events_are_told_at_once) {
     const struct keyspace *ks;
     set_up("Exe");
@@ -136,4 +185,5 @@ END_TEST
 CHECK_MAIN("notify", letters_become_classes, an_event_has_two_channels,
            only_the_classes_and_channels_asked_for_are_told, nothing_is_queued_while_nobody_listens,
            events_and_messages_of_a_transaction_keep_their_order,
+           of_a_command_that_fails_only_the_misses_are_told,
            outside_of_commands_events_are_told_at_once)
