@@ -97,15 +97,18 @@ static enum dc_err put_copy(struct cmd_ctx *ctx, const struct entry *from, const
     return err;
 }
 
-/* The same, and the old place is empty: the frequency goes along. */
+/* The same, and the old place is empty: the frequency goes along. The removal stands first, so the version of the frame,
+ * which LASTVER tells, is that of what is there. */
 static enum dc_err put_moved(struct cmd_ctx *ctx, const struct entry *e, const struct place *from,
                              const struct place *to) {
-    enum dc_err err = put_copy(ctx, e, to);
-    if (err != DC_OK) {
-        return err;
+    enum dc_err err = mut_del(ctx->mut, from->ks, from->key);
+    if (err == DC_OK) {
+        err = put_copy(ctx, e, to);
     }
-    ctx->mut->effects[ctx->mut->count - 1].entry->freq = e->freq;
-    return mut_del(ctx->mut, from->ks, from->key);
+    if (err == DC_OK) {
+        ctx->mut->effects[ctx->mut->count - 1].entry->freq = e->freq;
+    }
+    return err;
 }
 
 static enum dc_err rename_key(struct cmd_ctx *ctx, bool only_if_free, bool *done) {

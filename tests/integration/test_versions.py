@@ -132,6 +132,23 @@ class Versions(ServerCase):
         self.connect().call("SET", "k", "two")
         self.assertLess(self.call("LASTVER"), self.version("k"))
 
+    def test_lastver_of_a_move_is_the_version_of_what_is_there(self):
+        self.call("MSET", "{k}a", "one", "other", "short")
+        for value in ("1", "text", "x" * MIB):
+            for pair in (("{k}a", "{k}b"), ("{k}b", "other"), ("other", "{k}a")):
+                self.call("SET", pair[0], value)
+                self.assertEqual(self.call("RENAME", *pair), "OK")
+                self.assertEqual(self.call("GETVER", pair[1]), [value.encode(), self.call("LASTVER")])
+                self.assertEqual(self.call("EXISTS", pair[0]), 0)
+        self.call("MULTI")
+        self.call("RENAMENX", "{k}a", "{k}b")
+        self.call("LASTVER")
+        self.assertEqual(self.call("EXEC"), [1, self.version("{k}b")])
+        self.call("MOVE", "{k}b", 1)
+        last = self.call("LASTVER")
+        self.call("SELECT", 1)
+        self.assertEqual(self.version("{k}b"), last)
+
     def test_versions_inside_a_transaction_are_those_that_the_commit_gives(self):
         self.call("SET", "k", "one")
         seen = self.version("k")
