@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * log: the log of mutations: many appenders, one writer, many readers.
+ *
+ * Purpose: log_append() gives a frame its position and its bytes to the appender's feed, under the slot locks of its keys. The writer
+ *   thread collects the feeds, puts their frames into the order of the log and writes them to the segment; the sync thread calls fdatasync.
+ *
+ *     worker: log_append() -> feed      writer: feeds -> stretch -> pwrite -> written      sync: fdatasync -> durable
+ *
+ * Invariants:
+ *   I1 LSNs rise and are never given twice.
+ *   I2 every frame below the head that the writer reads before it visits the feeds is in a feed, because position and append
+ *      happen under the feed's lock: so what it collects below that head has no gap.
+ *   I3 durable <= written <= head; all are ends of frames. Each only rises.
+ *   I4 bytes that aren't durable stay in memory: after a failed fdatasync they go to a new segment, from the durable mark.
+ *   I5 appending never waits for the disk. Who is about to write asks log_has_room() first.
+ * Threads: a feed belongs to one thread at a time (its lock is for the writer). The rest: any.
+ * Failure: log_reserve() is the only thing that fails before an effect; afterwards appending can't. A disk that is full or broken is a state
+ *   (log_state): writes are refused by the dispatcher, the writer tries again, and goes on where it was.
+ */
+#ifndef DC_PERSIST_LOG_H
+#define DC_PERSIST_LOG_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "persist/frame_fmt.h"
+#include "persist/segment_fmt.h"
+#include "server/base/err.h"
+#include "server/base/io.h"
+#include "server/store/mutation.h"
+
+struct log;
+
+enum log_sync { LOG_SYNC_ALWAYS, LOG_SYNC_EVERYSEC, LOG_SYNC_NO };
+
+enum log_state {
+    LOG_WELL,
+    LOG_FULL,   /* no room on the disk */
+    LOG_BROKEN, /* it answers with errors */
+};
+
+/* How safe a reply has to be. */
+enum log_level { LOG_LEVEL_MEMORY, LOG_LEVEL_OS, LOG_LEVEL_DISK };
+
+struct log_opts {
+    const struct io *io;
+    const char *dir;
+    const uint8_t *node_id;      /* NODE_ID_LEN */
+    const uint8_t *seed;         /* SEED_LEN */
+    struct history history;      /* to which what is appended belongs */
+    uint64_t first_lsn;          /* where it begins */
+    const struct history *chain; /* written as a FORK frame first when 'fork' */
+    uint32_t chain_count;
+    bool fork;
+    bool keeps; /* false: 'appendonly no': nothing is written while nobody needs it */
+    enum log_sync sync;
+    uint64_t segment_len;
+    uint64_t memory_limit; /* bytes not yet durable beyond which writers have to wait */
+    /* Called by the writer and the sync thread when a watermark or the state has moved while somebody waits (log_want). */
+    void (*moved)(void *arg);
+    /* Called when a segment was finished or begun: for the catalogue and retention. */
+    void (*rotated)(void *arg);
+    void *arg;
+};
+
+/* Writes the first segment's header (and the fork, durable) and starts the threads. Errors: DC_EIO. */
+DC_MUST enum dc_err log_open(const struct log_opts *opts, struct log **out);
+/* Writes and syncs what is left (when 'clean' with a CLOSE frame behind it); at most 'timeout_ms'. NULL is legal. */
+void log_close(struct log *l, bool clean, int64_t timeout_ms);
+
+/* One appender: a worker, the janitor, a loader. */
+struct log_feed;
+struct log_feed *log_feed_create(struct log *l);
+void log_feed_destroy(struct log_feed *f); /* what it holds is written all the same */
+
+/* Memory for the mutation's frame; nothing is given a position. Errors: DC_ENOMEM. */
+DC_MUST enum dc_err log_reserve(struct log_feed *f, const struct mut *m);
+/* Position, versions and bytes of the frame. Slot locks held; log_reserve() came before. Returns the end of the frame. */
+struct lsn log_append(struct log_feed *f, struct mut *m);
+/* Wakes the writer if there is something for it. After the slot locks. */
+void log_kick(struct log *l);
+
+/* False: the bytes in memory that aren't safe yet have reached the limit; who wants to write waits (log_want). */
+bool log_has_room(const struct log *l);
+enum log_state log_state(const struct log *l);
+/* Why it isn't well, as a sentence; "" when it is. */
+void log_trouble(const struct log *l, char *to, size_t size);
+
+/* Watermarks. */
+struct lsn log_head(const struct log *l);
+struct lsn log_written(const struct log *l);
+struct lsn log_durable(const struct log *l);
+/* The watermark of a level. */
+struct lsn log_mark(const struct log *l, enum log_level level);
+/* True when the oldest byte that isn't durable is older than everysec allows: replies wait for LOG_LEVEL_DISK then. */
+bool log_is_late(const struct log *l);
+/* Waits until the mark of the level has reached 'lsn', at most so long. */
+bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us);
+/* The next time that anything moves, 'moved' is called (once). */
+void log_want(struct log *l);
+
+/* CONFIG SET. */
+void log_set_sync(struct log *l, enum log_sync sync);
+void log_set_segment_len(struct log *l, uint64_t len);
+
+/* What is appended from now on goes to files even if nobody keeps them ('appendonly no'). Counted. Returns the LSN from which on it
+ * can be read there. */
+struct lsn log_pin(struct log *l);
+void log_unpin(struct log *l);
+
+/* For INFO. */
+struct log_stats {
+    uint64_t bytes_pending; /* in memory, not durable */
+    uint64_t syncs, sync_failures, write_failures, rotations;
+    int64_t last_sync_us; /* how long it took */
+    uint64_t segment_first_lsn;
+    char segment[SEGMENT_NAME_MAX]; /* being written */
+};
+void log_stats(const struct log *l, struct log_stats *out);
+
+#endif

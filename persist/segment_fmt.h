@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * segment_fmt: the first page of a log file, its name, and its durable mark. Little endian.
+ *
+ *   0    u8   magic[8]      "dcachelg"
+ *   8    u32  version       1
+ *  12    u32  header length SEGMENT_HEADER_LEN: where the first frame begins
+ *  16    u8   node id[16]
+ *  32    u8   hash seed[16]
+ *  48    u64  first LSN
+ *  56    u64  history id, u64 history start, u64 epoch, u64 parent end
+ *  88    i64  created, ms
+ *  96    u64  sum           over bytes 0..95, seed 0
+ * 512    u64  durable LSN   the durable mark: everything below is on the disk. Written after an fdatasync, itself
+ * 520    u64  sum           over the mark and the first LSN; a mark that is wrong counts for none
+ *
+ * The byte of LSN n is at SEGMENT_HEADER_LEN + (n - first LSN). A segment ends where the next one of the same history begins; the
+ * zeros behind its last frame are preallocated room.
+ *
+ * Name: log-<first LSN, 16 hex digits>-<history id, 16 hex digits>.dcl
+ */
+#ifndef DC_PERSIST_SEGMENT_FMT_H
+#define DC_PERSIST_SEGMENT_FMT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "persist/lsn.h"
+
+enum {
+    SEGMENT_VERSION = 1,
+    SEGMENT_HEADER_LEN = 4096,
+    SEGMENT_HEADER_USED = 104,
+    SEGMENT_MARK_AT = 512,
+    SEGMENT_MARK_LEN = 16,
+    NODE_ID_LEN = 16,
+    SEED_LEN = 16,
+    SEGMENT_NAME_MAX = 64
+};
+
+struct segment_head {
+    uint8_t node_id[NODE_ID_LEN];
+    uint8_t seed[SEED_LEN];
+    uint64_t first_lsn;
+    struct history history;
+    int64_t created_ms;
+};
+
+enum head_verdict { HEAD_OK, HEAD_NOT_OURS /* magic */, HEAD_NEWER /* version */, HEAD_DAMAGED };
+
+void segment_head_encode(const struct segment_head *h, uint8_t to[SEGMENT_HEADER_USED]);
+enum head_verdict segment_head_decode(const void *ptr, size_t len, struct segment_head *out);
+
+void segment_mark_encode(uint64_t first_lsn, uint64_t durable_lsn, uint8_t to[SEGMENT_MARK_LEN]);
+/* The first LSN when there is no valid mark. */
+uint64_t segment_mark_decode(const void *ptr, size_t len, uint64_t first_lsn);
+
+void segment_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]);
+bool segment_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * snap_writer: walks the store while commands run and writes a snapshot file.
+ *
+ * Purpose: S = head of the log at the start; threads take ranges, walk their slots (a slot's lock for a few dozen entries at a time), encode,
+ *   compress and write blocks; E = head at the end; the log from S to E is copied behind the blocks; index, footer, sync, rename, sync of
+ *   the directory.
+ * Invariants: I1 no slot lock is held while anything is compressed, written or waited for. I2 the file has its final name only when it is
+ *   complete, durable, and the log is durable up to E. I3 a failed or stopped snapshot leaves no file and the older ones as they were.
+ * Threads: snap_write() blocks its caller (the snapshotter thread); progress may be read by anybody.
+ */
+#ifndef DC_PERSIST_SNAP_WRITER_H
+#define DC_PERSIST_SNAP_WRITER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "persist/log.h"
+#include "persist/snap_fmt.h"
+#include "server/store/store.h"
+
+struct snap_progress { /* relaxed atomics, for INFO */
+    _Atomic uint64_t entries_done;
+    _Atomic uint64_t entries_expected;
+    _Atomic uint64_t plain_bytes;
+    _Atomic uint64_t stored_bytes;
+    _Atomic int64_t began_ms;
+    _Atomic uint32_t ranges_done, ranges;
+};
+
+struct snap_write_opts {
+    const struct io *io;
+    const char *dir;
+    struct store *store;
+    struct log *log; /* NULL (tools that build a file): S = E = 'lsn', no tail */
+    uint64_t lsn;
+    const uint8_t *node_id;
+    const uint8_t *seed;
+    const struct history *chain; /* the last one is current */
+    uint32_t chain_count;
+    int level;          /* zstd */
+    uint32_t block_len; /* plain bytes aimed at */
+    uint32_t threads;
+    int64_t stall_ms; /* no progress for so long: given up (0 = never) */
+    int64_t now_ms;
+    const _Atomic bool *stop;       /* NULL = nobody stops it */
+    struct snap_progress *progress; /* NULL = nobody looks */
+};
+
+struct snap_written {
+    char name[SNAP_NAME_MAX];
+    uint64_t start_lsn, end_lsn;
+    uint64_t entries, plain_bytes, file_len, tail_len;
+    int64_t took_ms;
+};
+
+/* Errors: DC_EIO (what failed and where), DC_ESTOPPED. */
+DC_MUST enum dc_err snap_write(const struct snap_write_opts *opts, struct snap_written *out);
+
+#endif
