@@ -19,7 +19,8 @@
  *            8  u64  data length   of the value (PUT) or of the bytes (WRITE); 8 for an integer, which is an i64
  *           16  [i64 expiry]  [u64 prev]  [u64 offset]  [u64 blob sum]  key  data
  *
- * A blob's sum (VALUE_BLOB only) covers its data, seeded with 0; the data isn't part of the body sum. The version of an effect is the
+ * A blob's sum (VALUE_BLOB only) covers its data, seeded with 0; the data isn't part of the body sum, which goes over the stretches before, between and
+ * behind them, each seeded with the sum of the one before. The version of an effect is the
  * LSN of its end: frame LSN + bytes from the frame's start to the effect's end.
  *
  * Purpose: encode from a struct mut, decode to views. Pure functions.
@@ -72,6 +73,9 @@ struct effect_view {
 
 /* Length of the frame of a mutation that has effects. */
 uint64_t frame_len(const struct mut *m);
+
+/* Gives every effect the version that it has in a frame at 'lsn' and returns the frame's length: for a store without a log. */
+uint64_t frame_assign(struct mut *m, uint64_t lsn);
 
 /* A piece of a frame that isn't copied: it belongs behind 'at' bytes of what was written. */
 struct frame_blob {

@@ -1,2 +1,444 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "persist/log.h"
+
+#include "persist/log_priv.h"
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/base/time.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- feeds ------------------------------------------------------------------------------------------- */
+
+void feed_lock(struct log_feed *f) {
+    /* pairs with the release in feed_unlock */
+    for (uint32_t tries = 0; atomic_exchange_explicit(&f->lock, 1, memory_order_acquire) != 0;
+         tries++) {
+        if (tries % 64 == 63) {
+            sched_yield(); /* the writer copies a lot */
+        }
+    }
+}
+
+void feed_unlock(struct log_feed *f) {
+    atomic_store_explicit(&f->lock, 0, memory_order_release);
+}
+
+struct log_feed *log_feed_create(struct log *l) {
+    struct log_feed *f = mem_must_aligned(64, sizeof(*f));
+    memset(f, 0, sizeof(*f));
+    f->log = l;
+    pthread_mutex_lock(&l->lock);
+    dc_assert(l->feed_count < FEED_MAX);
+    l->feeds[l->feed_count++] = f;
+    pthread_mutex_unlock(&l->lock);
+    return f;
+}
+
+void log_feed_destroy(struct log_feed *f) {
+    if (f != NULL) {
+        struct log *l = f->log;
+        feed_lock(f);
+        f->gone = true; /* freed when the writer has what it holds, or at the close */
+        feed_unlock(f);
+        wake_raise(&l->writer_wake);
+    }
+}
+
+void feed_free(struct log_feed *f) {
+    mem_free(f->bytes);
+    mem_free(f->extents);
+    mem_free(f->blobs);
+    mem_free_aligned(f, 64, sizeof(*f));
+}
+
+static bool grow(void **ptr, size_t *cap, size_t need, size_t size) {
+    if (need <= *cap) {
+        return true;
+    }
+    size_t want = *cap * 2 > need ? *cap * 2 : need;
+    void *bigger = mem_realloc(*ptr, want * size);
+    if (bigger != NULL) {
+        *ptr = bigger;
+        *cap = want;
+    }
+    return bigger != NULL;
+}
+
+static bool grow_count(void **ptr, uint32_t *cap, uint32_t need, size_t size) {
+    size_t wide = *cap;
+    bool ok = grow(ptr, &wide, need, size);
+    *cap = (uint32_t)wide;
+    return ok;
+}
+
+enum dc_err log_reserve(struct log_feed *f, const struct mut *m) {
+    uint32_t blobs;
+    size_t len = frame_inline_len(m, &blobs);
+    uint32_t extents = 1 + 2 * blobs;
+    feed_lock(f);
+    bool ok = true;
+    if (dc_unlikely(f->cap - f->len < len)) {
+        size_t need = f->len + len;
+        ok = grow((void **)&f->bytes, &f->cap, need < 64 * 1024 ? 64 * 1024 : need, 1);
+    }
+    if (dc_unlikely(f->extent_cap - f->extent_count < extents)) {
+        uint32_t need = f->extent_count + extents;
+        ok = ok && grow_count((void **)&f->extents, &f->extent_cap, need < 64 ? 64 : need,
+                              sizeof(struct extent));
+    }
+    feed_unlock(f);
+    if (dc_unlikely(blobs > f->blob_cap)) {
+        ok = ok && grow_count((void **)&f->blobs, &f->blob_cap, blobs, sizeof(struct frame_blob));
+    }
+    return ok ? DC_OK : DC_ENOMEM;
+}
+
+static void add_extent(struct log_feed *f, uint64_t lsn, size_t at, size_t len, struct blob *b) {
+    struct extent *last = f->extent_count > 0 ? &f->extents[f->extent_count - 1] : NULL;
+    if (last != NULL && last->blob == NULL && b == NULL && last->lsn + last->len == lsn &&
+        last->at + last->len == at) {
+        last->len += len;
+        return;
+    }
+    dc_assert(f->extent_count < f->extent_cap);
+    f->extents[f->extent_count++] = (struct extent){lsn, at, len, b};
+}
+
+/* A frame with blobs: its bytes and the blobs in turns. */
+static void add_spliced(struct log_feed *f, uint64_t lsn, size_t at, size_t len, uint32_t blobs) {
+    size_t from = 0;
+    for (uint32_t i = 0; i < blobs; i++) {
+        size_t step = f->blobs[i].at - from;
+        add_extent(f, lsn, at + from, step, NULL);
+        lsn += step;
+        from += step;
+        add_extent(f, lsn, 0, f->blobs[i].blob->len, blob_acquire(f->blobs[i].blob));
+        lsn += f->blobs[i].blob->len;
+    }
+    if (len > from) {
+        add_extent(f, lsn, at + from, len - from, NULL);
+    }
+    f->blob_count += blobs;
+}
+
+struct lsn log_append(struct log_feed *f, struct mut *m) {
+    struct log *l = f->log;
+    uint64_t len = frame_len(m);
+    uint32_t blobs;
+    feed_lock(f);
+    /* I2: pairs with the acquire in the writer: who sees this head finds the feed locked, or the frame in it. */
+    uint64_t lsn = atomic_fetch_add_explicit(&l->head, len, memory_order_acq_rel);
+    size_t inline_len = frame_inline_len(m, &blobs);
+    dc_assert(lsn + len < LSN_MAX && f->cap - f->len >= inline_len);
+    uint32_t listed = frame_encode(m, l->o.history.id, lsn, f->bytes + f->len, f->blobs);
+    dc_assert(listed == blobs);
+    if (dc_likely(blobs == 0)) {
+        add_extent(f, lsn, f->len, inline_len, NULL);
+    } else {
+        add_spliced(f, lsn, f->len, inline_len, blobs);
+    }
+    f->len += inline_len;
+    feed_unlock(f);
+    return (struct lsn){lsn + len};
+}
+
+struct lsn log_commit(struct log_feed *f, struct mut *m) {
+    struct lsn end = log_append(f, m);
+    mut_commit(m);
+    return end;
+}
+
+void log_kick(struct log *l) {
+    wake_raise(&l->writer_wake);
+}
+
+/* --- watermarks -------------------------------------------------------------------------------------- */
+
+struct lsn log_head(const struct log *l) {
+    return (struct lsn){load_lsn(&l->head)};
+}
+
+struct lsn log_written(const struct log *l) {
+    return (struct lsn){load_lsn(&l->written)};
+}
+
+struct lsn log_durable(const struct log *l) {
+    return (struct lsn){load_lsn(&l->durable)};
+}
+
+struct lsn log_mark(const struct log *l, enum log_level level) {
+    switch (level) {
+    case LOG_LEVEL_MEMORY:
+        return log_head(l);
+    case LOG_LEVEL_OS:
+        return log_written(l);
+    case LOG_LEVEL_DISK:
+        return log_durable(l);
+    }
+    dc_unreachable();
+}
+
+bool log_is_late(const struct log *l) {
+    int64_t oldest = atomic_load_explicit(&l->oldest_us, memory_order_relaxed);
+    return oldest != 0 &&
+           atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_EVERYSEC &&
+           time_mono_us() - oldest > LATE_US;
+}
+
+void log_tell(struct log *l) {
+    if (atomic_load_explicit(&l->waiters, memory_order_seq_cst) > 0) {
+        pthread_mutex_lock(&l->lock);
+        pthread_cond_broadcast(&l->moved);
+        pthread_mutex_unlock(&l->lock);
+    }
+    if (l->o.moved != NULL && atomic_exchange_explicit(&l->wanted, 0, memory_order_seq_cst) != 0) {
+        l->o.moved(l->o.arg);
+    }
+}
+
+void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn) {
+    /* Sequentially consistent, like the looks at 'wanted' and 'waiters': who says that he waits, and then sees the old mark, is told. */
+    atomic_store_explicit(mark, lsn, memory_order_seq_cst);
+    log_tell(l);
+}
+
+bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us) {
+    int64_t end_us = time_mono_us() + timeout_us;
+    struct timespec until = {.tv_sec = end_us / 1000000, .tv_nsec = end_us % 1000000 * 1000};
+    if (log_mark(l, level).v >= lsn.v) {
+        return true;
+    }
+    atomic_fetch_add_explicit(&l->waiters, 1, memory_order_seq_cst);
+    wake_raise(&l->writer_wake);
+    if (level == LOG_LEVEL_DISK) {
+        wake_raise(&l->sync_wake);
+    }
+    pthread_mutex_lock(&l->lock);
+    int err = 0;
+    while (log_mark(l, level).v < lsn.v && err == 0) {
+        err = pthread_cond_clockwait(&l->moved, &l->lock, CLOCK_MONOTONIC, &until);
+    }
+    pthread_mutex_unlock(&l->lock);
+    atomic_fetch_sub_explicit(&l->waiters, 1, memory_order_seq_cst);
+    return log_mark(l, level).v >= lsn.v;
+}
+
+void log_want(struct log *l) {
+    atomic_store_explicit(&l->wanted, 1, memory_order_seq_cst);
+}
+
+/* --- state ------------------------------------------------------------------------------------------- */
+
+bool log_has_room(const struct log *l) {
+    return load_lsn(&l->head) - load_lsn(&l->durable) < l->o.memory_limit;
+}
+
+enum log_state log_state(const struct log *l) {
+    return (enum log_state)atomic_load_explicit(&l->state, memory_order_relaxed);
+}
+
+void log_set_state(struct log *l, enum log_state state, const char *what, int err) {
+    pthread_mutex_lock(&l->lock);
+    enum log_state before =
+        (enum log_state)atomic_exchange_explicit(&l->state, state, memory_order_relaxed);
+    if (state == LOG_WELL) {
+        l->trouble[0] = '\0';
+    } else {
+        snprintf(l->trouble, sizeof(l->trouble), "%s in %s: %s", what, l->o.dir,
+                 dc_errno_text(-err));
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (before != state && state != LOG_WELL) {
+        diag(DIAG_WARNING, "log.trouble what=\"%s\" error=\"%s\" writes=refused", what,
+             dc_errno_text(-err));
+    } else if (before != state) {
+        diag(DIAG_NOTICE, "log.well writes=accepted");
+    }
+    if (before != state) {
+        log_tell(l);
+    }
+}
+
+void log_trouble(const struct log *l, char *to, size_t size) {
+    struct log *mine = (struct log *)(uintptr_t)l; /* the lock isn't part of what it says */
+    pthread_mutex_lock(&mine->lock);
+    snprintf(to, size, "%s", l->trouble);
+    pthread_mutex_unlock(&mine->lock);
+}
+
+void log_set_sync(struct log *l, enum log_sync sync) {
+    atomic_store_explicit(&l->sync_mode, sync, memory_order_relaxed);
+    wake_raise(&l->sync_wake);
+}
+
+void log_set_segment_len(struct log *l, uint64_t len) {
+    atomic_store_explicit(&l->segment_len, len, memory_order_relaxed);
+}
+
+struct lsn log_pin(struct log *l) {
+    atomic_fetch_add_explicit(&l->pins, 1, memory_order_seq_cst);
+    uint64_t lsn = 0;
+    while (lsn == 0) {
+        pthread_mutex_lock(&l->lock);
+        if (l->current != NULL) {
+            lsn = l->o.keeps ? load_lsn(&l->written) : l->current->end;
+        }
+        pthread_mutex_unlock(&l->lock);
+        if (lsn == 0) {
+            wake_raise(&l->writer_wake);
+            struct timespec nap = {0, 1000000};
+            nanosleep(&nap, NULL);
+            if (log_state(l) != LOG_WELL) {
+                break; /* there is no file to be had: the caller's wait for S will tell */
+            }
+        }
+    }
+    return (struct lsn){lsn != 0 ? lsn : load_lsn(&l->written)};
+}
+
+void log_unpin(struct log *l) {
+    atomic_fetch_sub_explicit(&l->pins, 1, memory_order_seq_cst);
+    wake_raise(&l->writer_wake);
+}
+
+void log_stats(const struct log *l, struct log_stats *out) {
+    struct log *mine = (struct log *)(uintptr_t)l;
+    memset(out, 0, sizeof(*out));
+    out->bytes_pending = load_lsn(&l->head) - load_lsn(&l->durable);
+    out->syncs = atomic_load_explicit(&l->syncs, memory_order_relaxed);
+    out->sync_failures = atomic_load_explicit(&l->sync_failures, memory_order_relaxed);
+    out->write_failures = atomic_load_explicit(&l->write_failures, memory_order_relaxed);
+    out->rotations = atomic_load_explicit(&l->rotations, memory_order_relaxed);
+    out->last_sync_us = atomic_load_explicit(&l->last_sync_us, memory_order_relaxed);
+    pthread_mutex_lock(&mine->lock);
+    if (l->current != NULL) {
+        memcpy(out->segment, l->current->name, sizeof(out->segment));
+        out->segment_first_lsn = l->current->head.first_lsn;
+    }
+    pthread_mutex_unlock(&mine->lock);
+}
+
+/* --- life -------------------------------------------------------------------------------------------- */
+
+/* The first segment, and what opens a history: durable before anything is appended. */
+static int begin(struct log *l) {
+    struct segment *s = NULL;
+    struct buf fork;
+    int err = segment_begin(l, l->o.first_lsn, l->o.segment_len, NULL, &s);
+    if (err < 0) {
+        return err;
+    }
+    buf_init(&fork, 0);
+    if (l->o.fork) {
+        frame_encode_fork(&fork, l->o.first_lsn, time_wall_us() / 1000, l->o.chain,
+                          l->o.chain_count);
+        struct part part = {fork.ptr, fork.len};
+        err = segment_write(l, s, &part, 1, l->o.first_lsn);
+        s->end += fork.len;
+    }
+    err = err < 0 ? err : l->o.io->sync(l->o.io, &s->file);
+    err = err < 0 ? err : l->o.io->sync_dir(l->o.io, l->o.dir);
+    err = err < 0 ? err : segment_write_mark(l, s, s->end);
+    buf_fini(&fork);
+    if (err < 0) {
+        segment_discard(l, s);
+        return err;
+    }
+    s->is_new = false;
+    l->current = s;
+    atomic_store(&l->head, s->end);
+    atomic_store(&l->written, s->end);
+    atomic_store(&l->durable, s->end);
+    atomic_store(&l->room_left, s->room - s->end);
+    return 0;
+}
+
+enum dc_err log_open(const struct log_opts *opts, struct log **out) {
+    struct log *l = mem_must_aligned(64, (sizeof(*l) + 63) / 64 * 64);
+    memset(l, 0, sizeof(*l));
+    l->o = *opts;
+    l->tail = &l->first;
+    atomic_init(&l->head, opts->first_lsn);
+    atomic_init(&l->written, opts->first_lsn);
+    atomic_init(&l->durable, opts->first_lsn);
+    atomic_init(&l->sync_mode, opts->sync);
+    atomic_init(&l->segment_len, opts->segment_len);
+    wake_init(&l->writer_wake);
+    wake_init(&l->sync_wake);
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->moved, NULL);
+    int err = opts->keeps ? begin(l) : 0;
+    if (err < 0) {
+        mem_free_aligned(l, 64, (sizeof(*l) + 63) / 64 * 64);
+        return dc_fail(DC_EIO, "the log can't be begun in %s: %s", opts->dir, dc_errno_text(-err));
+    }
+    thread_start(&l->writer, "log-writer", log_writer_main, l);
+    thread_start(&l->syncer, "log-sync", log_sync_main, l);
+    *out = l;
+    return DC_OK;
+}
+
+/* What is in memory is safe, and the end of the log says so. */
+static void seal(struct log *l) {
+    struct buf frame;
+    struct segment *s = l->current;
+    uint64_t lsn = load_lsn(&l->head);
+    buf_init(&frame, 0);
+    frame_encode_close(&frame, l->o.history.id, lsn, time_wall_us() / 1000);
+    struct part part = {frame.ptr, frame.len};
+    if (load_lsn(&l->durable) == lsn && s->end == lsn && segment_write(l, s, &part, 1, lsn) == 0) {
+        s->end = lsn + frame.len;
+        if (l->o.io->sync(l->o.io, &s->file) == 0) {
+            (void)segment_write_mark(l, s, s->end);
+            (void)l->o.io->truncate(l->o.io, &s->file,
+                                    SEGMENT_HEADER_LEN + (s->end - s->head.first_lsn));
+            (void)l->o.io->sync(l->o.io, &s->file);
+        }
+    }
+    buf_fini(&frame);
+}
+
+void log_close(struct log *l, bool clean, int64_t timeout_ms) {
+    if (l == NULL) {
+        return;
+    }
+    (void)log_wait(l, clean ? LOG_LEVEL_DISK : LOG_LEVEL_OS, log_head(l), timeout_ms * 1000);
+    atomic_store_explicit(&l->stopping, true, memory_order_release);
+    wake_raise(&l->writer_wake);
+    thread_join(&l->writer);
+    wake_raise(&l->sync_wake);
+    thread_join(&l->syncer);
+    if (clean && l->current != NULL) {
+        seal(l);
+    }
+    for (uint32_t i = 0; i < l->feed_count; i++) {
+        for (uint32_t k = 0; k < l->feeds[i]->extent_count; k++) {
+            blob_release(l->feeds[i]->extents[k].blob);
+        }
+        feed_free(l->feeds[i]);
+    }
+    while (l->first != NULL) {
+        struct stretch *next = l->first->next;
+        stretch_free(l->first);
+        l->first = next;
+    }
+    while (l->closed != NULL) {
+        struct segment *next = l->closed->next;
+        segment_close(l, l->closed);
+        l->closed = next;
+    }
+    if (l->current != NULL) {
+        segment_close(l, l->current);
+    }
+    if (l->spare != NULL) {
+        segment_discard(l, l->spare);
+    }
+    pthread_cond_destroy(&l->moved);
+    pthread_mutex_destroy(&l->lock);
+    mem_free_aligned(l, 64, (sizeof(*l) + 63) / 64 * 64);
+}

@@ -79,6 +79,8 @@ void log_feed_destroy(struct log_feed *f); /* what it holds is written all the s
 DC_MUST enum dc_err log_reserve(struct log_feed *f, const struct mut *m);
 /* Position, versions and bytes of the frame. Slot locks held; log_reserve() came before. Returns the end of the frame. */
 struct lsn log_append(struct log_feed *f, struct mut *m);
+/* The one place where a mutation becomes part of the cache: log_append(), then the store shows it. */
+struct lsn log_commit(struct log_feed *f, struct mut *m);
 /* Wakes the writer if there is something for it. After the slot locks. */
 void log_kick(struct log *l);
 

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "persist/sequencer.h"
 
+#include "persist/frame_fmt.h"
 #include "server/base/assert.h"
-
-/* Versions have 56 bits. */
-#define LSN_MAX (((uint64_t)1 << 56) - 1)
 
 void sequencer_init(struct sequencer *q, uint64_t first_lsn) {
     dc_assert(first_lsn > 0 && first_lsn < LSN_MAX / 2);
@@ -15,11 +13,12 @@ struct lsn sequencer_commit(struct sequencer *q, struct mut *m) {
     if (m->count == 0) {
         return sequencer_head(q);
     }
-    uint64_t len = mut_frame_len(m);
+    uint64_t len = frame_len(m);
     /* Relaxed: the slot locks order what belongs together, the number itself guards nothing. */
     uint64_t lsn = atomic_fetch_add_explicit(&q->head, len, memory_order_relaxed);
     dc_assert(lsn + len < LSN_MAX);
-    mut_commit(m, lsn);
+    (void)frame_assign(m, lsn);
+    mut_commit(m);
     return (struct lsn){lsn + len};
 }
 

@@ -3,6 +3,7 @@
 
 #include "server/base/assert.h"
 #include "server/base/mem.h"
+#include "server/base/sum.h"
 
 struct blob *blob_create(size_t len, size_t cap) {
     dc_assert(len <= cap);
@@ -12,6 +13,7 @@ struct blob *blob_create(size_t len, size_t cap) {
         return NULL;
     }
     atomic_init(&b->refs, 1);
+    atomic_init(&b->sum, 0);
     b->len = len;
     b->cap = size - sizeof(*b);
     return b;
@@ -21,8 +23,22 @@ struct blob *blob_from(struct bytes content) {
     struct blob *b = blob_create(content.len, content.len);
     if (b != NULL) {
         memcpy(b->data, content.ptr, content.len);
+        (void)blob_sum(b);
     }
     return b;
+}
+
+uint64_t blob_sum(struct blob *b) {
+    uint64_t sum = atomic_load_explicit(&b->sum, memory_order_relaxed);
+    if (sum == 0) {
+        sum = sum64(b->data, b->len, 0);
+        atomic_store_explicit(&b->sum, sum, memory_order_relaxed);
+    }
+    return sum;
+}
+
+void blob_forget_sum(struct blob *b) {
+    atomic_store_explicit(&b->sum, 0, memory_order_relaxed);
 }
 
 struct blob *blob_acquire(struct blob *b) {

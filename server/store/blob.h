@@ -18,6 +18,7 @@
 
 struct blob {
     _Atomic uint32_t refs;
+    _Atomic uint64_t sum; /* of the content, 0 = not known */
     size_t len;
     size_t cap;
     char data[];
@@ -28,6 +29,10 @@ struct blob *blob_create(size_t len, size_t cap);
 struct blob *blob_from(struct bytes content);
 struct blob *blob_acquire(struct blob *b);
 void blob_release(struct blob *b);
+
+/* Checksum of the content; computed at the first call, or by blob_from(). Whoever writes to a blob forgets it. */
+uint64_t blob_sum(struct blob *b);
+void blob_forget_sum(struct blob *b);
 
 /* True when the caller's reference is the only one. */
 static inline bool blob_is_sole(const struct blob *b) {

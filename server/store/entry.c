@@ -264,6 +264,7 @@ void entry_write(struct entry *e, uint64_t offset, struct bytes bytes) {
     char *data;
     if (v.kind == VALUE_BLOB) {
         dc_assert(end <= v.blob->cap);
+        blob_forget_sum(v.blob);
         data = v.blob->data;
         if (end > v.blob->len) {
             memset(data + v.blob->len, 0, end - v.blob->len);

@@ -6,9 +6,6 @@
 #include "server/store/store.h"
 #include "server/store/store_priv.h"
 
-/* What a frame and an effect take in the log beside key and value. */
-enum { FRAME_HEADER_LEN = 40, EFFECT_HEADER_LEN = 24 };
-
 /* Up to so many pending effects are gone through to find those of a slot; more are counted. */
 enum { PENDING_FEW = 32 };
 
@@ -306,38 +303,9 @@ void mut_apply(struct mut *m) {
     pending_clear(m);
 }
 
-static uint64_t effect_len(const struct effect *e) {
-    uint64_t len = EFFECT_HEADER_LEN + e->key.name.len;
-    switch (e->kind) {
-    case MUT_PUT:
-        return len + value_len(&e->value);
-    case MUT_WRITE:
-        return len + e->bytes.len;
-    case MUT_DEL:
-    case MUT_EXPIRE:
-    case MUT_FLUSH:
-        return len;
-    }
-    dc_unreachable();
-}
-
-uint64_t mut_frame_len(const struct mut *m) {
-    uint64_t len = FRAME_HEADER_LEN;
-    for (uint32_t i = 0; i < m->count; i++) {
-        len += effect_len(&m->effects[i]);
-    }
-    return len;
-}
-
-void mut_commit(struct mut *m, uint64_t lsn) {
-    uint64_t at = lsn + FRAME_HEADER_LEN;
-    for (uint32_t i = 0; i < m->count; i++) {
-        struct effect *e = &m->effects[i];
-        at += effect_len(e);
-        e->version = at;
-        if (i < m->applied) {
-            store_stamp(m, e);
-        }
+void mut_commit(struct mut *m) {
+    for (uint32_t i = 0; i < m->applied; i++) {
+        store_stamp(m, &m->effects[i]);
     }
     mut_apply(m);
 }

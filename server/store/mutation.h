@@ -5,7 +5,7 @@
  * Purpose: a struct mut collects the effects of one command, or of one EXEC. It goes through three steps:
  *
  *     prepare  mut_put(), mut_del(), ...   may fail (memory); nothing has changed; mut_rollback() forgets
- *     commit   mut_commit(first LSN)       can't fail: gives every effect its version and puts it into the store
+ *     commit   mut_commit()                can't fail: puts every effect into the store, with the version that the log gave it
  *
  * A command alone is prepared by its handler and committed at once by the sequencer. Inside EXEC mut_apply() puts
  * each command's effects into the store as it goes, so the next one sees them, under version 0; the commit at
@@ -61,7 +61,7 @@ struct effect {
     uint64_t offset;     /* WRITE */
     struct bytes bytes;  /* WRITE */
     uint64_t prev;       /* EXPIRE, WRITE: version that it applies to */
-    uint64_t version;    /* given by the commit */
+    uint64_t version;    /* given by the log */
 };
 
 enum { MUT_INLINE_EFFECTS = 4, MUT_INLINE_GARBAGE = 2 * MUT_INLINE_EFFECTS };
@@ -112,11 +112,8 @@ void mut_rollback(struct mut *m);
 /* Puts what is prepared into the store. */
 void mut_apply(struct mut *m);
 
-/* Effect i gets the position of its end in a frame that begins at 'lsn'; applies what isn't applied yet. */
-void mut_commit(struct mut *m, uint64_t lsn);
-
-/* Bytes that the frame takes in the log. */
-uint64_t mut_frame_len(const struct mut *m);
+/* Puts what isn't applied yet into the store, and gives versions to what is. Every effect has its own by now (frame_encode). */
+void mut_commit(struct mut *m);
 
 /* Version of the frame's last effect, after the commit; 0 when it had none. */
 uint64_t mut_version(const struct mut *m);

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * log_priv: what the parts of the log share: log.c (appending, watermarks), log_writer.c, log_sync.c (the threads),
+ * log_segment.c (files).
+ */
+#ifndef DC_PERSIST_LOG_PRIV_H
+#define DC_PERSIST_LOG_PRIV_H
+
+#include <pthread.h>
+
+#include "persist/log.h"
+#include "server/base/buf.h"
+#include "server/base/lock.h"
+#include "server/base/thread.h"
+#include "server/base/wake.h"
+
+enum {
+    FEED_MAX = 80,
+    FEED_KEEP_LEN = 1024 * 1024,
+    RETRY_US = 100 * 1000,
+    EVERYSEC_US = 1000 * 1000,
+    LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
+    LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
+};
+
+/* A run of bytes in a feed: frames that follow each other, or the part of one up to a blob. */
+struct extent {
+    uint64_t lsn;
+    size_t at;
+    size_t len;
+    struct blob *blob; /* instead of bytes: a counted reference */
+};
+
+struct log_feed {
+    struct log *log;
+    _Alignas(64) _Atomic uint32_t lock; /* spins: held for one frame, or while the writer copies */
+    /* under the lock */
+    char *bytes;
+    size_t len;
+    size_t cap;
+    struct extent *extents; /* by LSN */
+    uint32_t extent_count;
+    uint32_t extent_cap;
+    uint32_t blob_count;
+    /* the appender's own */
+    struct frame_blob *blobs; /* scratch of log_append() */
+    uint32_t blob_cap;
+    bool gone; /* destroyed by its owner; the writer frees it */
+};
+
+/* Bytes in the order of the log, in memory until they are durable. */
+struct part {
+    const char *ptr;
+    size_t len;
+};
+
+struct stretch {
+    struct stretch *next;
+    uint64_t lsn;
+    uint64_t end;
+    int64_t written_us;
+    char *bytes;
+    struct blob **blobs;
+    uint32_t blob_count;
+    uint32_t part_count;
+    struct part parts[]; /* bytes and blobs in turns */
+};
+
+struct segment {
+    struct segment *next;
+    struct io_file file;
+    struct segment_head head;
+    char name[SEGMENT_NAME_MAX];
+    uint64_t end;  /* LSN behind what is written */
+    uint64_t room; /* LSN that doesn't fit any more */
+    bool is_new;   /* its directory entry isn't durable */
+};
+
+struct log {
+    /* constant after open */
+    struct log_opts o;
+    struct thread writer;
+    struct thread syncer;
+    /* atomic */
+    _Alignas(64) _Atomic uint64_t head;
+    _Alignas(64) _Atomic uint64_t written;
+    _Atomic uint64_t durable;
+    _Atomic uint32_t state;
+    _Atomic uint32_t sync_mode;
+    _Atomic uint64_t segment_len;
+    _Atomic int64_t oldest_us; /* when the oldest byte that isn't durable was written; 0 = none */
+    _Atomic uint32_t wanted;   /* somebody waits for 'moved' */
+    _Atomic uint32_t waiters;  /* in log_wait() */
+    _Atomic uint32_t pins;
+    _Atomic bool stopping;
+    _Atomic bool writer_done;
+    _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */
+    _Atomic uint64_t syncs, sync_failures, write_failures, rotations;
+    _Atomic int64_t last_sync_us;
+    _Atomic uint64_t room_left; /* in the segment */
+    _Atomic bool has_spare;
+    struct wake writer_wake;
+    struct wake sync_wake;
+    /* under 'lock' */
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    struct log_feed *feeds[FEED_MAX];
+    uint32_t feed_count;
+    struct stretch *first; /* written, not durable */
+    struct stretch **tail;
+    struct segment *current; /* NULL: nothing is kept */
+    struct segment *closed;  /* complete, not yet durable; oldest first */
+    struct segment *spare;
+    bool spare_wanted;
+    char trouble[256];
+};
+
+static inline uint64_t load_lsn(const _Atomic uint64_t *p) {
+    return atomic_load_explicit(p, memory_order_acquire);
+}
+
+void feed_lock(struct log_feed *f);
+void feed_unlock(struct log_feed *f);
+void feed_free(struct log_feed *f);
+
+/* Moves a watermark and tells those who wait. */
+void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn);
+void log_tell(struct log *l);
+void log_set_state(struct log *l, enum log_state state, const char *what, int err);
+
+void stretch_free(struct stretch *s);
+
+/* log_segment.c; they return 0 or -errno. */
+int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
+                  struct segment **out);
+int segment_prepare(struct log *l, uint64_t len, struct segment **out); /* a spare */
+int segment_write(struct log *l, struct segment *s, const struct part *parts, uint32_t count,
+                  uint64_t lsn);
+int segment_write_mark(struct log *l, struct segment *s, uint64_t durable);
+void segment_close(struct log *l, struct segment *s);
+void segment_discard(struct log *l, struct segment *s); /* and its file */
+
+void log_writer_main(void *arg);
+void log_sync_main(void *arg);
+/* One round of the sync thread, for the close. */
+int log_sync_now(struct log *l);
+
+#endif

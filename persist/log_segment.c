@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Files of the log. A segment is made under a temporary name, with room for all its bytes, and gets its name when its header
+ * is written; so whatever has a segment's name has a header. The spare is such a file in waiting.
+ */
+#include "persist/log_priv.h"
+#include "server/base/mem.h"
+#include "server/base/time.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { WRITE_PARTS_MAX = 512 };
+
+static void path_of(const struct log *l, const char *name, char to[PATH_MAX]) {
+    snprintf(to, PATH_MAX, "%s/%s", l->o.dir, name);
+}
+
+int segment_prepare(struct log *l, uint64_t len, struct segment **out) {
+    const struct io *io = l->o.io;
+    static _Atomic uint32_t number;
+    struct segment *s = mem_must_zalloc(sizeof(*s));
+    char path[PATH_MAX];
+    snprintf(s->name, sizeof(s->name), "segment-%" PRIu32 ".tmp",
+             atomic_fetch_add_explicit(&number, 1, memory_order_relaxed));
+    path_of(l, s->name, path);
+    (void)io->unlink(io, path); /* left by a crash */
+    int err = io->open(io, path, IO_CREATE, &s->file);
+    if (err < 0) {
+        mem_free(s);
+        return err;
+    }
+    err = io->allocate(io, &s->file, SEGMENT_HEADER_LEN + len);
+    if (err < 0) {
+        segment_discard(l, s);
+        return err;
+    }
+    s->room = len;
+    s->is_new = true;
+    *out = s;
+    return 0;
+}
+
+int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
+                  struct segment **out) {
+    const struct io *io = l->o.io;
+    struct segment *s = spare;
+    uint8_t head[SEGMENT_HEADER_USED];
+    char from[PATH_MAX];
+    char to[PATH_MAX];
+    if (s != NULL && s->room < len) {
+        segment_discard(l, s);
+        s = NULL;
+    }
+    int err = s == NULL ? segment_prepare(l, len, &s) : 0;
+    if (err < 0) {
+        return err;
+    }
+    memcpy(s->head.node_id, l->o.node_id, NODE_ID_LEN);
+    memcpy(s->head.seed, l->o.seed, SEED_LEN);
+    s->head.first_lsn = lsn;
+    s->head.history = l->o.history;
+    s->head.created_ms = time_wall_us() / 1000;
+    s->end = lsn;
+    s->room += lsn;
+    segment_head_encode(&s->head, head);
+    struct iovec iov = {head, sizeof(head)};
+    ssize_t n = io->write_at(io, &s->file, &iov, 1, 0);
+    path_of(l, s->name, from);
+    segment_name(lsn, l->o.history.id, s->name);
+    path_of(l, s->name, to);
+    err = n < 0 ? (int)n : io->rename(io, from, to);
+    if (err < 0) {
+        (void)io->unlink(io, from);
+        segment_close(l, s);
+        return err;
+    }
+    *out = s;
+    return 0;
+}
+
+int segment_write(struct log *l, struct segment *s, const struct part *parts, uint32_t count,
+                  uint64_t lsn) {
+    struct iovec iov[WRITE_PARTS_MAX];
+    uint64_t at = SEGMENT_HEADER_LEN + (lsn - s->head.first_lsn);
+    while (count > 0) {
+        uint32_t n = count < WRITE_PARTS_MAX ? count : WRITE_PARTS_MAX;
+        uint64_t len = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            iov[i] = (struct iovec){(void *)(uintptr_t)parts[i].ptr, parts[i].len};
+            len += parts[i].len;
+        }
+        ssize_t done = l->o.io->write_at(l->o.io, &s->file, iov, (int)n, at);
+        if (done < 0) {
+            return (int)done;
+        }
+        at += len;
+        parts += n;
+        count -= n;
+    }
+    return 0;
+}
+
+int segment_write_mark(struct log *l, struct segment *s, uint64_t durable) {
+    uint8_t mark[SEGMENT_MARK_LEN];
+    uint64_t lsn = durable < s->head.first_lsn ? s->head.first_lsn : durable;
+    segment_mark_encode(s->head.first_lsn, lsn < s->end ? lsn : s->end, mark);
+    struct iovec iov = {mark, sizeof(mark)};
+    ssize_t n = l->o.io->write_at(l->o.io, &s->file, &iov, 1, SEGMENT_MARK_AT);
+    return n < 0 ? (int)n : 0;
+}
+
+void segment_close(struct log *l, struct segment *s) {
+    l->o.io->close(l->o.io, &s->file);
+    mem_free(s);
+}
+
+void segment_discard(struct log *l, struct segment *s) {
+    char path[PATH_MAX];
+    path_of(l, s->name, path);
+    (void)l->o.io->unlink(l->o.io, path);
+    segment_close(l, s);
+}
