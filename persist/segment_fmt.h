@@ -11,8 +11,10 @@
  *  56    u64  history id, u64 history start, u64 epoch, u64 parent end
  *  88    i64  created, ms
  *  96    u64  sum           over bytes 0..95, seed 0
- * 512    u64  durable LSN   the durable mark: everything below is on the disk. Written after an fdatasync, itself
- * 520    u64  sum           over the mark and the first LSN; a mark that is wrong counts for none
+ * 512    u64  durable LSN   the durable mark: everything below is on the disk. Written after an fdatasync
+ * 520    u64  sum           over the mark, seeded with the first LSN; a mark that is wrong counts for none
+ *
+ * All other bytes of the page are 0, and checked.
  *
  * The byte of LSN n is at SEGMENT_HEADER_LEN + (n - first LSN). A segment ends where the next one of the same history begins; the
  * zeros behind its last frame are preallocated room.
@@ -48,13 +50,21 @@ struct segment_head {
 };
 
 enum head_verdict { HEAD_OK, HEAD_NOT_OURS /* magic */, HEAD_NEWER /* version */, HEAD_DAMAGED };
+enum mark_verdict { MARK_OK, MARK_NONE /* zeros */, MARK_DAMAGED };
 
 void segment_head_encode(const struct segment_head *h, uint8_t to[SEGMENT_HEADER_USED]);
+/* 'ptr': the first page, or as much of it as there is; fewer than SEGMENT_HEADER_USED bytes are damaged. */
 enum head_verdict segment_head_decode(const void *ptr, size_t len, struct segment_head *out);
 
 void segment_mark_encode(uint64_t first_lsn, uint64_t durable_lsn, uint8_t to[SEGMENT_MARK_LEN]);
-/* The first LSN when there is no valid mark. */
+/* 'ptr': the first page. 'durable' is the first LSN when there is no valid mark. */
+enum mark_verdict segment_mark_read(const void *ptr, size_t len, uint64_t first_lsn,
+                                    uint64_t *durable);
+/* The same, for who wants the LSN only. */
 uint64_t segment_mark_decode(const void *ptr, size_t len, uint64_t first_lsn);
+
+/* No part of a header or mark ever reached this page: zeros, or not there at all. */
+bool segment_head_is_blank(const void *ptr, size_t len);
 
 void segment_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]);
 bool segment_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id);
