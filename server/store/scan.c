@@ -70,6 +70,77 @@ void store_scan(struct store *s, struct keyspace *ks, uint64_t *cursor, uint32_t
     *cursor = slot == SLOT_COUNT ? 0 : (uint64_t)slot << HASH_BITS | hash;
 }
 
+/* --- the walk of a snapshot --------------------------------------------------------------------------- */
+
+enum { WALK_BATCH = 64, WALK_PREFETCH_LEN = 192 };
+
+/* The entries of some lines are gathered, and asked for from memory, before the first of them is looked at. */
+struct gathered {
+    struct keyspace *ks;
+    uint32_t count; /* in 'entries' */
+    uint32_t shown; /* before them */
+    store_visit_fn visit;
+    void *arg;
+    struct entry *entries[WALK_BATCH];
+};
+
+static void gathered_show(struct gathered *g) {
+    for (uint32_t i = 0; i < g->count; i++) {
+        g->visit(g->arg, g->ks, g->entries[i]);
+    }
+    g->shown += g->count;
+    g->count = 0;
+}
+
+static void gather(void *arg, struct entry *e) {
+    struct gathered *g = arg;
+    for (uint32_t at = 0; at < WALK_PREFETCH_LEN; at += 64) {
+        __builtin_prefetch((const char *)e + at);
+    }
+    if (g->count == WALK_BATCH) {
+        gathered_show(g);
+    }
+    g->entries[g->count++] = e;
+}
+
+bool store_walk(struct store *s, struct keyspace *ks, struct store_walk *at, uint32_t want,
+                store_visit_fn visit, void *arg) {
+    struct gathered g = {.ks = ks, .visit = visit, .arg = arg};
+    dc_assert(want > 0 && at->slot_end <= SLOT_COUNT && at->hash < HASH_END);
+    if (atomic_load_explicit(&ks->used, memory_order_relaxed) == 0) {
+        at->slot = at->slot_end;
+        return false;
+    }
+    while (at->slot < at->slot_end && g.shown == 0) {
+        uint32_t slot = at->slot;
+        if (!root_is_empty(ks, slot)) {
+            store_lock(s, slot);
+            struct root *r = root_enter(ks, slot);
+            while (at->hash < HASH_END && g.shown + g.count < want) {
+                at->hash = table_step_line(&r->table, at->hash, s->seed, gather, &g);
+            }
+            gathered_show(&g);
+            store_unlock(s, slot);
+        } else {
+            at->hash = HASH_END;
+        }
+        if (at->hash == HASH_END) {
+            at->hash = 0;
+            at->slot++;
+        }
+    }
+    return g.shown > 0;
+}
+
+void store_settle(struct store *s) {
+    for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
+        store_lock(s, slot);
+        store_unlock(s, slot);
+    }
+}
+
+/* --- random entries ----------------------------------------------------------------------------------- */
+
 /* Chooses one of the entries that pass by, each with the same chance. */
 struct choice {
     struct store_thread *thread;
