@@ -279,7 +279,7 @@ START_TEST(a_rewrite_touches_only_what_has_changed) {
                 "timeout 1 \nclient-output-buffer-limit pubsub 1 2 3\nTIMEOUT 2\nhz 20\n");
     expect_set("timeout", "3", "3");
     expect_set("maxmemory", "100mb", "104857600");
-    expect_set("requirepass", "a \"b\\\x01#", "a \"b\\\x01#");
+    expect_set("requirepass", "a \"b\\\x01#", "(hidden)");
     expect_set("client-output-buffer-limit", "pubsub 7 8 9",
                "normal 1 2 3 slave 268435456 67108864 60 "
                "pubsub 7 8 9");
