@@ -11,8 +11,8 @@
  *      home full lies in one of the next lines (cyclic), and every line between is full.
  *   I3 Growth re-hashes one page by its tags alone. A page that can't grow becomes a node of 16 pages by
  *      the next four bits of the hash. So the work of an insertion is bounded whatever the table holds.
- * Threads: the slot lock. 'word' and 'count' are atomics only so that they can be peeked at for prefetching and
- *   sums. Ownership: the table owns its entries.
+ * Threads: the slot lock. 'word', 'count' and 'due' are atomics only so that they can be peeked at: for prefetching, by
+ *   the sweep, for sums. Ownership: the table owns its entries.
  * Failure: table_reserve() is the only call that can fail; table_insert() after it can't. A frame with more than
  *   TABLE_RESERVE_MAX insertions into one page may have to grow it again at its commit; there, and only
  *   there, the process ends when memory does.
