@@ -44,6 +44,10 @@ static void on_socket(evutil_socket_t fd, short what, void *arg) {
     struct conn *c = arg;
     (void)fd;
     worker_turn_begin(c->w);
+    if ((what & EV_CLOSED) && c->holds) {
+        conn_close(c); /* nobody waits for what is held */
+        return;
+    }
     if (what & EV_CLOSED) {
         c->peer_closed = true;
         c->readable = true;
