@@ -307,7 +307,8 @@ static void give(struct conf *c, enum conf_id id, struct bytes name, conf_each_f
     struct buf value;
     buf_init(&value, 0);
     conf_format(c, id, &value);
-    each(arg, name, buf_bytes(&value));
+    bool hidden = (conf_rows[id].flags & HIDDEN) && value.len > 0;
+    each(arg, name, hidden ? BYTES("(hidden)") : buf_bytes(&value));
     buf_fini(&value);
 }
 
@@ -341,14 +342,8 @@ void conf_each_changed(struct conf *c, conf_each_fn each, void *arg) {
     conf_init(&defaults);
     lock_acquire(&c->lock);
     for (unsigned id = 0; id < CONF_COUNT; id++) {
-        if (conf_same(c, &defaults, (enum conf_id)id)) {
-            continue;
-        }
-        struct bytes name = bytes_str(conf_rows[id].name);
-        if (conf_rows[id].flags & HIDDEN) {
-            each(arg, name, BYTES("(hidden)"));
-        } else {
-            give(c, (enum conf_id)id, name, each, arg);
+        if (!conf_same(c, &defaults, (enum conf_id)id)) {
+            give(c, (enum conf_id)id, bytes_str(conf_rows[id].name), each, arg);
         }
     }
     lock_release(&c->lock);

@@ -82,7 +82,7 @@ typedef void (*conf_each_fn)(void *arg, struct bytes name, struct bytes value);
 void conf_each(struct conf *c, const struct bytes *patterns, size_t count, conf_each_fn each,
                void *arg);
 
-/* The same for every option that isn't at its default, for messages: a secret is "(hidden)". */
+/* The same for every option that isn't at its default. */
 void conf_each_changed(struct conf *c, conf_each_fn each, void *arg);
 
 /* CONFIG REWRITE: writes changed options back, keeps comments and order, replaces the file in one step.

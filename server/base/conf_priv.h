@@ -41,7 +41,7 @@ void conf_draft_commit_locked(struct conf *draft, struct conf *c) DC_REQUIRES(c-
 /* Sets one option of a draft; false leaves it as it was. */
 bool conf_put(struct conf *draft, enum conf_id id, struct bytes value, struct conf_why *why);
 
-/* The value as CONFIG GET prints it. */
+/* The value as CONFIG GET prints it, but never hidden. */
 void conf_format(const struct conf *c, enum conf_id id, struct buf *out);
 /* The line "name value" as a file holds it, without a newline. */
 void conf_format_line(const struct conf *c, enum conf_id id, struct buf *out);

@@ -48,7 +48,7 @@ static inline bool fault_hits(void) {
 
 #if defined(DC_HAVE_JEMALLOC)
 
-/* Runs of up to 512 small pieces, at most 128 KB: jemalloc keeps 128 bytes of its own for each run, and its default is one
+/* Runs of up to 512 small pieces, at most 80 KB: jemalloc keeps 128 bytes of its own for each run, and its default is one
  * page for 32 pieces of 128 bytes. (Its documented way to be configured by the program: it reads this.) */
 const char *malloc_conf = "slab_sizes:1-48:6|49-64:8|65-80:10|81-96:12|97-112:14|113-128:16|129-"
                           "160:20|161-192:12|193-224:14|"
@@ -201,11 +201,12 @@ static void *raw_alloc_aligned(size_t align, size_t len) {
                                                                                            : NULL;
 }
 
-/* Made up, so that moves happen in sanitizer builds too. */
+/* Made up, so that some moves happen and some don't in sanitizer builds too. */
 void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out) {
     dc_assert(count <= MEM_PLACES_MAX);
     for (uint32_t i = 0; i < count; i++) {
-        out[i] = (struct mem_place){((uintptr_t)ptrs[i] >> 4 ^ (uintptr_t)ptrs[i] >> 6) & 1, 2};
+        out[i] =
+            (struct mem_place){((uintptr_t)ptrs[i] >> 4 ^ (uintptr_t)ptrs[i] >> 6) & 1 ? 2 : 0, 8};
     }
 }
 

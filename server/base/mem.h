@@ -39,8 +39,9 @@ struct mem_place {
 enum { MEM_PLACES_MAX = 8 };
 /* Places of up to MEM_PLACES_MAX allocations. Without jemalloc the answer is made up. */
 void mem_places(void *const *ptrs, uint32_t count, struct mem_place *out);
-/* Allocates from the oldest run with room where 'old' lies, and frees into the run at once: for moving allocations together,
- * so that sparse runs come free. 'align' is that of the allocation to be moved. All of mem_good_size(len) may be used. */
+/* Allocates where 'old' lies, from the run that is being filled, then from the oldest with room; and frees into the run at
+ * once: for moving allocations together, so that sparse runs come free. 'align' is that of the allocation to be moved.
+ * All of mem_good_size(len) may be used. */
 void *mem_alloc_dense(void *old, size_t align, size_t len);
 void mem_free_dense(void *ptr, size_t align, size_t len);
 

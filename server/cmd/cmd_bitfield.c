@@ -10,6 +10,9 @@
  *
  * which in the end becomes one effect: a WRITE of the window, or, when it is long, a PUT of the whole string as
  * a blob (the window then is the blob).
+ *
+ * Operations of which OVERFLOW FAIL lets none through still make the string as long as they reach, without an event, as in
+ * Redis. Its WATCH doesn't see that; here it does, for another string has another version.
  */
 #include "server/base/assert.h"
 #include "server/cmd/bits.h"

@@ -37,7 +37,7 @@ enum dc_err cmd_dump(struct cmd_ctx *ctx) {
     char head[DUMP_HEAD_MAX], digits[NUM_I64_TEXT_MAX];
     struct value v;
     entry_value(e, &v);
-    if (v.kind == VALUE_RAW && v.str.len <= INT_TEXT_MAX) {
+    if (v.kind != VALUE_INT && v.kind != VALUE_BLOB && v.str.len <= INT_TEXT_MAX) {
         v = value_of(v.str);
     }
     if (v.kind == VALUE_INT) {

@@ -44,6 +44,10 @@ static void on_socket(evutil_socket_t fd, short what, void *arg) {
     struct conn *c = arg;
     (void)fd;
     worker_turn_begin(c->w);
+    if ((what & EV_CLOSED) && c->holds) {
+        conn_close(c); /* nobody waits for what is held */
+        return;
+    }
     if (what & EV_CLOSED) {
         c->peer_closed = true;
         c->readable = true;
@@ -79,6 +83,13 @@ void conn_open(struct worker *w, int fd, const char *addr, const char *laddr, bo
     }
 }
 
+static void stop_holding(struct conn *c) {
+    if (c->holds) {
+        c->holds = false;
+        c->w->held_count--;
+    }
+}
+
 void conn_close(struct conn *c) {
     struct worker *w = c->w;
     if (c->closed) {
@@ -88,9 +99,7 @@ void conn_close(struct conn *c) {
     event_del(&c->event);
     client_fini(&c->client); /* before the peer can see the end: it is no listener any more then */
     close(c->client.fd);
-    if (c->held != NULL) {
-        w->held_count--;
-    }
+    stop_holding(c);
     if (c->prev != NULL) {
         c->prev->next = c->next;
     } else {
@@ -111,11 +120,19 @@ void conn_enter_dead(struct conn *c) {
     c->w->dead.tail = &c->next_dead;
 }
 
+static void drop_held(struct conn *c) {
+    while (c->held != NULL) {
+        struct task *next = c->held->next;
+        mem_free(c->held);
+        c->held = next;
+    }
+}
+
 void conn_free(struct conn *c) {
     conn_drop_queue(c);
     resp_parser_fini(&c->parser);
     buf_fini(&c->in);
-    mem_free(c->held);
+    drop_held(c);
     mem_free(c);
 }
 
@@ -285,27 +302,48 @@ static void run_task(struct conn *c, struct task *t, struct reply *reply) {
     }
 }
 
+/* The requests from 't' on have to wait; what a pause came in the middle of may be many. */
+static void hold(struct conn *c, const struct task *t) {
+    struct task **tail = &c->held;
+    dc_assert(c->held == NULL);
+    for (; t != NULL; t = t->next) {
+        *tail = task_copy(t);
+        tail = &(*tail)->next;
+    }
+    c->holds = true;
+    c->w->held_count++;
+}
+
+/* False when some still have to wait. */
+static bool run_held(struct conn *c, struct reply *reply) {
+    while (c->held != NULL && !c->close_soon && !c->closed) {
+        struct task *t = c->held;
+        if (cmd_is_held(&c->w->cmd, &c->client, &t->job)) {
+            return false;
+        }
+        c->held = t->next;
+        run_task(c, t, reply);
+        mem_free(t);
+    }
+    drop_held(c);
+    stop_holding(c);
+    return true;
+}
+
 /* Everything parsed, and what can still be parsed; stops where the connection must wait. */
 static void run_tasks(struct conn *c, struct reply *reply) {
     struct worker *w = c->w;
     if (c->held != NULL) {
-        if (cmd_is_held(&w->cmd, &c->client, &c->held->job)) {
+        if (!run_held(c, reply)) {
             return;
         }
-        struct task *held = c->held;
-        c->held = NULL;
-        w->held_count--;
-        run_task(c, held, reply);
-        mem_free(held);
         parse_batch(c);
     }
     while (c->tasks != NULL && !c->close_soon) {
         struct task *t = c->tasks;
         c->tasks = t->next;
         if (dc_unlikely(cmd_is_held(&w->cmd, &c->client, &t->job))) {
-            dc_assert(c->tasks == NULL);
-            c->held = task_copy(t);
-            w->held_count++;
+            hold(c, t);
             break;
         }
         run_task(c, t, reply);

@@ -32,7 +32,7 @@ struct conn {
     size_t len;
     struct task *tasks; /* parsed, not yet run */
     struct task **tasks_tail;
-    struct task *held; /* has to wait (CLIENT PAUSE); a copy on the heap */
+    struct task *held; /* requests that have to wait (CLIENT PAUSE); copies on the heap */
     /* output */
     size_t out_start; /* replies of this turn in the worker's output */
     size_t out_len;
@@ -49,6 +49,7 @@ struct conn {
     bool close_soon; /* when the output is out */
     bool over_limit; /* of its output: closed in the flush phase, takes nothing more */
     bool closed;
+    bool holds; /* counted in the worker's held_count */
     bool in_run, in_flush, in_again;
     struct conn *next_run, *next_flush, *next_again, *next_dead;
     struct conn *next, *prev; /* all of the worker */

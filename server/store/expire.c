@@ -23,16 +23,18 @@ struct pass {
     uint32_t rank; /* how many of the soonest are kept */
     uint32_t kept;
     uint32_t expired_count;
+    uint32_t blob_count;
     double ttl_sum_ms;
     int64_t soonest[EXPIRED_RANK_MAX]; /* ascending */
     struct entry *expired[PAGE_WORDS_MAX];
+    struct blob *blobs[PAGE_WORDS_MAX]; /* of those reclaimed */
 };
 
 static void pass_begin(struct pass *p, int64_t now_ms, uint32_t page_count) {
     dc_assert(page_count <= PAGE_WORDS_MAX);
     /* The arrays stay as they are: they are filled as far as their counts say. */
     p->now_ms = now_ms;
-    p->seen = p->volatiles = p->kept = p->expired_count = 0;
+    p->seen = p->volatiles = p->kept = p->expired_count = p->blob_count = 0;
     p->rank = 1 + page_count / EXPIRED_SHARE;
     p->ttl_sum_ms = 0;
 }
@@ -102,9 +104,20 @@ static void reclaim(struct sweep *sw, struct root *r) {
             buf_append(&sw->names, &key.len, sizeof(key.len));
             buf_append_bytes(&sw->names, key);
         }
-        store_reap(t, r, crypto_hash(key, t->store->seed) & (HASH_END - 1), key);
+        struct blob *blob =
+            store_reap(t, r, crypto_hash(key, t->store->seed) & (HASH_END - 1), key);
+        if (dc_unlikely(blob != NULL)) {
+            sw->pass.blobs[sw->pass.blob_count++] = blob;
+        }
     }
     sw->at->expired += sw->pass.expired_count;
+}
+
+/* No lock is held: a blob may be hundreds of megabytes. */
+static void release_blobs(const struct pass *p) {
+    for (uint32_t i = 0; i < p->blob_count; i++) {
+        blob_release(p->blobs[i]);
+    }
 }
 
 static void tell(struct sweep *sw) {
@@ -139,6 +152,7 @@ static uint64_t sweep_page(struct sweep *sw) {
     }
     store_unlock(s, sw->at->slot);
     tell(sw);
+    release_blobs(p);
     sw->ttl_sum_ms += p->ttl_sum_ms;
     sw->ttl_count += p->volatiles;
     return p->seen;

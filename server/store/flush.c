@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A flush costs a number: it raises the keyspace's generation, and every root of an older one is dead. Who enters such a
- * root first clears it, a page's worth at most; a larger table is put aside as a grave, which the sweep (or who
- * needs memory) takes apart page by page, without a lock. So neither the flush nor the next command waits for
- * millions of entries to be freed.
+ * root first clears it, a page's worth at most; a larger table, or a page with blobs, is put aside as a grave, which
+ * the sweep (or who needs memory) takes apart page by page, without a lock. So neither the flush nor the next command
+ * waits for millions of entries, or for hundreds of megabytes, to be freed.
  *
- * What the cleared root remembers as removed: of a page the newest version that was in it, of a grave the flush
+ * What the cleared root remembers as removed: of a page the newest version that was in it, of a larger table the flush
  * itself. Inside EXEC the flush has no version yet; roots cleared meanwhile are marked and mended at the commit.
  */
 #include "server/base/assert.h"
@@ -20,9 +20,16 @@ struct grave {
     struct table table;
 };
 
-static bool note_newest(void *arg, const struct entry *e) {
-    root_note_removed(arg, entry_version(e));
-    return true;
+/* What a page holds that is about to be cleared. */
+struct inventory {
+    struct root *root;
+    bool has_blob;
+};
+
+static void take_stock(void *arg, struct entry *e) {
+    struct inventory *i = arg;
+    root_note_removed(i->root, entry_version(e));
+    i->has_blob |= entry_kind(e) == VALUE_BLOB;
 }
 
 static void graves_push(struct store *s, struct grave *first, struct grave *last) {
@@ -53,16 +60,29 @@ static bool bury(struct store *s, struct root *r) {
     return true;
 }
 
-struct root *root_clear(struct keyspace *ks, struct root *r) {
+/* Returns the number of entries that were looked at. */
+static uint64_t clear(struct keyspace *ks, struct root *r) {
+    struct inventory i = {.root = r};
+    bool is_large = table_is_large(&r->table);
+    uint64_t count = 0;
     dc_assert(!root_is_alive(ks, r));
-    if (table_is_large(&r->table) && bury(ks->store, r)) {
+    if (is_large) {
         root_note_removed(r, atomic_load_explicit(&ks->flush_version, memory_order_relaxed));
     } else {
-        table_drop(&r->table, note_newest, r);
+        count = atomic_load_explicit(&r->table.count, memory_order_relaxed);
+        table_visit_page(&r->table, take_stock, &i);
+    }
+    if (!((is_large || i.has_blob) && bury(ks->store, r))) {
+        table_drop(&r->table);
     }
     atomic_store_explicit(&r->volatiles, 0, memory_order_relaxed);
     atomic_store_explicit(&r->gen, atomic_load_explicit(&ks->gen, memory_order_relaxed),
                           memory_order_relaxed);
+    return count;
+}
+
+struct root *root_clear(struct keyspace *ks, struct root *r) {
+    (void)clear(ks, r);
     return r;
 }
 
@@ -112,10 +132,9 @@ static uint64_t clear_roots(struct keyspace *ks, uint64_t budget) {
             continue;
         }
         store_lock(s, slot);
-        if (!table_is_large(&r->table)) { /* else it goes to the graves */
-            freed += atomic_load_explicit(&r->table.count, memory_order_relaxed);
+        if (!root_is_alive(ks, r)) {
+            freed += clear(ks, r);
         }
-        (void)root_enter(ks, slot);
         store_unlock(s, slot);
     }
     return freed;

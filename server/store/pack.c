@@ -11,7 +11,10 @@
 #include "server/base/mem.h"
 #include "server/store/store_priv.h"
 
-enum { SPARSE_SHARE = 8 /* a run is sparse when more than one piece in so many is free */ };
+enum {
+    SPARSE_SHARE = 8, /* a run is sparse when more than one piece in so many is free, */
+    THIN_SHARE = 4    /* and thin when it is one in so many */
+};
 
 void store_set_packing(struct store *s, bool on) {
     atomic_store_explicit(&s->packing, on, memory_order_relaxed);
@@ -21,23 +24,39 @@ static bool is_sparse(const struct mem_place *p) {
     return p->total > 1 && p->free * SPARSE_SHARE > p->total;
 }
 
-/* Moves one entry if there is a denser run; false when there is none. */
+/* One piece less than in the old run is free: that is most likely the old run itself. Where runs are thin, the one that is
+ * being filled may be the thinnest of them; it is filled nevertheless, or nothing would ever move. */
+static bool is_better(const struct mem_place *to, const struct mem_place *from) {
+    if (to->free + 1 == from->free) {
+        return false;
+    }
+    return to->free < from->free || from->free * THIN_SHARE > from->total;
+}
+
+/* Moves a piece if there is a better run for it; NULL when there is none. */
+static void *move_piece(void *old, size_t align, size_t len, const struct mem_place *from) {
+    void *to = mem_alloc_dense(old, align, len);
+    struct mem_place place;
+    if (to == NULL) {
+        return NULL;
+    }
+    mem_places(&to, 1, &place);
+    if (!is_better(&place, from)) {
+        mem_free_dense(to, align, len);
+        return NULL;
+    }
+    memcpy(to, old, len);
+    mem_free_dense(old, align, len);
+    return to;
+}
+
 static bool move_entry(uint64_t *word, const struct mem_place *from) {
     struct entry *old = word_entry(*word);
-    size_t size = entry_size(old);
-    void *to = mem_alloc_dense(old, ENTRY_ALIGN, size);
-    struct mem_place place;
+    const struct entry *to = move_piece(old, ENTRY_ALIGN, entry_size(old), from);
     if (to == NULL) {
         return false;
     }
-    mem_places(&to, 1, &place);
-    if (place.free >= from->free) {
-        mem_free_dense(to, ENTRY_ALIGN, size);
-        return false;
-    }
-    memcpy(to, old, size);
     *word = word_make(word_tag(*word), to);
-    mem_free_dense(old, ENTRY_ALIGN, size);
     return true;
 }
 
@@ -52,9 +71,15 @@ void pack_line(struct line *line) {
     mem_places(entries, count, places);
     for (uint32_t i = 0; i < count; i++) {
         if (is_sparse(&places[i]) && !move_entry(&line->words[i], &places[i])) {
-            return; /* this size has nothing denser; the next line is soon enough for the others */
+            return; /* this size has nothing better; the next line is soon enough for the others */
         }
     }
+}
+
+static void *move_page(void *old, size_t align, size_t len) {
+    struct mem_place place;
+    mem_places(&old, 1, &place);
+    return is_sparse(&place) ? move_piece(old, align, len, &place) : NULL;
 }
 
 void store_pack_pages(struct store *s, struct store_pack *at, uint32_t budget) {
@@ -64,7 +89,7 @@ void store_pack_pages(struct store *s, struct store_pack *at, uint32_t budget) {
             at->slot = SLOT_COUNT;
         } else if (!root_is_empty(ks, at->slot)) {
             store_lock(s, at->slot);
-            at->hash = table_pack_page(&root_enter(ks, at->slot)->table, at->hash, is_sparse);
+            at->hash = table_pack_page(&root_enter(ks, at->slot)->table, at->hash, move_page);
             store_unlock(s, at->slot);
         } else {
             at->hash = HASH_END;

@@ -7,7 +7,7 @@
  *   tag      0 ............................................................. 65535
  *   lines    |  0  |  1  |  2  |  ...                                  | lines-1 |
  *
- * so a page can have any number of lines, grows by a fifth at a time and still is walked in order. Displaced
+ * so a page can have any number of lines, grows by a fifth or so at a time and still is walked in order. Displaced
  * entries (about one in ten at the load limit) lie in the lines after their home; a removal pulls them back
  * (page_remove), so there are no tombstones and a look-up ends at the first line that isn't full.
  *

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Ordered scans. A cursor is the position where the next step begins. Steps end where a line ends, and the lines of
- * any later state of the table have their borders at or below the same positions, so a key that stays is returned
- * exactly once however the table grows or shrinks between two steps; two keys at one position are never parted.
+ * Ordered scans. A cursor is the position where the next step begins. Steps end where a line ends. When the table has
+ * grown or shrunk since, that may be inside a line: then what lies before the cursor is passed over. So a key that stays
+ * is returned exactly once; two keys at one position are never parted.
+ *
+ * And random keys, drawn by the same steps.
  */
 #include "server/base/assert.h"
 #include "server/store/store_priv.h"

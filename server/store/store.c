@@ -38,7 +38,7 @@ void store_destroy(struct store *s) {
     for (uint32_t i = 0; i < s->keyspace_count; i++) {
         struct keyspace *ks = &s->keyspaces[i];
         for (uint32_t slot = 0; slot < SLOT_COUNT && ks->used != 0; slot++) {
-            table_drop(&ks->roots[slot].table, NULL, NULL);
+            table_drop(&ks->roots[slot].table);
         }
         mem_free(ks->roots);
     }
@@ -158,17 +158,23 @@ static void count_volatile(struct root *r, int32_t change) {
     atomic_store_explicit(&r->volatiles, n + (uint32_t)change, memory_order_relaxed);
 }
 
-/* A replaced entry's blob outlives the lock: freeing hundreds of megabytes isn't done under it. */
-static void discard(struct mut *m, struct entry *e) {
+/* Frees the entry but for its blob, which is returned (NULL when it has none). It outlives the lock: freeing
+ * hundreds of megabytes isn't done under it. */
+static struct blob *free_entry(struct entry *e) {
+    struct value v = {.blob = NULL};
     if (dc_unlikely(entry_kind(e) == VALUE_BLOB)) {
-        struct value v;
         entry_value(e, &v);
-        dc_assert(m->garbage_count < m->garbage_cap);
-        m->garbage[m->garbage_count++] = v.blob;
-        mem_free_sized(e, entry_size(e));
-        return;
     }
-    entry_destroy(e);
+    mem_free_sized(e, entry_size(e));
+    return v.blob;
+}
+
+static void discard(struct mut *m, struct entry *e) {
+    struct blob *blob = free_entry(e);
+    if (dc_unlikely(blob != NULL)) {
+        dc_assert(m->garbage_count < m->garbage_cap);
+        m->garbage[m->garbage_count++] = blob;
+    }
 }
 
 static void note_expiry(struct root *r, uint64_t hash, const struct entry *e, bool was_volatile) {
@@ -264,15 +270,15 @@ void store_stamp(struct mut *m, const struct effect *e) {
     }
 }
 
-void store_reap(struct store_thread *t, struct root *r, uint64_t hash, struct bytes key) {
+struct blob *store_reap(struct store_thread *t, struct root *r, uint64_t hash, struct bytes key) {
     struct table_place at;
     struct entry *e = table_locate(&r->table, hash, key, &at);
     dc_assert(e != NULL);
     root_note_removed(r, entry_version(e));
     table_remove(&at);
     count_volatile(r, -1);
-    entry_destroy(e);
     metric_add(t->metrics, METRIC_EXPIRED, 1);
+    return free_entry(e);
 }
 
 /* --- bytes at an offset ------------------------------------------------------------------------------ */

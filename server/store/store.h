@@ -4,7 +4,8 @@
  *
  * Purpose: look-ups under slot locks, effects applied by one function, expiry, eviction, ordered scans.
  * Invariants:
- *   I1 store_apply() is the only writer of entries (the sweep removes what has expired, through store_reap).
+ *   I1 store_apply() is the only writer of entries (the sweep removes what has expired, through store_reap; an access
+ *      leaves its trace; packing moves entries as they are).
  *   I2 every call that takes a key needs the key's slot lock held; nothing here takes one but those whose
  *      comment says so.
  *   I3 an expired entry is never returned; it is gone only when removed under its lock.
@@ -108,8 +109,8 @@ uint64_t store_removed_version(struct keyspace *ks, const struct key *k);
 /* Puts one effect into the store. Called by mut_apply() and by replay. */
 void store_apply(struct mut *m, struct effect *e);
 
-/* Frees entries that a flush has killed, up to 'budget' or a page more; returns how many. Takes slot locks one at a time.
- * The sweep calls it; who needs memory at once may, too. */
+/* Frees entries that a flush has killed, up to 'budget' or a page more; returns how many (pages with blobs count twice).
+ * Takes slot locks one at a time. The sweep calls it; who needs memory at once may, too. */
 uint64_t store_reclaim(struct store *s, uint64_t budget);
 
 /* Entries, of them with an expiry. May count what has expired and is not yet reclaimed. Takes no lock. */
@@ -182,18 +183,21 @@ uint64_t store_sweep(struct store_thread *t, struct store_sweep *sw, int64_t now
  */
 bool store_pick_victim(struct store_thread *t, enum evict_policy policy, uint32_t samples,
                        int64_t now_ms, struct victim *out);
-/* Whether the hand of the eviction moves entries together as it passes (pack.c). Any thread. */
+/* The victim's entry while it is still the one that was sampled, else NULL. Slot lock held. */
+struct entry *store_victim(struct store_thread *t, const struct victim *v);
+
+/*
+ * pack.c: moves what lies alone in the allocator's memory closer together. store_set_packing() says whether the hand of the
+ * eviction does it with entries as it passes (any thread). store_pack_pages() looks at 'budget' pages of tables and
+ * goes on there at the next call, round and round; takes slot locks, one at a time.
+ */
 void store_set_packing(struct store *s, bool on);
-/* pack.c: moves 'budget' pages on the way round closer together, where they stand alone. Takes slot locks, one at
- * a time. */
 struct store_pack {
     uint32_t keyspace;
     uint32_t slot;
-    uint64_t hash;
+    uint64_t hash; /* in the slot's table */
 };
 void store_pack_pages(struct store *s, struct store_pack *at, uint32_t budget);
-/* The victim's entry while it is still the one that was sampled, else NULL. Slot lock held. */
-struct entry *store_victim(struct store_thread *t, const struct victim *v);
 
 /* OBJECT IDLETIME, DUMP and RESTORE: what the entry's stamp means, and the way back. Hours, then it stays. */
 int64_t store_idle_ms(const struct store *s, const struct entry *e, int64_t now_ms);

@@ -29,21 +29,19 @@ struct keyspace {
     _Atomic int64_t mean_ttl_ms;
 };
 
-enum {
-    TICKS_PER_POPULATION = 128, /* see access.c */
-    TICK_RECENT = 256,
-    TICK_HISTORY = 256
-};
+/* Of the clock of accesses, see access.c. */
+enum { TICKS_PER_POPULATION = 128, TICK_RECENT = 256, TICK_HISTORY = 256 };
 
 struct store {
     /* constant after init */
     uint32_t keyspace_count;
     uint8_t seed[HASH_SEED_LEN];
     struct keyspace keyspaces[KEYSPACE_MAX];
-    struct slot_lock *locks;        /* SLOT_COUNT of them */
-    _Atomic(struct grave *) graves; /* large tables that a flush has killed */
-    /* atomic: the clock of accesses */
-    _Atomic bool packing; /* see pack.c */
+    struct slot_lock *locks; /* SLOT_COUNT of them */
+    /* atomic */
+    _Atomic(struct grave *) graves; /* see flush.c */
+    _Atomic bool packing;           /* see pack.c */
+    /* atomic: the clock of accesses, see access.c */
     _Alignas(64) _Atomic uint32_t tick;
     _Atomic uint32_t quantum;                      /* accesses to a tick */
     _Atomic int64_t evicted_ms;                    /* when something was last to be evicted */
@@ -94,8 +92,10 @@ DC_MUST enum dc_err store_prepare_write(struct mut *m, struct effect *e, const s
 /* Gives the version to an effect that was applied without. */
 void store_stamp(struct mut *m, const struct effect *e);
 
-/* Takes an entry out that has expired (no effect, no version). Slot lock held. */
-void store_reap(struct store_thread *t, struct root *r, uint64_t hash, struct bytes key);
+/* Takes an entry out that has expired (no effect, no version). Slot lock held; the caller releases the entry's blob, if
+ * it had one (else NULL), when it holds no lock. */
+DC_MUST struct blob *store_reap(struct store_thread *t, struct root *r, uint64_t hash,
+                                struct bytes key);
 
 /* Counts an access. */
 void access_count(struct store_thread *t, int64_t now_ms);

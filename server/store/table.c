@@ -109,7 +109,6 @@ static struct node *node_create(enum memory_need need) {
     return node;
 }
 
-/* With the pages of its children that are no nodes. */
 /* A node with empty pages for as many entries; NULL when there is no memory. */
 static struct node *node_with_pages(const uint32_t *counts, uint32_t due, enum memory_need need) {
     struct node *node = node_create(need);

@@ -11,8 +11,8 @@
  *      home full lies in one of the next lines (cyclic), and every line between is full.
  *   I3 Growth re-hashes one page by its tags alone. A page that can't grow becomes a node of 16 pages by
  *      the next four bits of the hash. So the work of an insertion is bounded whatever the table holds.
- * Threads: the slot lock. 'word' and 'count' are atomics only so that they can be peeked at for prefetching and
- *   sums. Ownership: the table owns its entries.
+ * Threads: the slot lock. 'word', 'count' and 'due' are atomics only so that they can be peeked at: for prefetching, by
+ *   the sweep, for sums. Ownership: the table owns its entries.
  * Failure: table_reserve() is the only call that can fail; table_insert() after it can't. A frame with more than
  *   TABLE_RESERVE_MAX insertions into one page may have to grow it again at its commit; there, and only
  *   there, the process ends when memory does.
@@ -26,7 +26,6 @@
 
 #include "server/base/bytes.h"
 #include "server/base/err.h"
-#include "server/base/mem.h"
 #include "server/store/page.h"
 
 enum {
@@ -99,17 +98,16 @@ void table_visit_page(const struct table *page, table_visit_fn visit, void *arg)
 /* Sets the hint of the page at 'hash', and those above it to the least below them. */
 void table_set_due(struct table *t, uint64_t hash, uint32_t due);
 
-/* Moves the page at 'from' into a denser run of the allocator if it stands in one as sparse as 'is_sparse' says;
- * returns its end. */
-typedef bool (*table_sparse_fn)(const struct mem_place *place);
-uint64_t table_pack_page(struct table *t, uint64_t from, table_sparse_fn is_sparse);
+/* Offers the page at 'from' to 'move', which may move those bytes and says where they are now (NULL: they stay); returns
+ * the end of the page. */
+typedef void *(*table_move_fn)(void *old, size_t align, size_t len);
+uint64_t table_pack_page(struct table *t, uint64_t from, table_move_fn move);
 
 /* Gives the last page of an empty table back; for the sweep. (table_remove() keeps the first line.) */
 void table_trim(struct table *t);
 
-/* Frees everything for which 'drop' says true (NULL = all). */
-typedef bool (*table_drop_fn)(void *arg, const struct entry *e);
-void table_drop(struct table *t, table_drop_fn drop, void *arg);
+/* Frees everything. */
+void table_drop(struct table *t);
 /* The same in steps, for a table that nobody reads any more: frees a page and its entries; returns how many. */
 uint32_t table_drop_page(struct table *t);
 bool table_is_gone(const struct table *t); /* it has no page left */

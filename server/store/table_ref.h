@@ -82,6 +82,7 @@ static inline uint64_t entry_hash(const struct entry *e, const uint8_t *seed) {
     return crypto_hash(entry_key(e), seed) & (HASH_END - 1);
 }
 
+/* With the pages of its children, none of which is a node. */
 static inline void node_destroy(struct node *node) {
     for (uint32_t c = 0; c < NODE_FANOUT; c++) {
         uint64_t word = ref_word(&node->child[c]);

@@ -94,35 +94,20 @@ void table_visit_page(const struct table *t, table_visit_fn visit, void *arg) {
     }
 }
 
-uint64_t table_pack_page(struct table *t, uint64_t from, table_sparse_fn is_sparse) {
+uint64_t table_pack_page(struct table *t, uint64_t from, table_move_fn move) {
     uint32_t depth = 0;
     while (ref_is_node(ref_word(t))) {
         t = &ref_node(ref_word(t))->child[child_of(from, depth++)];
     }
     uint64_t size = HASH_END >> (NODE_BITS * depth);
-    uint64_t end = (from & ~(size - 1)) + size;
     uint64_t word = ref_word(t);
-    void *old = ref_lines(word);
-    struct mem_place place, better;
-    if (old == NULL) {
-        return end;
-    }
-    mem_places(&old, 1, &place);
-    if (!is_sparse(&place)) {
-        return end;
-    }
-    size_t len = ref_count_lines(word) * sizeof(struct line);
-    void *to = mem_alloc_dense(old, sizeof(struct line), len);
-    if (to == NULL) {
-        return end;
-    }
-    mem_places(&to, 1, &better);
-    if (better.free < place.free) {
-        memcpy(to, old, len);
+    void *to = word == 0 ? NULL
+                         : move(ref_lines(word), sizeof(struct line),
+                                ref_count_lines(word) * sizeof(struct line));
+    if (to != NULL) {
         ref_set(t, to, ref_count_lines(word), 0);
     }
-    mem_free_dense(better.free < place.free ? old : to, sizeof(struct line), len);
-    return end;
+    return (from & ~(size - 1)) + size;
 }
 
 void table_trim(struct table *t) {
@@ -131,7 +116,7 @@ void table_trim(struct table *t) {
         return;
     }
     if (ref_is_node(word)) { /* joins have failed */
-        table_drop(t, NULL, NULL);
+        table_drop(t);
         return;
     }
     page_destroy(ref_lines(word), ref_count_lines(word));
@@ -139,63 +124,40 @@ void table_trim(struct table *t) {
     due_set(t, DUE_NEVER);
 }
 
-/* Frees what 'drop' says of a page; the rest moves together. Returns how many are left. */
-static uint32_t drop_from_page(struct table *t, table_drop_fn drop, void *arg) {
-    uint64_t word = ref_word(t);
+static void drop_page(uint64_t word) {
     uint32_t lines = ref_count_lines(word);
     struct line *page = ref_lines(word);
-    uint64_t kept[PAGE_WORDS_MAX];
-    uint32_t kept_count = 0;
     for (uint32_t l = 0; l < lines; l++) {
         for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
-            struct entry *e = word_entry(page[l].words[i]);
-            if (drop == NULL || drop(arg, e)) {
-                entry_destroy(e);
-            } else {
-                kept[kept_count++] = page[l].words[i];
-            }
+            entry_destroy(word_entry(page[l].words[i]));
         }
     }
-    if (kept_count == 0) {
-        if (page != NULL) {
-            page_destroy(page, lines);
-        }
-        return 0;
+    if (page != NULL) {
+        page_destroy(page, lines);
     }
-    memset(page, 0, lines * sizeof(*page));
-    for (uint32_t i = 0; i < kept_count; i++) {
-        page_put(page, lines, kept[i]);
-    }
-    return kept_count;
 }
 
-void table_drop(struct table *t, table_drop_fn drop, void *arg) {
+void table_drop(struct table *t) {
     uint64_t word = ref_word(t);
-    uint32_t kept = 0;
     if (ref_is_node(word)) {
         struct node *node = ref_node(word);
         for (uint32_t c = 0; c < NODE_FANOUT; c++) {
-            table_drop(&node->child[c], drop, arg);
-            kept += count_of(&node->child[c]);
+            table_drop(&node->child[c]);
         }
-        if (kept == 0) {
-            node_destroy(node);
-        }
+        node_destroy(node);
     } else {
-        kept = drop_from_page(t, drop, arg);
+        drop_page(word);
     }
-    if (kept == 0) {
-        ref_set(t, NULL, 0, 0);
-        due_set(t, DUE_NEVER);
-    }
-    atomic_store_explicit(&t->count, kept, memory_order_relaxed);
+    ref_set(t, NULL, 0, 0);
+    due_set(t, DUE_NEVER);
+    atomic_store_explicit(&t->count, 0, memory_order_relaxed);
 }
 
 uint32_t table_drop_page(struct table *t) {
     uint64_t word = ref_word(t);
     if (!ref_is_node(word)) {
         uint32_t count = count_of(t);
-        table_drop(t, NULL, NULL);
+        table_drop(t);
         return count;
     }
     struct node *node = ref_node(word);

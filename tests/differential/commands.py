@@ -158,7 +158,7 @@ TABLE = {
          2 PSUBSCRIBE eventpat+
          1 PUNSUBSCRIBE""",
     "watch": """
-         6 WATCH k+
+         6 WATCH wk+
          2 UNWATCH
          5 MULTI
          1 EXEC

@@ -63,11 +63,29 @@ class Comparison(unittest.TestCase):
         self.assertFalse(same_reply(short, raw, args))
         self.assertFalse(same_reply(short, b"$3\r\nint\r\n", args))
 
+    def test_only_what_redis_compresses_may_be_dumped_otherwise(self):
+        args = (b"DUMP", b"a")
+        plain, number, packed = (b"$%d\r\n\x00%s\r\n" % (len(form) + 1, form)
+                                 for form in (b"\x0212", b"\xc0\x0c", b"\xc3\x05\x20a..."))
+        self.assertFalse(same_reply(number, plain, args))
+        self.assertTrue(same_reply(packed, plain, args))
+        self.assertFalse(same_reply(plain, packed, args))
+        self.assertFalse(same_reply(packed, b"$-1\r\n", args))
+
+    def test_only_small_integers_may_be_shared_more_than_in_redis(self):
+        args, own, shared = (b"OBJECT", b"REFCOUNT", b"a"), b":1\r\n", b":2147483647\r\n"
+        self.assertTrue(same_reply(own, shared, args))
+        self.assertFalse(same_reply(shared, own, args))
+        self.assertFalse(same_reply(own, b":2\r\n", args))
+
     def test_elements_of_exec_follow_their_own_commands(self):
         queue = [(b"TTL", b"a"), (b"GET", b"a")]
         self.assertTrue(same_reply(b"*2\r\n:99\r\n:5\r\n", b"*2\r\n:100\r\n:5\r\n", (b"EXEC",), queue))
         self.assertFalse(same_reply(b"*2\r\n:99\r\n:5\r\n", b"*2\r\n:99\r\n:6\r\n", (b"EXEC",), queue))
         self.assertFalse(same_reply(b"*2\r\n:99\r\n:5\r\n", b"*1\r\n:99\r\n", (b"EXEC",), queue))
+        one, other = (b"*1\r\n" + bulks(b"*", *keys) for keys in ((b"a", b"b"), (b"b", b"a")))
+        self.assertTrue(same_reply(one, other, (b"EXEC",), [(b"KEYS", b"*")]))
+        self.assertFalse(same_reply(one, other, (b"EXEC",), [(b"MGET", b"a", b"b")]))
         self.assertFalse(same_reply(b"*-1\r\n", b"*0\r\n", (b"EXEC",), []))
 
     def test_order_of_messages(self):

@@ -130,6 +130,20 @@ class Clients(ServerCase):
         conn.ok("CLIENT", "UNPAUSE")
         self.assertEqual([writer.read(5), writer.read()], ["OK", b"1"])
 
+    def test_a_pause_in_the_middle_of_a_batch(self):
+        conn = self.connect()
+        start = time.monotonic()
+        conn.send_raw(encode("CLIENT", "PAUSE", "300", "ALL") + 5 * encode("INCR", "a") + encode("GET", "a"))
+        self.assertEqual(conn.read(), "OK")
+        self.assertEqual([conn.read(5) for _ in range(6)], [1, 2, 3, 4, 5, b"5"])
+        self.assertGreater(time.monotonic() - start, 0.25)
+        conn.send_raw(encode("CLIENT", "PAUSE", "20000", "WRITE") + 5 * encode("INCR", "a"))
+        self.assertEqual(conn.read(), "OK")
+        conn.close()
+        other = self.connect()
+        other.ok("CLIENT", "UNPAUSE")
+        self.assertEqual(other.call("GET", "a"), b"5")
+
     def test_reply_off_and_skip(self):
         conn = self.connect()
         conn.send("CLIENT", "REPLY", "OFF")

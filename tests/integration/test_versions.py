@@ -61,6 +61,17 @@ class Versions(ServerCase):
             self.call(*attempt)
             self.assertEqual(self.version("k"), before, attempt)
 
+    def test_a_bitfield_that_only_lengthens_gives_a_higher_version(self):
+        self.call("SET", "k", "a")
+        self.call("WATCH", "k")
+        before = self.version("k")
+        failing = ("BITFIELD", "k", "OVERFLOW", "FAIL", "SET", "u2", 50, 9)
+        self.assertEqual(self.connect().call(*failing), [None])
+        self.assertEqual(self.call("GET", "k"), b"a" + bytes(6))
+        self.assertGreater(self.version("k"), before)
+        self.call("MULTI")
+        self.assertIsNone(self.call("EXEC"))
+
     def test_set_ifver_lets_one_of_two_writers_pass(self):
         self.call("SET", "k", "one")
         seen = self.version("k")

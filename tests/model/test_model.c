@@ -33,6 +33,7 @@ struct run {
     uint32_t frame_left; /* operations that still belong to the frame */
     uint64_t fault;      /* of the next operation */
     struct store_sweep sweep;
+    struct store_pack pack;
     uint64_t census; /* of a scan */
     uint32_t census_db;
     uint8_t *scanned;
@@ -370,6 +371,8 @@ static void do_outside(struct run *r, const struct op *op) {
         return;
     case OP_SWEEP:
         store_sweep(&r->hand.thread, &r->sweep, r->model.now_ms, op->a * 16, on_expired, r);
+        store_set_packing(r->engine.store, op->a % 2 == 0); /* for evictions to come */
+        store_pack_pages(r->engine.store, &r->pack, (uint32_t)(op->a % 20000));
         return;
     case OP_EVICT:
         do_evict(r, op);

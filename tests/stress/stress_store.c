@@ -30,6 +30,7 @@ struct actor {
     struct thread thread;
     struct rng rng;
     struct store_sweep sweep;
+    struct store_pack pack;
     uint64_t increments;
     uint64_t operations;
     uint8_t seen[STAY];
@@ -193,7 +194,7 @@ static void look(void *arg, struct keyspace *ks, struct entry *e) {
 }
 
 static void housekeep(struct actor *a) {
-    switch (rng_below(&a->rng, 6)) {
+    switch (rng_below(&a->rng, 7)) {
     case 0:
         engine_sleep(&engine, 20);
         store_tick(engine.store, engine_now(&engine));
@@ -210,6 +211,9 @@ static void housekeep(struct actor *a) {
                            engine_now(&engine), look, NULL);
         return;
     case 4:
+        store_pack_pages(engine.store, &a->pack, 2000);
+        return;
+    case 5:
         check(store_overhead(engine.store) > 0, "the tables have no memory");
         return;
     default:

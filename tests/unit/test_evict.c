@@ -5,6 +5,8 @@
 #include "tests/support/expect.h"
 #include "tests/support/store_check.h"
 
+#include <math.h>
+
 static struct engine engine;
 static struct hand hand;
 
@@ -48,6 +50,21 @@ static void get_all(char letter, uint32_t count, uint32_t times) {
         snprintf(name, sizeof(name), "%c%u", letter, i % count);
         (void)hand_get(&hand, 0, bytes_str(name), NULL);
     }
+}
+
+/* The same, but each key's accesses follow each other: its frequency has no time to fade. */
+static void get_each(char letter, uint32_t count, uint32_t times) {
+    char name[16];
+    for (uint32_t i = 0; i < count * times; i++) {
+        snprintf(name, sizeof(name), "%c%u", letter, i / times);
+        (void)hand_get(&hand, 0, bytes_str(name), NULL);
+    }
+}
+
+/* As many accesses as 'times' populations, of what isn't there. */
+static void pass_populations(uint32_t times) {
+    uint32_t count = (uint32_t)store_count(engine.store);
+    get_all('-', count, times);
 }
 
 struct victims {
@@ -151,6 +168,20 @@ START_TEST(lfu_evicts_what_was_used_least) {
 }
 END_TEST
 
+START_TEST(lfu_looks_at_frequencies_before_ages) {
+    open_engine();
+    fill('h', 600, 50, 0);
+    fill('c', 5400, 50, 0);
+    begin_pressure();
+    get_each('h', 600, 10);
+    pass_populations(8);
+    get_all('c', 5400, 1); /* a moment ago, but once */
+    struct victims v = evict(EVICT_ALLKEYS_LFU, 500);
+    expect(v.by_letter['c'] >= 495);
+    close_engine();
+}
+END_TEST
+
 START_TEST(ttl_evicts_what_would_expire_soonest) {
     open_engine();
     fill('s', 3000, 50, 60000);
@@ -185,6 +216,87 @@ START_TEST(adaptive_weighs_use_age_and_size) {
     struct victims v = evict(EVICT_ADAPTIVE, 1500);
     expect(v.by_letter['l'] >= 1450);
     expect(v.by_letter['h'] <= 10);
+    close_engine();
+}
+END_TEST
+
+START_TEST(adaptive_forgets_an_old_favourite) {
+    open_engine();
+    fill('f', 500, 50, 0);
+    fill('n', 3500, 50, 0);
+    begin_pressure();
+    get_each('f', 500, 40);
+    get_all('n', 3500, 1);
+    /* Still a favourite, though the others were used later. */
+    struct victims v = evict(EVICT_ADAPTIVE, 100);
+    expect(v.by_letter['n'] >= 98);
+    /* Nobody asks for it any more. Its age alone would not outweigh its hits; but they fade, too, and the others have some. */
+    get_all('n', 3500, 20);
+    v = evict(EVICT_ADAPTIVE, 150);
+    expect(v.by_letter['f'] >= 135);
+    close_engine();
+}
+END_TEST
+
+/* --- fading ------------------------------------------------------------------------------------------ */
+
+/* The hits that are left of so many after 'age' ticks, on average over entries whose versions lie 'stride' apart. */
+static double mean_hits_left(uint32_t hits, uint32_t age, uint64_t stride) {
+    enum { ENTRIES = 1 << 14 };
+    struct entry_spec spec = {BYTES("k"), value_int(1), EXPIRY_NONE};
+    struct entry *e = entry_create(&spec);
+    uint64_t sum = 0;
+    expect(e != NULL);
+    for (uint64_t i = 0; i < ENTRIES; i++) {
+        entry_set_version(e, 1000 + i * stride);
+        e->freq = (uint8_t)(hits + 1);
+        hand.thread.tick = (uint16_t)(65500 + age); /* comes round */
+        entry_set_stamp(e, 65500);
+        store_touch(&hand.thread, e);
+        expect_eq(entry_stamp(e), hand.thread.tick);
+        expect(e->freq >= 2 && e->freq <= hits + 2);
+        sum += e->freq - 2u; /* the first access, and the one just now */
+    }
+    entry_destroy(e);
+    return (double)sum / ENTRIES;
+}
+
+/* Fairly: where less than one hit is left, some entries keep one; also when they were written at even distances. */
+static void expect_left(uint32_t hits, uint32_t age, double wanted) {
+    for (uint64_t stride = 1; stride < 100000; stride *= 84) {
+        expect(fabs(mean_hits_left(hits, age, stride) - wanted) < 0.02);
+    }
+}
+
+START_TEST(half_of_a_frequency_fades_with_each_population) {
+    static const uint32_t hits[] = {1, 2, 3, 7, 40, 253};
+    open_engine();
+    for (uint32_t i = 0; i < sizeof(hits) / sizeof(hits[0]); i++) {
+        double left = hits[i];
+        for (uint32_t populations = 0; populations < 8; populations++) {
+            uint32_t age = populations * TICKS_PER_POPULATION;
+            expect_left(hits[i], age, left);
+            expect_left(hits[i], age + TICKS_PER_POPULATION / 2, left * 0.75);
+            left /= 2;
+        }
+        expect_left(hits[i], 8 * TICKS_PER_POPULATION, 0);
+        expect_left(hits[i], 40000, 0);
+    }
+    close_engine();
+}
+END_TEST
+
+START_TEST(a_frequency_ends_at_255) {
+    open_engine();
+    must(hand_set(&hand, 0, BYTES("k"), BYTES("v"), EXPIRY_NONE));
+    for (int i = 0; i < 1000; i++) {
+        (void)hand_get(&hand, 0, BYTES("k"), NULL);
+    }
+    struct key k = store_key(engine.store, BYTES("k"));
+    const struct entry *e =
+        store_peek(&hand.thread, store_keyspace(engine.store, 0), &k, engine_now(&engine));
+    expect(e != NULL);
+    expect_eq(e->freq, 255);
     close_engine();
 }
 END_TEST
@@ -320,8 +432,10 @@ END_TEST
 CHECK_MAIN("evict", every_policy_evicts_all_that_it_may_and_then_says_so,
            the_policy_none_evicts_nothing, an_empty_store_has_no_victims,
            a_single_key_in_a_large_table_of_slots_is_found, lru_evicts_what_was_used_longest_ago,
-           lfu_evicts_what_was_used_least, ttl_evicts_what_would_expire_soonest,
-           random_evicts_without_regard, adaptive_weighs_use_age_and_size,
+           lfu_evicts_what_was_used_least, lfu_looks_at_frequencies_before_ages,
+           ttl_evicts_what_would_expire_soonest, random_evicts_without_regard,
+           adaptive_weighs_use_age_and_size, adaptive_forgets_an_old_favourite,
+           half_of_a_frequency_fades_with_each_population, a_frequency_ends_at_255,
            volatile_policies_never_touch_what_has_no_expiry, what_has_expired_goes_first,
            a_victim_that_was_used_meanwhile_is_spared, a_victim_that_is_another_now_is_spared,
            a_change_of_policy_forgets_old_candidates,

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/base/mem.h"
 #include "tests/support/check_main.h"
 #include "tests/support/engine.h"
 #include "tests/support/expect.h"
@@ -235,10 +236,45 @@ START_TEST(keys_that_live_beyond_all_clocks_stay) {
 }
 END_TEST
 
+/* What the hand's thread has allocated since the last call; while it is told of keys, with the lock free. */
+struct ledger {
+    uint32_t slot;
+    int64_t meanwhile;
+};
+
+static void weigh(void *arg, struct keyspace *ks, struct bytes key) {
+    struct ledger *l = arg;
+    (void)ks, (void)key;
+    store_lock(engine.store, l->slot);
+    l->meanwhile += mem_thread_delta();
+    store_unlock(engine.store, l->slot);
+}
+
+START_TEST(the_blobs_of_expired_keys_are_freed_after_the_lock) {
+    enum { LEN = 300000 };
+    static char text[LEN];
+    open_engine();
+    memset(text, 'b', sizeof(text));
+    struct key k = store_key(engine.store, BYTES("{t}1"));
+    struct ledger l = {.slot = key_slot(&k)};
+    must(hand_set(&hand, 0, BYTES("{t}1"), bytes_of(text, LEN), engine_now(&engine) + 10));
+    must(hand_set(&hand, 0, BYTES("{t}2"), bytes_of(text, LEN), engine_now(&engine) + 10));
+    must(hand_set(&hand, 0, BYTES("{t}3"), bytes_of(text, LEN), engine_now(&engine) + 100000));
+    engine_sleep(&engine, 10 + DUE_UNIT_MS);
+    (void)mem_thread_delta();
+    hand_sweep(&hand, weigh, &l);
+    expect_eq(store_count(engine.store), 1);
+    expect(l.meanwhile > -LEN);
+    expect(mem_thread_delta() <= -2 * LEN);
+    close_engine();
+}
+END_TEST
+
 CHECK_MAIN("expire", a_sweep_reclaims_what_has_expired_and_nothing_else,
            a_sweep_with_nothing_due_looks_at_nothing,
            one_short_life_among_many_long_ones_ends_in_time, expiries_that_change_are_followed,
            who_wants_to_know_hears_of_each_expired_key_once,
            a_sweep_keeps_to_its_budget_and_goes_on_where_it_stopped,
            the_mean_time_to_live_is_roughly_known, few_are_resident_beyond_their_time,
-           keys_that_live_beyond_all_clocks_stay)
+           keys_that_live_beyond_all_clocks_stay,
+           the_blobs_of_expired_keys_are_freed_after_the_lock)

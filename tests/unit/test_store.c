@@ -466,6 +466,33 @@ START_TEST(test_h16_without_memory_for_a_grave_a_flush_still_works) {
 }
 END_TEST
 
+START_TEST(who_enters_a_flushed_slot_frees_no_blob) {
+    enum { LEN = 300000 };
+    static char text[LEN];
+    memset(text, 'b', sizeof(text));
+    for (int memory = 0; memory < 2; memory++) {
+        open_engine();
+        set(0, "{t}1", "small");
+        must(hand_set(&hand, 0, BYTES("{t}2"), bytes_of(text, LEN), EXPIRY_NONE));
+        uint64_t version = hand_peek(&hand, 0, BYTES("{t}2"), NULL).version;
+        must(hand_flush(&hand, 0));
+        (void)mem_thread_delta();
+        mem_fault_after(memory == 0); /* then nothing can be put aside */
+        expect(!alive(0, "{t}1"));
+        mem_fault_after(0);
+        expect((mem_thread_delta() > 0) == (memory == 1));
+        expect_eq(removed("{t}1"), version);
+        set(0, "{t}2", "reborn");
+        (void)mem_thread_delta();
+        (void)store_reclaim(engine.store, UINT64_MAX);
+        expect((mem_thread_delta() <= -LEN) == (memory == 1));
+        expect(alive(0, "{t}2"));
+        expect_eq(store_count(engine.store), 1);
+        close_engine();
+    }
+}
+END_TEST
+
 START_TEST(test_h23_colliding_keys_live_in_two_keyspaces) {
     open_engine();
     for (uint32_t p = 0; p < COLLIDING_PAIRS; p++) {
@@ -498,4 +525,4 @@ CHECK_MAIN("store", slots_are_those_of_redis_cluster, a_key_belongs_to_its_keysp
            counts_are_those_of_all_roots, a_random_key_is_any_live_key, prefetching_changes_nothing,
            a_flush_kills_one_keyspace_at_once, what_a_flush_killed_is_reclaimed_in_pieces,
            test_h16_without_memory_for_a_grave_a_flush_still_works,
-           test_h23_colliding_keys_live_in_two_keyspaces)
+           who_enters_a_flushed_slot_frees_no_blob, test_h23_colliding_keys_live_in_two_keyspaces)

@@ -58,7 +58,7 @@ static bool remove_key(struct table *t, struct bytes name) {
 }
 
 static void drop(struct table *t) {
-    table_drop(t, NULL, NULL);
+    table_drop(t);
     expect_eq(t->word, 0);
     expect_eq(t->count, 0);
 }
@@ -472,32 +472,6 @@ START_TEST(pages_give_their_memory_back_when_entries_leave) {
 }
 END_TEST
 
-static bool drop_even(void *arg, const struct entry *e) {
-    struct value v;
-    (void)arg;
-    entry_value(e, &v);
-    return v.num % 2 == 0;
-}
-
-START_TEST(a_drop_may_keep_some) {
-    char text[32];
-    for (uint64_t count = 1; count < 20000; count = count * 3) {
-        struct table t;
-        table_init(&t);
-        for (uint64_t i = 0; i < count; i++) {
-            insert(&t, name_of(text, i), (int64_t)i);
-        }
-        table_drop(&t, drop_even, NULL);
-        expect_eq(check(&t).entries, count / 2);
-        for (uint64_t i = 0; i < count; i++) {
-            struct bytes name = name_of(text, i);
-            expect_eq(table_find(&t, hash_of(name), name) != NULL, i % 2);
-        }
-        drop(&t);
-    }
-}
-END_TEST
-
 CHECK_MAIN("table", an_empty_table_has_no_memory_and_finds_nothing,
            what_is_inserted_is_found_until_it_is_removed,
            random_operations_keep_the_invariants_of_a_page,
@@ -509,4 +483,4 @@ CHECK_MAIN("table", an_empty_table_has_no_memory_and_finds_nothing,
            a_step_may_begin_anywhere, steps_by_page_see_all_or_only_what_is_due,
            due_times_are_reached_only_when_the_expiry_has_passed,
            a_table_taken_apart_page_by_page_is_gone_in_the_end,
-           pages_give_their_memory_back_when_entries_leave, a_drop_may_keep_some)
+           pages_give_their_memory_back_when_entries_leave)
