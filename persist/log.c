@@ -76,26 +76,41 @@ static bool grow_count(void **ptr, uint32_t *cap, uint32_t need, size_t size) {
     return ok;
 }
 
+/* Feed locked. */
+static bool make_room(struct log_feed *f, size_t len, uint32_t extents) {
+    if (dc_unlikely(f->cap - f->len < len)) {
+        size_t need = f->len + len;
+        if (!grow((void **)&f->bytes, &f->cap, need < FEED_MIN_LEN ? FEED_MIN_LEN : need, 1)) {
+            return false;
+        }
+    }
+    uint32_t need = f->extent_count + extents;
+    return dc_likely(need <= f->extent_cap) ||
+           grow_count((void **)&f->extents, &f->extent_cap, need < 64 ? 64 : need,
+                      sizeof(struct extent));
+}
+
+static bool make_blob_room(struct log_feed *f, uint32_t blobs) {
+    return dc_likely(blobs <= f->blob_cap) ||
+           grow_count((void **)&f->blobs, &f->blob_cap, blobs, sizeof(struct frame_blob));
+}
+
+/* Whether frames are written down. Under a feed's lock: log_writer.c, keeps_now() waits for each of them. */
+static inline bool is_kept(const struct log *l) {
+    return l->o.keeps || atomic_load_explicit(&l->pins, memory_order_relaxed) > 0;
+}
+
 enum dc_err log_reserve(struct log_feed *f, const struct mut *m) {
     uint32_t blobs;
+    if (!is_kept(f->log)) {
+        return DC_OK;
+    }
     size_t len = frame_inline_len(m, &blobs);
     uint32_t extents = 1 + 2 * blobs;
     feed_lock(f);
-    bool ok = true;
-    if (dc_unlikely(f->cap - f->len < len)) {
-        size_t need = f->len + len;
-        ok = grow((void **)&f->bytes, &f->cap, need < 64 * 1024 ? 64 * 1024 : need, 1);
-    }
-    if (dc_unlikely(f->extent_cap - f->extent_count < extents)) {
-        uint32_t need = f->extent_count + extents;
-        ok = ok && grow_count((void **)&f->extents, &f->extent_cap, need < 64 ? 64 : need,
-                              sizeof(struct extent));
-    }
+    bool ok = make_room(f, len, extents);
     feed_unlock(f);
-    if (dc_unlikely(blobs > f->blob_cap)) {
-        ok = ok && grow_count((void **)&f->blobs, &f->blob_cap, blobs, sizeof(struct frame_blob));
-    }
-    return ok ? DC_OK : DC_ENOMEM;
+    return ok && make_blob_room(f, blobs) ? DC_OK : DC_ENOMEM;
 }
 
 static void add_extent(struct log_feed *f, uint64_t lsn, size_t at, size_t len, struct blob *b) {
@@ -131,10 +146,20 @@ struct lsn log_append(struct log_feed *f, struct mut *m) {
     uint64_t len = frame_len(m);
     uint32_t blobs;
     feed_lock(f);
+    if (!is_kept(l)) {
+        uint64_t at = atomic_fetch_add_explicit(&l->head, frame_assign(m, 0), memory_order_acq_rel);
+        feed_unlock(f);
+        return (struct lsn){at + frame_assign(m, at)};
+    }
     /* I2: pairs with the acquire in the writer: who sees this head finds the feed locked, or the frame in it. */
     uint64_t lsn = atomic_fetch_add_explicit(&l->head, len, memory_order_acq_rel);
     size_t inline_len = frame_inline_len(m, &blobs);
-    dc_assert(lsn + len < LSN_MAX && f->cap - f->len >= inline_len);
+    dc_assert(lsn + len < LSN_MAX);
+    if (dc_unlikely(!l->o.keeps)) { /* it began to be kept after log_reserve() */
+        bool ok = make_room(f, inline_len, 1 + 2 * blobs) && make_blob_room(f, blobs);
+        dc_assert(ok);
+    }
+    dc_assert(f->cap - f->len >= inline_len);
     uint32_t listed = frame_encode(m, l->o.history.id, lsn, f->bytes + f->len, f->blobs);
     dc_assert(listed == blobs);
     if (dc_likely(blobs == 0)) {
@@ -228,6 +253,11 @@ bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeo
     return log_mark(l, level).v >= lsn.v;
 }
 
+void log_hurry(struct log *l) {
+    atomic_store_explicit(&l->hurry, true, memory_order_seq_cst);
+    wake_raise(&l->sync_wake);
+}
+
 void log_want(struct log *l) {
     atomic_store_explicit(&l->wanted, 1, memory_order_seq_cst);
 }
@@ -235,7 +265,7 @@ void log_want(struct log *l) {
 /* --- state ------------------------------------------------------------------------------------------- */
 
 bool log_has_room(const struct log *l) {
-    return load_lsn(&l->head) - load_lsn(&l->durable) < l->o.memory_limit;
+    return load_lsn(&l->head) - load_lsn(&l->durable) < l->o.memory_limit || !is_kept(l);
 }
 
 enum log_state log_state(const struct log *l) {

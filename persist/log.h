@@ -103,6 +103,9 @@ bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeo
 /* The next time that anything moves, 'moved' is called (once). */
 void log_want(struct log *l);
 
+/* Somebody waits for the disk: the next fdatasync begins now. */
+void log_hurry(struct log *l);
+
 /* CONFIG SET. */
 void log_set_sync(struct log *l, enum log_sync sync);
 void log_set_segment_len(struct log *l, uint64_t len);

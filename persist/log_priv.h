@@ -16,6 +16,7 @@
 
 enum {
     FEED_MAX = 80,
+    FEED_MIN_LEN = 64 * 1024,
     FEED_KEEP_LEN = 1024 * 1024,
     RETRY_US = 100 * 1000,
     EVERYSEC_US = 1000 * 1000,
@@ -92,6 +93,7 @@ struct log {
     _Atomic uint32_t wanted;   /* somebody waits for 'moved' */
     _Atomic uint32_t waiters;  /* in log_wait() */
     _Atomic uint32_t pins;
+    _Atomic bool hurry; /* somebody waits for the disk */
     _Atomic bool stopping;
     _Atomic bool writer_done;
     _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */

@@ -134,7 +134,8 @@ static int64_t due_in_us(struct log *l, int64_t last_us) {
     if (!pending) {
         return EVERYSEC_US;
     }
-    if (much || atomic_load_explicit(&l->waiters, memory_order_seq_cst) > 0) {
+    if (much || atomic_exchange_explicit(&l->hurry, false, memory_order_seq_cst) ||
+        atomic_load_explicit(&l->waiters, memory_order_seq_cst) > 0) {
         return 0;
     }
     switch ((enum log_sync)atomic_load_explicit(&l->sync_mode, memory_order_relaxed)) {

@@ -43,7 +43,8 @@ static void gather_blobs(struct gather *g) {
         struct log_feed *f = g->feeds[i];
         feed_lock(f);
         for (uint32_t k = 0; f->blob_count > 0 && k < f->extent_count; k++) {
-            if (f->extents[k].blob != NULL && f->extents[k].lsn < g->to) {
+            if (f->extents[k].blob != NULL && f->extents[k].lsn >= g->from &&
+                f->extents[k].lsn < g->to) {
                 if (g->blob_count == g->blob_cap) {
                     g->blob_cap = g->blob_cap == 0 ? 16 : 2 * g->blob_cap;
                     g->blobs = mem_must_realloc(g->blobs, g->blob_cap * sizeof(*g->blobs));
@@ -113,10 +114,10 @@ static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
         const struct extent *x = &f->extents[k];
         if (x->blob != NULL) {
             f->blob_count--;
-            if (s == NULL) {
+            if (s == NULL || x->lsn < g->from) {
                 blob_release(x->blob);
             }
-        } else if (s != NULL) {
+        } else if (s != NULL && x->lsn >= g->from) { /* before: appended before it was kept */
             memcpy(place_of(g, s, x->lsn), f->bytes + x->at, x->len);
         }
     }
@@ -353,6 +354,17 @@ static void bury_feeds(struct log *l) {
     pthread_mutex_unlock(&l->lock);
 }
 
+/* Whoever appends from here on sees that it is kept. Returns the head: everything behind it is in the feeds. */
+static uint64_t fence(struct log *l) {
+    pthread_mutex_lock(&l->lock);
+    for (uint32_t i = 0; i < l->feed_count; i++) {
+        feed_lock(l->feeds[i]);
+        feed_unlock(l->feeds[i]);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return load_lsn(&l->head);
+}
+
 /* 'appendonly no': files only while somebody needs them. */
 static bool keeps_now(struct log *l) {
     bool keep = l->o.keeps || atomic_load_explicit(&l->pins, memory_order_seq_cst) > 0;
@@ -360,7 +372,10 @@ static bool keeps_now(struct log *l) {
         return keep;
     }
     if (keep) {
-        int err = rotate(l, load_lsn(&l->written), 0);
+        uint64_t lsn = fence(l);
+        int err = rotate(l, lsn, 0);
+        log_advance(l, &l->durable, lsn);
+        log_advance(l, &l->written, lsn);
         if (err < 0) {
             log_set_state(l, state_of(err), "the log can't be begun", err);
         }

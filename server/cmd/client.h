@@ -48,6 +48,7 @@ struct client {
     uint32_t flags;
     struct keyspace *ks;
     uint64_t last_version;    /* of the last write: LASTVER */
+    int64_t wait_until_ms;    /* WAITAOF under way, 0 = none */
     struct tx *tx;            /* queued commands and watched keys, NULL = none */
     struct client_subs *subs; /* NULL = none */
     /* atomic, written by the worker, read by all */

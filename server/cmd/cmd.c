@@ -218,6 +218,14 @@ static enum dc_err fail_unknown(const struct bytes *argv, uint32_t argc) {
 }
 
 /* What keeps the command from running. Nothing has happened yet. */
+/* Before any effect, so nothing has to be taken back. */
+static enum dc_err fail_misconf(const struct node *n) {
+    char why[256];
+    log_trouble(n->log, why, sizeof(why));
+    return dc_fail(DC_EMISCONF, "Writes are refused: %s. Reads go on; writes are taken again as soon as the disk takes them.",
+                   why);
+}
+
 static enum dc_err admit(struct cmd_worker *w, struct client *c, const struct job *job) {
     const struct cmd *cmd = job->cmd;
     if (cmd == NULL) {
@@ -231,6 +239,9 @@ static enum dc_err admit(struct cmd_worker *w, struct client *c, const struct jo
         return DC_ENOAUTH;
     }
     uint32_t flags = cmd->flags | (cmd->id == CMD_EXEC ? tx_flags(c) : 0);
+    if (dc_unlikely(log_state(w->node->log) != LOG_WELL) && (flags & F_WRITE)) {
+        return fail_misconf(w->node);
+    }
     if ((flags & F_DENYOOM) && memory_is_short(w) && memory_make_room(w) != DC_OK) {
         return DC_EOOM;
     }
@@ -353,6 +364,9 @@ void cmd_call(struct cmd_ctx *ctx) {
     size_t start = ctx->reply->out->len;
     struct notice **notices = w->notices == NULL ? &w->notices : w->notices_tail;
     enum dc_err err = ctx->cmd->run(ctx);
+    if (ctx->mut->count > ctx->mut->applied && err == DC_OK) {
+        err = log_reserve(ctx->worker->feed, ctx->mut);
+    }
     if (dc_unlikely(err != DC_OK)) {
         mut_rollback(ctx->mut);
         notify_rollback(w, notices);
@@ -386,6 +400,26 @@ static void collect_keys(struct cmd_ctx *ctx, const struct job *job, struct lock
     locks->all = (ctx->cmd->flags & F_ALL_SLOTS) != 0;
 }
 
+enum dc_err cmd_load(struct cmd_worker *w, const struct key *keys, uint32_t count) {
+    struct warm *warm = w->node->warm;
+    for (uint32_t i = 0; i < count && warm != NULL && !warm_is_over(warm); i++) {
+        enum dc_err err = warm_touch(warm, &w->store, key_slot(&keys[i]));
+        if (err != DC_OK) {
+            return err;
+        }
+    }
+    return DC_OK;
+}
+
+/* What the keys need of the last run is loaded now; false = it can't be, which is the reply. */
+static bool load_keys(struct cmd_ctx *ctx) {
+    enum dc_err err = cmd_load(ctx->worker, ctx->keys, ctx->key_count);
+    if (err != DC_OK) {
+        reply_failure(ctx->worker, ctx->reply, err);
+    }
+    return err == DC_OK;
+}
+
 static void run_alone(struct cmd_worker *w, struct client *c, struct job *job,
                       struct reply *reply) {
     struct cmd_ctx ctx = {.node = w->node,
@@ -400,6 +434,9 @@ static void run_alone(struct cmd_worker *w, struct client *c, struct job *job,
                           .now_ms = w->now_us / 1000};
     struct lockset locks;
     collect_keys(&ctx, job, &locks);
+    if (dc_unlikely(w->node->warm != NULL) && !load_keys(&ctx)) {
+        return;
+    }
     ctx.all_locked = locks.all;
     mut_reset(&w->mut, ctx.now_ms);
     ctx.lifted = cmd_lift(w->arena, ctx.cmd, ctx.argv, ctx.argc);
@@ -409,7 +446,7 @@ static void run_alone(struct cmd_worker *w, struct client *c, struct job *job,
     }
     cmd_call(&ctx);
     if (w->mut.count > 0) {
-        sequencer_commit(&w->node->sequencer, &w->mut);
+        ctx_commit(&ctx);
         c->last_version = mut_version(&w->mut);
     }
     if (locked) {
@@ -440,8 +477,29 @@ static bool runs_inside_multi(const struct cmd *cmd) {
     }
 }
 
+/* What is in memory and not yet safe has reached its limit, or something that is needed isn't loaded yet. */
+static bool waits_for_disk(struct node *n, struct client *c, const struct job *job) {
+    bool cold = n->warm != NULL && !warm_is_over(n->warm);
+    bool full = !log_has_room(n->log);
+    if (dc_likely(!cold && !full)) {
+        return false;
+    }
+    uint32_t flags = job->cmd->flags | (job->cmd->id == CMD_EXEC ? tx_flags(c) : 0);
+    if (full && (flags & F_WRITE)) {
+        log_want(n->log);
+        return !log_has_room(n->log); /* it may have moved before it was asked to tell */
+    }
+    return cold && (flags & F_NEEDS_ALL) && !(c->flags & CLIENT_MULTI && job->cmd->id != CMD_EXEC);
+}
+
 bool cmd_is_held(struct cmd_worker *w, struct client *c, const struct job *job) {
     struct node *n = w->node;
+    if (job->cmd != NULL &&
+        (waits_for_disk(n, c, job) ||
+         (dc_unlikely(job->cmd->id == CMD_WAITAOF) &&
+          waitaof_is_pending(w, c, job->req.argv, job->req.argc)))) {
+        return true;
+    }
     int64_t until = atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed);
     if (dc_likely(until == 0) || job->cmd == NULL || w->now_us / 1000 >= until) {
         return false;

@@ -58,7 +58,8 @@ enum cmd_flag {
     F_SKIP_SLOWLOG = 1 << 11,
     F_NO_MULTI = 1 << 12,
     F_WALK = 1 << 13,     /* takes slot locks itself, one at a time; inside EXEC all are held */
-    F_ALL_SLOTS = 1 << 14 /* the dispatcher takes all of them */
+    F_ALL_SLOTS = 1 << 14, /* the dispatcher takes all of them */
+    F_NEEDS_ALL = 1 << 15  /* waits until everything is loaded */
 };
 
 enum cmd_effect {
@@ -146,6 +147,9 @@ void cmd_run(struct cmd_worker *w, struct client *c, struct job *job, struct rep
 /* Runs one command whose slots are held: what it prepared is applied if it succeeds and forgotten, with what it
  * replied, if it fails; the error is the reply then. EXEC calls it for each of its commands. */
 void cmd_call(struct cmd_ctx *ctx);
+
+/* Loads what the keys need and isn't loaded yet. No slot lock is held. Errors: DC_ECORRUPT, DC_ENOMEM. */
+DC_MUST enum dc_err cmd_load(struct cmd_worker *w, const struct key *keys, uint32_t count);
 
 /* A large argument that is a blob already. */
 struct lifted {

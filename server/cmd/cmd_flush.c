@@ -15,7 +15,16 @@ static enum dc_err check_options(struct cmd_ctx *ctx) {
 }
 
 static enum dc_err flush(struct cmd_ctx *ctx, struct keyspace *ks) {
-    return keyspace_count(ks) == 0 ? DC_OK : mut_flush(ctx->mut, ks);
+    struct warm *warm = ctx->node->warm;
+    bool cold = warm != NULL && !warm_is_over(warm);
+    if (keyspace_count(ks) == 0 && !cold) {
+        return DC_OK;
+    }
+    enum dc_err err = mut_flush(ctx->mut, ks);
+    if (err == DC_OK && cold) {
+        warm_drop(warm, ks);
+    }
+    return err;
 }
 
 enum dc_err cmd_flushdb(struct cmd_ctx *ctx) {

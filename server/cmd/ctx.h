@@ -25,6 +25,9 @@ DC_MUST enum dc_err ctx_expire(struct cmd_ctx *ctx, uint32_t i, const struct ent
 DC_MUST enum dc_err ctx_write(struct cmd_ctx *ctx, uint32_t i, const struct entry *old,
                               uint64_t offset, struct bytes bytes);
 
+/* Position, log and store for what was prepared; the reply waits for it. Can't fail: cmd_call() has reserved. */
+void ctx_commit(struct cmd_ctx *ctx);
+
 /* The value of argument i as SET keeps it: an integer, bytes, or from BLOB_MIN_LEN on a blob (which was filled before the
  * locks were taken). A blob's reference is the caller's. Errors: DC_ENOMEM. */
 DC_MUST enum dc_err ctx_value_of_arg(struct cmd_ctx *ctx, uint32_t i, struct value *out);

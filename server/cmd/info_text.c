@@ -274,7 +274,7 @@ static void write_replication(struct node *n, struct buf *out) {
     put_text(out, "master_failover_state", "no-failover");
     put_text(out, "master_replid", info_replid(n));
     put_text(out, "master_replid2", "0000000000000000000000000000000000000000");
-    put_count(out, "master_repl_offset", sequencer_head(&n->sequencer).v);
+    put_count(out, "master_repl_offset", log_head(n->log).v);
     put_number(out, "second_repl_offset", -1);
     put_count(out, "repl_backlog_active", 0);
     put_count(out, "repl_backlog_size", 0);
@@ -392,7 +392,7 @@ static void write_dcache(struct node *n, struct buf *out) {
     put_count(out, "keys", store_count(n->store));
     put_metric(out, METRIC_TURNS);
     put_count(out, "mailbox_messages", metric_sum(METRIC_MESSAGES));
-    put_count(out, "log_head", sequencer_head(&n->sequencer).v);
+    put_count(out, "log_head", log_head(n->log).v);
     put_count(out, "expired_found_last_round", r.expired_last_round);
     put_count(out, "sweep_rounds", r.sweep_rounds);
     put_count(out, "sweep_cut_short", r.sweep_cut_short);

@@ -39,6 +39,7 @@ struct janitor {
     struct store_sweep sweep;
     struct store_pack pack;
     struct mut mut;
+    struct log_feed *feed;
     int64_t next_full_us;  /* monotonic: when the tick is due that does everything */
     int64_t sweep_share;   /* percent of a core */
     uint64_t round_number; /* the sweep's present round: what 'wrapped' was when it began, */
@@ -123,7 +124,9 @@ static uint64_t expired_by(const struct janitor *j) {
 /* 'passed_ms' since it last ran. False when there is more to do. */
 static bool sweep(struct janitor *j, uint32_t passed_ms) {
     struct node *n = j->node;
-    if (!atomic_load_explicit(&n->active_expire, memory_order_relaxed)) {
+    /* What is being loaded may have a later expiry in the log. */
+    if (!atomic_load_explicit(&n->active_expire, memory_order_relaxed) ||
+        (n->warm != NULL && !warm_is_over(n->warm))) {
         return true;
     }
     int64_t began_us = time_mono_us();
@@ -137,10 +140,11 @@ static bool sweep(struct janitor *j, uint32_t passed_ms) {
 /* Memory is short and perhaps nobody writes: the limit may have been lowered, or readers' buffers have grown. */
 static void evict(struct janitor *j, int64_t limit_us) {
     struct node *n = j->node;
-    struct evictor by = {.node = n, .store = &j->store, .mut = &j->mut};
+    struct evictor by = {.node = n, .store = &j->store, .mut = &j->mut, .feed = j->feed};
     int64_t end_us = time_mono_us() + limit_us;
     int64_t budget = atomic_load_explicit(&n->memory_budget, memory_order_relaxed);
-    if (conf_get(n->conf, maxmemory_policy) == EVICT_NONE) {
+    if (conf_get(n->conf, maxmemory_policy) == EVICT_NONE || log_state(n->log) != LOG_WELL ||
+        (n->warm != NULL && !warm_is_over(n->warm))) {
         return;
     }
     (void)mem_thread_delta();
@@ -205,6 +209,7 @@ struct janitor *janitor_start(struct node *n) {
     metric_slot_init(j->metrics);
     store_thread_init(&j->store, n->store, j->metrics, (uint64_t)time_wall_us());
     mut_init(&j->mut, n->store, &j->store);
+    j->feed = log_feed_create(n->log);
     int err = sem_init(&j->stop, 0, 0);
     dc_assert(err == 0);
     (void)memory_sample(n);
@@ -218,6 +223,7 @@ void janitor_stop(struct janitor *j) {
     }
     sem_post(&j->stop);
     thread_join(&j->thread);
+    log_feed_destroy(j->feed);
     mut_fini(&j->mut);
     sem_destroy(&j->stop);
     mem_free(j);

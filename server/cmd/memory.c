@@ -206,10 +206,11 @@ uint32_t memory_sample(struct node *n) {
 /* Takes the entry out, by a mutation like every other change. The key is a copy: the entry is gone afterwards. */
 static bool take_out(const struct evictor *by, const struct victim *v, struct bytes key) {
     struct key k = {.name = key, .pos = v->pos};
-    if (mut_del(by->mut, v->ks, &k) != DC_OK) {
+    if (mut_del(by->mut, v->ks, &k) != DC_OK || log_reserve(by->feed, by->mut) != DC_OK) {
+        mut_rollback(by->mut);
         return false;
     }
-    sequencer_commit(&by->node->sequencer, by->mut);
+    (void)log_commit(by->feed, by->mut);
     return true;
 }
 
@@ -321,8 +322,11 @@ static enum dc_err refuse_unless_spare(struct node *n) {
 }
 
 enum dc_err memory_make_room(struct cmd_worker *w) {
+    if (w->node->warm != NULL && !warm_is_over(w->node->warm)) {
+        return DC_OK; /* a removal in the middle of loading would be undone; the loaders mind the limit */
+    }
     struct node *n = w->node;
-    struct evictor by = {.node = n, .worker = w, .store = &w->store, .mut = &w->evict_mut};
+    struct evictor by = {.node = n, .worker = w, .store = &w->store, .mut = &w->evict_mut, .feed = w->feed};
     uint64_t maxmemory = (uint64_t)conf_get(n->conf, maxmemory);
     int64_t hard = -(int64_t)(maxmemory / 64);
     sample_if_late(w, maxmemory);

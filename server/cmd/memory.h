@@ -71,6 +71,7 @@ struct evictor {
     struct cmd_worker *worker; /* NULL = the janitor */
     struct store_thread *store;
     struct mut *mut;
+    struct log_feed *feed;
 };
 
 /* Measures and sets node->memory_budget; what it finds first counts as the node's own memory. Any thread; the janitor

@@ -20,7 +20,6 @@ void node_init(struct node *n, struct conf *conf, struct store *s, const struct 
     n->host = host;
     clock_init(&n->clock, time_wall_us(), time_mono_us());
     n->start_ms = clock_now_ms(&n->clock);
-    sequencer_init(&n->sequencer, (uint64_t)clock_now_us(&n->clock));
     crypto_random(id, sizeof(id));
     crypto_hex(n->run_id, id, sizeof(id));
     lock_init(&n->clients_lock, LOCK_RANK_CLIENTS);
@@ -91,6 +90,23 @@ void node_options_changed(struct node *n) {
                           memory_order_relaxed);
 }
 
+enum log_level node_level(const struct node *n) {
+    if (!conf_get(n->conf, appendonly)) {
+        return LOG_LEVEL_MEMORY;
+    }
+    bool disk = conf_get(n->conf, appendfsync) == LOG_SYNC_ALWAYS || log_is_late(n->log);
+    return disk ? LOG_LEVEL_DISK : LOG_LEVEL_OS;
+}
+
+bool node_lsn_is_lost(const struct node *n, uint64_t lsn) {
+    for (uint32_t i = 1; i < n->chain_count; i++) {
+        if (lsn > n->chain[i].parent_end && lsn <= n->chain[i].start) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void cmd_worker_init(struct cmd_worker *w, struct node *n, uint32_t index, struct arena *arena) {
     uint64_t seed;
     memset(w, 0, sizeof(*w));
@@ -102,12 +118,14 @@ void cmd_worker_init(struct cmd_worker *w, struct node *n, uint32_t index, struc
     store_thread_init(&w->store, n->store, &w->metrics, seed);
     mut_init(&w->mut, n->store, &w->store);
     mut_init(&w->evict_mut, n->store, &w->store);
+    w->feed = log_feed_create(n->log);
     w->notices_tail = &w->notices;
     w->pubsub = pubsub_local_create(w);
     n->workers[index] = w;
 }
 
 void cmd_worker_fini(struct cmd_worker *w) {
+    log_feed_destroy(w->feed);
     mut_fini(&w->evict_mut);
     mut_fini(&w->mut);
     pubsub_local_destroy(w->pubsub);
@@ -116,4 +134,5 @@ void cmd_worker_fini(struct cmd_worker *w) {
 void cmd_batch_begin(struct cmd_worker *w) {
     w->now_us = clock_now_us(&w->node->clock);
     w->ticks = time_ticks();
+    w->safe = log_mark(w->node->log, node_level(w->node)).v;
 }

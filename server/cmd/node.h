@@ -11,7 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "persist/sequencer.h"
+#include "persist/log.h"
+#include "persist/warm.h"
 #include "server/base/arena.h"
 #include "server/base/conf.h"
 #include "server/base/lock.h"
@@ -30,6 +31,7 @@ struct slowlog;      /* slowlog.c */
 struct latency;      /* latency.c */
 struct notice;       /* notify.c */
 struct version_mark; /* ctx.c */
+struct saver;        /* saver.c */
 
 /* Something that one worker asks another to do. 'run' owns and frees the message. */
 struct message {
@@ -80,6 +82,9 @@ struct cmd_worker {
     /* owned by the worker */
     struct metric_slot metrics;
     struct store_thread store;
+    struct log_feed *feed;  /* of the log */
+    uint64_t gate;          /* what the replies of the running connection wrote or revealed, an LSN */
+    uint64_t safe;          /* below it nothing has to be gated: a mark read at the start of the batch */
     struct mut mut;
     struct mut evict_mut;   /* memory.c: one eviction */
     int64_t memory_pending; /* allocated and not yet taken from the budget */
@@ -106,7 +111,11 @@ struct node {
     struct cmd_worker *workers[WORKER_MAX];
     char run_id[41];
     int64_t start_ms; /* node clock */
-    struct sequencer sequencer;
+    struct log *log;
+    struct warm *warm; /* NULL = nothing had to be loaded */
+    const struct history *chain; /* of the data directory */
+    uint32_t chain_count;
+    struct saver *saver; /* saver.c: snapshots; NULL in tests */
     struct node_clock clock;
     struct pubsub *pubsub;
     struct slowlog *slowlog;
@@ -143,6 +152,12 @@ void cmd_worker_fini(struct cmd_worker *w);
 
 /* Reads the clocks; before the first command of a batch. */
 void cmd_batch_begin(struct cmd_worker *w);
+
+/* How safe a reply has to be before it leaves. */
+enum log_level node_level(const struct node *n);
+
+/* An LSN that a history had and the one that followed it hasn't. */
+bool node_lsn_is_lost(const struct node *n, uint64_t lsn);
 
 /* Options changed: copies what the node keeps in atomics. */
 void node_options_changed(struct node *n);

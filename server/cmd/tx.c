@@ -140,7 +140,7 @@ static enum dc_err add_watch(struct cmd_ctx *ctx, const struct key *k, uint64_t 
                         .ks = ctx->ks,
                         .version = version,
                         .key = {bytes_of((char *)(w + 1), k->name.len), k->pos},
-                        .since = sequencer_head(&ctx->node->sequencer).v};
+                        .since = log_head(ctx->node->log).v};
     tx->watches = w;
     tx->watch_count++;
     atomic_store_explicit(&ctx->client->seen_watches, tx->watch_count, memory_order_relaxed);
@@ -280,15 +280,30 @@ static void run_queue(struct cmd_ctx *exec, const struct tx *tx, struct lifted *
     }
 }
 
-static void run_frame(struct cmd_ctx *ctx, const struct tx *tx) {
+static enum dc_err load_all(struct cmd_ctx *ctx, const struct tx *tx) {
+    enum dc_err err = DC_OK;
+    for (const struct queued *q = tx->first; q != NULL && err == DC_OK; q = q->next) {
+        err = cmd_load(ctx->worker, q->keys, q->key_count);
+    }
+    for (const struct watch *w = tx->watches; w != NULL && err == DC_OK; w = w->next) {
+        err = cmd_load(ctx->worker, &w->key, 1);
+    }
+    return err;
+}
+
+static enum dc_err run_frame(struct cmd_ctx *ctx, const struct tx *tx) {
     struct lockset locks;
+    enum dc_err err = load_all(ctx, tx);
+    if (err != DC_OK) {
+        return err;
+    }
     collect_slots(ctx, tx, &locks);
     struct lifted **lifted = lift_all(ctx, tx);
     lockset_acquire(&locks); /* I1 */
     if (watches_hold(ctx, tx)) {
         run_queue(ctx, tx, lifted, locks.all);
         if (ctx->mut->count > 0) {
-            sequencer_commit(&ctx->node->sequencer, ctx->mut);
+            ctx_commit(ctx);
             ctx->client->last_version = mut_version(ctx->mut);
             ctx_fill_versions(ctx, ctx->mut);
         }
@@ -300,6 +315,7 @@ static void run_frame(struct cmd_ctx *ctx, const struct tx *tx) {
         lifted_release(lifted[i]);
     }
     mut_reset(ctx->mut, ctx->now_ms);
+    return DC_OK;
 }
 
 enum dc_err cmd_exec(struct cmd_ctx *ctx) {
@@ -316,7 +332,7 @@ enum dc_err cmd_exec(struct cmd_ctx *ctx) {
     c->tx =
         NULL; /* a command of the queue may drop or begin one: RESET can't, but nothing is assumed */
     c->flags &= ~(uint32_t)CLIENT_MULTI;
-    run_frame(ctx, tx);
+    enum dc_err err = run_frame(ctx, tx);
     struct tx *after = c->tx;
     c->tx = tx;
     uint32_t flags = c->flags;
@@ -324,5 +340,5 @@ enum dc_err cmd_exec(struct cmd_ctx *ctx) {
     c->tx = after;
     c->flags = flags;
     client_show(c);
-    return DC_OK;
+    return err;
 }

@@ -296,6 +296,7 @@ static struct task *task_copy(const struct task *t) {
 
 static void run_task(struct conn *c, struct task *t, struct reply *reply) {
     reply->proto = c->client.proto;
+    c->answers++;
     cmd_run(&c->w->cmd, &c->client, &t->job, reply);
     if (c->client.flags & CLIENT_CLOSE_SOON) {
         c->close_soon = true;
@@ -391,7 +392,11 @@ void conn_run(struct conn *c) {
                           .drop_blob = conn_drop_blob};
     c->out_start = w->out.len;
     c->out_len = 0;
+    c->answers = 0;
+    w->cmd.gate = 0;
     run_tasks(c, &reply);
+    c->gate = w->cmd.gate;
+    w->turn_gate = c->gate > w->turn_gate ? c->gate : w->turn_gate;
     if (c->bad && !c->close_soon) {
         resp_reply_error(&c->parser, &reply);
         c->close_soon = true;

@@ -39,6 +39,8 @@ struct conn {
     struct chunk *queue; /* what the socket didn't take */
     struct chunk *queue_last;
     size_t queued;
+    uint64_t gate;    /* the LSN that the replies of this turn wait for, 0 = none */
+    uint32_t answers; /* replies of this turn */
     int64_t soft_since_ms; /* above the soft limit since, 0 = below */
     /* state */
     bool readable; /* the socket may have more */
@@ -50,8 +52,8 @@ struct conn {
     bool over_limit; /* of its output: closed in the flush phase, takes nothing more */
     bool closed;
     bool holds; /* counted in the worker's held_count */
-    bool in_run, in_flush, in_again;
-    struct conn *next_run, *next_flush, *next_again, *next_dead;
+    bool in_run, in_flush, in_again, in_gated;
+    struct conn *next_run, *next_flush, *next_again, *next_gated, *next_dead;
     struct conn *next, *prev; /* all of the worker */
 };
 

@@ -19,6 +19,8 @@ enum { CHUNK_MIN_LEN = 1000, IOV_COUNT = 64 };
 struct chunk {
     struct chunk *next;
     struct blob *blob; /* NULL: the bytes stand behind the struct */
+    uint64_t lsn;      /* it leaves when the log has come so far */
+    uint32_t answers;  /* replies that end in it */
     const char *ptr;
     size_t len;
     size_t cap;
@@ -34,12 +36,23 @@ void conn_enter_flush(struct conn *c) {
     }
 }
 
+/* Its replies wait for the log; looked at again when that has moved. */
+static void conn_enter_gated(struct conn *c) {
+    if (!c->in_gated) {
+        c->in_gated = true;
+        c->next_gated = NULL;
+        *c->w->gated.tail = c;
+        c->w->gated.tail = &c->next_gated;
+    }
+}
+
 static void count_queued(struct conn *c) {
     atomic_store_explicit(&c->client.seen_output, c->queued, memory_order_relaxed);
 }
 
 static void add_chunk(struct conn *c, struct chunk *k) {
     k->next = NULL;
+    k->lsn = c->gate;
     if (c->queue == NULL) {
         c->queue = k;
     } else {
@@ -54,7 +67,7 @@ static void queue_bytes(struct conn *c, const char *ptr, size_t len) {
     if (len == 0) {
         return;
     }
-    if (last != NULL && last->blob == NULL &&
+    if (last != NULL && last->blob == NULL && c->gate <= last->lsn &&
         (size_t)(last->ptr - last->data) + last->len + len <= last->cap) {
         memcpy(last->data + (last->ptr - last->data) + last->len, ptr, len);
         last->len += len;
@@ -97,6 +110,15 @@ void conn_drop_blob(struct reply *r) {
     r->splices = r->splices->prev;
 }
 
+/* What is queued ends here, for this turn: what comes behind it isn't gated by it. */
+static void end_answers(struct conn *c) {
+    if (c->queue != NULL) {
+        c->queue_last->answers += c->answers;
+    }
+    c->answers = 0;
+    c->gate = 0;
+}
+
 /* Bytes and large values in turns, into the queue. */
 static void queue_spliced(struct conn *c, struct reply *reply) {
     struct reply_splice *in_order = NULL;
@@ -116,11 +138,13 @@ static void queue_spliced(struct conn *c, struct reply *reply) {
     }
     queue_bytes(c, c->w->out.ptr + at, c->out_start + c->out_len - at);
     c->out_len = 0;
+    end_answers(c);
 }
 
 static void queue_replies(struct conn *c) {
     queue_bytes(c, c->w->out.ptr + c->out_start, c->out_len);
     c->out_len = 0;
+    end_answers(c);
 }
 
 void conn_end_replies(struct conn *c, struct reply *reply) {
@@ -228,9 +252,14 @@ static void send_queue(struct conn *c) {
         struct iovec iov[IOV_COUNT];
         struct msghdr msg = {.msg_iov = iov};
         size_t total = 0;
-        for (struct chunk *k = c->queue; k != NULL && msg.msg_iovlen < IOV_COUNT; k = k->next) {
+        for (struct chunk *k = c->queue;
+             k != NULL && msg.msg_iovlen < IOV_COUNT && k->lsn <= c->w->mark; k = k->next) {
             iov[msg.msg_iovlen++] = (struct iovec){(void *)(uintptr_t)k->ptr, k->len};
             total += k->len;
+        }
+        if (msg.msg_iovlen == 0) {
+            conn_enter_gated(c);
+            return;
         }
         size_t done = sent(c, sendmsg(c->client.fd, &msg, MSG_NOSIGNAL));
         queue_advance(c, done);
@@ -245,7 +274,10 @@ void conn_flush(struct conn *c) {
         conn_close(c);
         return;
     }
-    if (c->out_len > 0) {
+    if (c->out_len > 0 && c->gate > c->w->mark) {
+        queue_replies(c);
+        conn_enter_gated(c);
+    } else if (c->out_len > 0) {
         dc_assert(c->queue == NULL);
         send_replies(c);
     } else {

@@ -5,6 +5,7 @@
 #include "server/base/diag.h"
 #include "server/base/mem.h"
 #include "server/net/conn.h"
+#include "server/net/conn_out.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -14,6 +15,8 @@
 #include <unistd.h>
 
 enum { OUT_KEEP_LEN = 1024 * 1024 };
+
+static void host_resume(struct node *n);
 
 static void list_init(struct conn_list *l) {
     l->first = NULL;
@@ -111,7 +114,45 @@ static void run_phase(struct worker *w) {
     }
 }
 
+enum { LOG_WAIT_US = 1000 }; /* for the writer, before replies are put aside */
+
+/* Replies that wait for bytes in the kernel get them within the turn, nearly always; for a disk they are put aside. */
+static void open_gates(struct worker *w) {
+    struct node *n = w->cmd.node;
+    enum log_level level = node_level(n);
+    if (w->turn_gate > 0) {
+        if (level != LOG_LEVEL_MEMORY) {
+            log_kick(n->log);
+        }
+        if (level == LOG_LEVEL_OS) {
+            (void)log_wait(n->log, level, (struct lsn){w->turn_gate}, LOG_WAIT_US);
+        }
+        w->turn_gate = 0;
+    }
+    w->mark = log_mark(n->log, level).v;
+    for (struct conn *c = list_take(&w->gated); c != NULL;) {
+        struct conn *next = c->next_gated;
+        c->in_gated = false;
+        if (!c->closed) {
+            conn_enter_flush(c);
+        }
+        c = next;
+    }
+}
+
+/* Asks to be told when the log has moved; what it has done meanwhile is seen at once. */
+static void wait_for_log(struct worker *w) {
+    struct node *n = w->cmd.node;
+    if (w->gated.first != NULL) {
+        log_want(n->log);
+        if (log_mark(n->log, node_level(n)).v != w->mark) {
+            host_resume(n);
+        }
+    }
+}
+
 static void flush_phase(struct worker *w) {
+    open_gates(w);
     while (w->flush.first != NULL) {
         for (struct conn *c = list_take(&w->flush); c != NULL;) {
             struct conn *next = c->next_flush;
@@ -124,11 +165,11 @@ static void flush_phase(struct worker *w) {
     }
 }
 
-/* Frees closed connections, but for those that 'again' still holds: they go a turn later. */
+/* Frees closed connections, but for those that another list still holds: they go a turn later. */
 static void bury(struct worker *w) {
     for (struct conn *c = list_take(&w->dead); c != NULL;) {
         struct conn *next = c->next_dead;
-        if (c->in_again) {
+        if (c->in_again || c->in_gated) {
             conn_enter_dead(c);
         } else {
             conn_free(c);
@@ -147,6 +188,7 @@ static void turn_end(struct worker *w) {
     run_messages(w);
     run_phase(w);
     flush_phase(w);
+    wait_for_log(w);
     bury(w);
     buf_reset(&w->out, OUT_KEEP_LEN);
     arena_reset(&w->arena);
@@ -200,6 +242,7 @@ struct worker *worker_create(struct node *n, uint32_t index) {
     list_init(&w->flush);
     list_init(&w->again);
     list_init(&w->dead);
+    list_init(&w->gated);
     lock_init(&w->mailbox_lock, LOCK_RANK_MAILBOX);
     w->mail_tail = &w->mail;
     struct event_config *config = event_config_new();
@@ -283,6 +326,7 @@ static void host_post(struct node *n, uint32_t worker, struct message *m) {
     worker_post((struct worker *)n->workers[worker], m);
 }
 
+/* The turn that this message opens looks at gated replies too. */
 static void resume_held(struct cmd_worker *cw, struct message *m) {
     struct worker *w = (struct worker *)cw;
     mem_free(m);

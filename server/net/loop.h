@@ -41,8 +41,11 @@ struct worker {
     struct conn_list run;   /* requests are waiting */
     struct conn_list flush; /* output is waiting */
     struct conn_list again; /* to be looked at in the next turn without an event */
+    struct conn_list gated; /* replies wait for the log */
     struct conn_list dead;  /* to be freed */
     struct conn *running;
+    uint64_t turn_gate; /* the highest LSN that a reply of this turn waits for */
+    uint64_t mark;      /* what may leave in this flush phase */
     bool turn_open;
     uint32_t held_count; /* connections whose request waits */
     uint64_t ticks;      /* of the timer */

@@ -67,7 +67,8 @@ static inline void wired_set(struct wired_node *w, const char *name, struct byte
     store_lock(w->node.store, key_slot(&key));
     struct entry *old = store_peek(&worker->store, ks, &key, worker->now_us / 1000);
     ck_assert_int_eq(mut_put(&worker->mut, ks, &key, old, &v, expiry_ms), DC_OK);
-    sequencer_commit(&w->node.sequencer, &worker->mut);
+    ck_assert_int_eq(log_reserve(worker->feed, &worker->mut), DC_OK);
+    (void)log_commit(worker->feed, &worker->mut);
     store_unlock(w->node.store, key_slot(&key));
     mut_reset(&worker->mut, 0);
 }

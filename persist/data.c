@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "persist/data.h"
+
+#include "persist/data_dir.h"
+#include "server/base/assert.h"
+#include "server/base/crypto.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+static uint64_t new_id(void) {
+    uint64_t id = 0;
+    while (id == 0) {
+        crypto_random(&id, sizeof(id));
+    }
+    return id;
+}
+
+/* Metadata that is gone is what the files say; a new node draws its own. */
+static enum dc_err settle_identity(struct data *d, struct meta_node *node) {
+    if (node->known && memcmp(node->node_id, d->plan->node_id, NODE_ID_LEN) == 0) {
+        return DC_OK;
+    }
+    if (d->plan->empty && !node->known) {
+        crypto_random(node->node_id, sizeof(node->node_id));
+        crypto_random(node->seed, sizeof(node->seed));
+    } else if (!d->plan->empty) {
+        memcpy(node->node_id, d->plan->node_id, NODE_ID_LEN);
+        memcpy(node->seed, d->plan->seed, SEED_LEN);
+    }
+    node->known = true;
+    memcpy(d->plan->node_id, node->node_id, NODE_ID_LEN);
+    memcpy(d->plan->seed, node->seed, SEED_LEN);
+    return meta_put_node(d->meta, node);
+}
+
+enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
+    struct meta_node node = {.known = false};
+    memset(d, 0, sizeof(*d));
+    d->io = io;
+    d->dir = dir;
+    d->lock_fd = -1;
+    d->plan = mem_must_zalloc(sizeof(*d->plan));
+    enum dc_err err = data_lock(dir, &d->lock_fd);
+    if (err == DC_OK) {
+        err = meta_open(dir, &d->meta, &d->meta_rebuilt);
+    }
+    if (err == DC_OK) {
+        err = meta_get_node(d->meta, &node);
+    }
+    if (err == DC_OK) {
+        struct warm_opts opts = {
+            .io = io, .dir = dir, .node_id = node.known ? node.node_id : NULL};
+        err = data_scan(&opts, d->plan, &d->warm);
+    }
+    return err == DC_OK ? settle_identity(d, &node) : err;
+}
+
+/* Where the log goes on: in the same history after a clean end, else in a new one, far behind what may have been handed out. */
+static bool extend_chain(struct data *d) {
+    const struct data_plan *p = d->plan;
+    uint32_t count = p->chain_count < CHAIN_MAX ? p->chain_count : CHAIN_MAX - 1;
+    d->chain = mem_must_zalloc((count + 1) * sizeof(*d->chain));
+    /* A chain that is too long forgets its beginning. */
+    memcpy(d->chain, p->chain + (p->chain_count - count), count * sizeof(*d->chain));
+    d->chain_count = count;
+    if (p->clean && count > 0) {
+        return false;
+    }
+    struct history next = {.id = new_id(), .start = LSN_FIRST, .epoch = 1};
+    if (count > 0) {
+        next.start = p->end_lsn + LSN_JUMP;
+        next.epoch = d->chain[count - 1].epoch;
+        next.parent_end = p->end_lsn;
+    }
+    d->chain[d->chain_count++] = next;
+    return true;
+}
+
+enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
+    struct log_opts o = *opts;
+    bool fork = extend_chain(d);
+    o.io = d->io;
+    o.dir = d->dir;
+    o.node_id = d->plan->node_id;
+    o.seed = d->plan->seed;
+    o.history = d->chain[d->chain_count - 1];
+    o.first_lsn = fork ? o.history.start : d->plan->end_lsn;
+    o.chain = d->chain;
+    o.chain_count = d->chain_count;
+    o.fork = fork;
+    enum dc_err err = log_open(&o, &d->log);
+    return err == DC_OK ? meta_put_chain(d->meta, d->chain, d->chain_count) : err;
+}
+
+void data_close(struct data *d, bool clean, int64_t timeout_ms) {
+    log_close(d->log, clean, timeout_ms);
+    warm_destroy(d->warm);
+    meta_close(d->meta);
+    mem_free(d->plan);
+    mem_free(d->chain);
+    if (d->lock_fd >= 0) {
+        close(d->lock_fd);
+    }
+    memset(d, 0, sizeof(*d));
+    d->lock_fd = -1;
+}

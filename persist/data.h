@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * data: a data directory in use: its lock, its metadata, what recovery found, and the log that goes on behind it.
+ *
+ *     data_open()    lock, metadata, scan      -> plan, warm
+ *     (the caller makes the store with the plan's seed, and warm_attach()es it)
+ *     data_begin()   history, log              -> log
+ *     data_close()
+ *
+ * Threads: opened and closed by the main thread; the rest may be read by any.
+ * Failure: DC_EDIRBUSY, DC_ECORRUPT, DC_ENEWER, DC_EFOREIGN, DC_EIO with words for the operator; nothing was changed then.
+ */
+#ifndef DC_PERSIST_DATA_H
+#define DC_PERSIST_DATA_H
+
+#include "persist/log.h"
+#include "persist/meta.h"
+#include "persist/warm.h"
+
+struct data {
+    const struct io *io;
+    const char *dir;
+    int lock_fd;
+    bool meta_rebuilt;
+    struct meta *meta;
+    struct data_plan *plan;
+    struct warm *warm; /* NULL = nothing to load */
+    struct log *log;
+    struct history *chain; /* the last one is current */
+    uint32_t chain_count;
+};
+
+DC_MUST enum dc_err data_open(struct data *d, const struct io *io, const char *dir);
+
+/* 'opts' has keeps, sync, lengths and callbacks; the rest is filled in. */
+DC_MUST enum dc_err data_begin(struct data *d, const struct log_opts *opts);
+
+/* The log first (its users are gone); NULL parts are legal. */
+void data_close(struct data *d, bool clean, int64_t timeout_ms);
+
+#endif

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/cmd/saver.h"
+
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/base/thread.h"
+#include "server/cmd/node.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LOOK_MS = 500, RETRY_MS = 5000 };
+
+struct saver {
+    struct node *node;
+    struct data *data;
+    struct thread thread;
+    struct snap_progress progress;
+    _Atomic bool stop;
+    _Atomic bool rotated;
+    /* under 'lock' */
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    bool asked;     /* a snapshot is wanted */
+    bool running;
+    uint64_t ended; /* snapshots that came to an end, good or bad */
+    uint64_t base_changes;
+    struct saver_state state;
+};
+
+/* --- rules ------------------------------------------------------------------------------------------- */
+
+static uint64_t changes_since(const struct saver *s) {
+    return metric_sum(METRIC_CHANGES) - s->base_changes;
+}
+
+/* "seconds changes" pairs, as the option 'save' has them. */
+static bool rule_applies(struct saver *s, int64_t passed_s, uint64_t changes) {
+    char text[256];
+    long long seconds, count;
+    int used;
+    (void)conf_text(s->node->conf, CONF_ID_save, text, sizeof(text));
+    for (const char *at = text; sscanf(at, "%lld %lld%n", &seconds, &count, &used) == 2; at += used) {
+        if (passed_s >= seconds && changes >= (uint64_t)count && changes > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool log_has_grown(struct saver *s) {
+    uint64_t limit = (uint64_t)conf_get(s->node->conf, snapshot_log_size);
+    uint64_t head = log_head(s->node->log).v;
+    return limit > 0 && conf_get(s->node->conf, appendonly) && head > s->state.last_end_lsn &&
+           head - s->state.last_end_lsn > limit;
+}
+
+/* 'lock' held. */
+static bool is_due(struct saver *s, int64_t now_ms) {
+    if (s->node->warm != NULL && !warm_is_over(s->node->warm)) {
+        return false;
+    }
+    if (s->asked) {
+        return true;
+    }
+    int64_t passed_ms = now_ms - s->state.last_ms;
+    if (s->state.last_failed && passed_ms < RETRY_MS) {
+        return false;
+    }
+    return rule_applies(s, passed_ms / 1000, changes_since(s)) || log_has_grown(s);
+}
+
+/* --- one snapshot ------------------------------------------------------------------------------------ */
+
+static uint32_t thread_count(const struct conf *conf) {
+    long count = (long)conf_get(conf, snapshot_threads);
+    return (uint32_t)(count > 0 ? count : sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+static enum dc_err write_snapshot(struct saver *s, struct snap_written *out) {
+    struct node *n = s->node;
+    struct snap_write_opts opts = {
+        .io = s->data->io,
+        .dir = s->data->dir,
+        .store = n->store,
+        .log = n->log,
+        .node_id = s->data->plan->node_id,
+        .seed = s->data->plan->seed,
+        .chain = s->data->chain,
+        .chain_count = s->data->chain_count,
+        .level = (int)conf_get(n->conf, snapshot_level),
+        .block_len = (uint32_t)conf_get(n->conf, snapshot_block_size),
+        .threads = thread_count(n->conf),
+        .stall_ms = conf_get(n->conf, snapshot_stall) * 1000,
+        .now_ms = clock_now_ms(&n->clock),
+        .stop = &s->stop,
+        .progress = &s->progress,
+    };
+    return snap_write(&opts, out);
+}
+
+static void catalogue(struct saver *s, const struct snap_written *w) {
+    struct meta_file f = {.kind = FILE_SNAPSHOT,
+                          .state = FILE_COMPLETE,
+                          .first_lsn = w->start_lsn,
+                          .end_lsn = w->end_lsn,
+                          .durable_lsn = w->end_lsn,
+                          .history = s->data->chain[s->data->chain_count - 1].id,
+                          .count = w->entries,
+                          .bytes = w->file_len,
+                          .created_ms = time_wall_us() / 1000};
+    snprintf(f.name, sizeof(f.name), "%s", w->name);
+    if (meta_put_file(s->data->meta, &f) != DC_OK) {
+        diag(DIAG_WARNING, "saver.catalogue_failed file=%s", w->name);
+    }
+}
+
+static void tell(const struct saver *s, const struct snap_written *w, enum dc_err err) {
+    if (err == DC_OK) {
+        int64_t ms = w->took_ms > 0 ? w->took_ms : 1;
+        diag(DIAG_NOTICE,
+             "snapshot.done file=%s entries=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRId64
+             " keys_per_s=%" PRIu64,
+             w->name, w->entries, w->file_len, w->took_ms, w->entries * 1000 / (uint64_t)ms);
+    } else {
+        diag(DIAG_WARNING, "snapshot.failed error=\"%s\" older=kept", s->state.last_error);
+    }
+}
+
+/* 'lock' held at the beginning and the end. */
+static void save(struct saver *s) {
+    struct snap_written w;
+    uint64_t changes = metric_sum(METRIC_CHANGES);
+    s->asked = false;
+    s->running = true;
+    s->state.running_ms = time_mono_us() / 1000;
+    pthread_mutex_unlock(&s->lock);
+    diag(DIAG_NOTICE, "snapshot.begun entries=%" PRIu64, store_count(s->node->store));
+    enum dc_err err = write_snapshot(s, &w);
+    char why[512];
+    snprintf(why, sizeof(why), "%s", err == DC_OK ? "" : dc_fail_take(err));
+    if (err == DC_OK) {
+        catalogue(s, &w);
+    }
+    pthread_mutex_lock(&s->lock);
+    s->running = false;
+    s->ended++;
+    s->state.last_failed = err != DC_OK;
+    memcpy(s->state.last_error, why, sizeof(why));
+    s->state.last_took_ms = time_mono_us() / 1000 - s->state.running_ms;
+    s->state.last_ms = clock_now_ms(&s->node->clock);
+    if (err == DC_OK) {
+        s->base_changes = changes;
+        s->state.written++;
+        s->state.last_end_lsn = w.end_lsn;
+        s->state.last_entries = w.entries;
+        s->state.last_bytes = w.file_len;
+    } else {
+        s->state.failed++;
+    }
+    tell(s, &w, err);
+    pthread_cond_broadcast(&s->moved);
+}
+
+static void run(void *arg) {
+    struct saver *s = arg;
+    pthread_mutex_lock(&s->lock);
+    while (!atomic_load_explicit(&s->stop, memory_order_acquire)) {
+        if (is_due(s, clock_now_ms(&s->node->clock))) {
+            save(s);
+            continue;
+        }
+        int64_t end_us = time_mono_us() + LOOK_MS * 1000;
+        struct timespec until = {.tv_sec = end_us / 1000000, .tv_nsec = end_us % 1000000 * 1000};
+        pthread_cond_clockwait(&s->moved, &s->lock, CLOCK_MONOTONIC, &until);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* --- life and questions ------------------------------------------------------------------------------ */
+
+struct saver *saver_start(struct node *n, struct data *d) {
+    struct saver *s = mem_must_zalloc(sizeof(*s));
+    s->node = n;
+    s->data = d;
+    s->state.last_ms = n->start_ms;
+    s->state.last_took_ms = -1;
+    s->state.last_end_lsn = d->plan->snapshot_end != 0 ? d->plan->snapshot_end : log_head(n->log).v;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->moved, NULL);
+    thread_start(&s->thread, "snapshotter", run, s);
+    return s;
+}
+
+void saver_stop(struct saver *s) {
+    if (s == NULL) {
+        return;
+    }
+    atomic_store_explicit(&s->stop, true, memory_order_release);
+    pthread_mutex_lock(&s->lock);
+    pthread_cond_broadcast(&s->moved);
+    pthread_mutex_unlock(&s->lock);
+    thread_join(&s->thread);
+    pthread_cond_destroy(&s->moved);
+    pthread_mutex_destroy(&s->lock);
+    mem_free(s);
+}
+
+enum saver_answer saver_request(struct saver *s, bool may_wait) {
+    enum saver_answer answer = SAVER_STARTED;
+    pthread_mutex_lock(&s->lock);
+    bool busy = s->running || s->asked;
+    if (busy && !may_wait) {
+        answer = SAVER_BUSY;
+    } else {
+        answer = busy ? SAVER_SCHEDULED : SAVER_STARTED;
+        s->asked = true;
+        pthread_cond_broadcast(&s->moved);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return answer;
+}
+
+enum dc_err saver_wait(struct saver *s) {
+    char why[512];
+    pthread_mutex_lock(&s->lock);
+    uint64_t wanted = s->ended + s->asked + s->running;
+    while (s->ended < wanted && !atomic_load_explicit(&s->stop, memory_order_acquire)) {
+        pthread_cond_wait(&s->moved, &s->lock);
+    }
+    bool failed = s->state.last_failed || s->ended < wanted;
+    memcpy(why, s->state.last_error, sizeof(why));
+    pthread_mutex_unlock(&s->lock);
+    return failed ? dc_fail(DC_EIO, "the snapshot has failed: %s", why) : DC_OK;
+}
+
+void saver_note_rotation(struct saver *s) {
+    atomic_store_explicit(&s->rotated, true, memory_order_relaxed);
+}
+
+void saver_state(struct saver *s, struct saver_state *out) {
+    pthread_mutex_lock(&s->lock);
+    *out = s->state;
+    out->running = s->running || s->asked;
+    out->running_ms = s->running ? time_mono_us() / 1000 - s->state.running_ms : -1;
+    out->changes = changes_since(s);
+    pthread_mutex_unlock(&s->lock);
+    out->done = atomic_load_explicit(&s->progress.entries_done, memory_order_relaxed);
+    out->expected = atomic_load_explicit(&s->progress.entries_expected, memory_order_relaxed);
+}
