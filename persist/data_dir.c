@@ -60,7 +60,7 @@ enum dc_err data_lock(const char *dir, int *fd_out) {
     return DC_OK;
 }
 
-static enum dc_err sync_dir(const char *dir) {
+enum dc_err data_dir_sync(const char *dir) {
     enum dc_err err = DC_OK;
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) != 0) {
@@ -79,7 +79,7 @@ enum dc_err data_dir_make(const char *dir, const char *name) {
         return err;
     }
     if (mkdir(path, 0755) == 0) {
-        return sync_dir(dir);
+        return data_dir_sync(dir);
     }
     return errno == EEXIST ? DC_OK : dc_fail(DC_EIO, "mkdir %s: %s", path, dc_errno_text(errno));
 }
@@ -98,7 +98,7 @@ enum dc_err data_dir_move_aside(const char *dir, const char *name) {
             continue;
         }
         if (rename(from, to) == 0) {
-            return sync_dir(dir);
+            return data_dir_sync(dir);
         }
         break;
     }

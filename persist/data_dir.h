@@ -9,6 +9,7 @@
  * DC_EIO. */
 DC_MUST enum dc_err data_lock(const char *dir, int *fd_out);
 
+DC_MUST enum dc_err data_dir_sync(const char *dir);
 /* Makes 'name' in the directory, durably, unless it is there. */
 DC_MUST enum dc_err data_dir_make(const char *dir, const char *name);
 /* Renames it, durably, to <name>.damaged-<time in ms>. */

@@ -9,7 +9,7 @@
  * Threads: any; one call at a time inside (a lock of its own, held during the fsync: not for anybody who may not wait).
  * Ownership: results are copies.
  * Failure: DC_EIO with LMDB's words. A damaged environment is moved aside (meta.damaged-<time>) and a new one begun: 'rebuilt' says so.
- *   LMDB believes its pages, so meta_open() reads all of them in a child process first. Damage that appears later: DC_ECORRUPT.
+ *   Damage that appears later: DC_ECORRUPT.
  */
 #ifndef DC_PERSIST_META_H
 #define DC_PERSIST_META_H

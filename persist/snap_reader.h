@@ -10,7 +10,7 @@
 #define DC_PERSIST_SNAP_READER_H
 
 #include "persist/log_reader.h"
-#include "persist/snap_fmt.h"
+#include "persist/snap_block.h"
 #include "server/store/entry.h"
 
 struct snap; /* an open snapshot */
@@ -25,41 +25,26 @@ struct snap_facts {
     uint64_t entries, plain_bytes, stored_bytes, file_len, tail_len;
     int64_t begun_ms, finished_ms;
     uint32_t block_count;
+    uint64_t sum; /* of the footer: tells two files apart */
 };
 
-/* Verifies everything but the contents of blocks and tail. Errors: DC_EIO, DC_ECORRUPT, DC_ENEWER. */
+/* Verifies everything but the contents of blocks and tail. Errors: DC_EIO, DC_ECORRUPT, DC_ENEWER, DC_ENOMEM. */
 DC_MUST enum dc_err snap_open(const struct io *io, const char *path, struct snap **out);
 void snap_close(struct snap *s);
 const struct snap_facts *snap_facts(const struct snap *s);
 
 /* Blocks [first, first + count) of a range, in the order of the index. */
 void snap_range_blocks(const struct snap *s, uint32_t range, uint32_t *first, uint32_t *count);
-struct snap_block_info { /* an index entry */
-    uint64_t offset, first_pos;
-    uint32_t stored_len, plain_len, entries, range;
-    uint16_t keyspace;
-    uint8_t kind;
-};
 const struct snap_block_info *snap_block_info(const struct snap *s, uint32_t index);
 
-/* One entry of a block, as views into the block; a blob's content is fetched with snap_read_blob(). */
-struct snap_entry {
-    struct bytes key;
-    struct value value; /* VALUE_BLOB: blob is NULL, see blob_len */
-    uint64_t blob_len, blob_sum;
-    int64_t expiry_ms;
-    uint64_t version;
-    uint8_t freq;
-    uint16_t age;
-};
-
-struct snap_block; /* buffers of one thread */
-struct snap_block *snap_block_create(void);
+struct snap_block;                          /* buffers of one thread */
+struct snap_block *snap_block_create(void); /* NULL when there is no memory */
 void snap_block_destroy(struct snap_block *b);
-/* Reads, checks and unpacks; then snap_block_next() gives the entries in the order of their positions. */
+/* Reads, checks and unpacks; then snap_block_next() gives the entries: those of a block before those of the next one of its range and
+ * keyspace by their positions, inside of a block not sorted. (A piece of a blob has none.) Errors: DC_EIO, DC_ECORRUPT, DC_ENOMEM. */
 DC_MUST enum dc_err snap_block_read(struct snap_block *b, const struct snap *s, uint32_t index);
 bool snap_block_next(struct snap_block *b, struct snap_entry *out);
-/* The content of a blob entry of block 'index'; a counted blob, the caller's. */
+/* The content of a blob entry of block 'index', the one that was read last; a counted blob, the caller's. Errors: as above. */
 DC_MUST enum dc_err snap_read_blob(struct snap_block *b, const struct snap *s, uint32_t index,
                                    const struct snap_entry *e, struct blob **out);
 

@@ -4,7 +4,7 @@
  *
  * Purpose: S = head of the log at the start; threads take ranges, walk their slots (a slot's lock for a few dozen entries at a time), encode,
  *   compress and write blocks; E = head at the end; the log from S to E is copied behind the blocks; index, footer, sync, rename, sync of
- *   the directory.
+ *   the directory. Meanwhile its name is snap-<S>-<history id>.tmp.
  * Invariants: I1 no slot lock is held while anything is compressed, written or waited for. I2 the file has its final name only when it is
  *   complete, durable, and the log is durable up to E. I3 a failed or stopped snapshot leaves no file and the older ones as they were.
  * Threads: snap_write() blocks its caller (the snapshotter thread); progress may be read by anybody.
@@ -20,6 +20,13 @@
 #include "persist/snap_fmt.h"
 #include "server/store/store.h"
 
+enum {
+    SNAP_LEVEL = 1,
+    SNAP_BLOCK_LEN = 128 * 1024,
+    SNAP_BLOCK_LEN_MAX = 16 * 1024 * 1024,
+    SNAP_THREADS_MAX = 64
+};
+
 struct snap_progress { /* relaxed atomics, for INFO */
     _Atomic uint64_t entries_done;
     _Atomic uint64_t entries_expected;
@@ -33,16 +40,17 @@ struct snap_write_opts {
     const struct io *io;
     const char *dir;
     struct store *store;
-    struct log *log; /* NULL (tools that build a file): S = E = 'lsn', no tail */
+    struct log *
+        log; /* NULL (tools that build a file): S = E = 'lsn', no tail, the caller keeps writers away */
     uint64_t lsn;
     const uint8_t *node_id;
     const uint8_t *seed;
     const struct history *chain; /* the last one is current */
     uint32_t chain_count;
-    int level;          /* zstd */
-    uint32_t block_len; /* plain bytes aimed at */
-    uint32_t threads;
-    int64_t stall_ms; /* no progress for so long: given up (0 = never) */
+    int level;          /* zstd; 0 = SNAP_LEVEL */
+    uint32_t block_len; /* plain bytes aimed at; 0 = SNAP_BLOCK_LEN */
+    uint32_t threads;   /* 0 = one */
+    int64_t stall_ms;   /* no progress for so long: given up (0 = never) */
     int64_t now_ms;
     const _Atomic bool *stop;       /* NULL = nobody stops it */
     struct snap_progress *progress; /* NULL = nobody looks */
@@ -55,7 +63,7 @@ struct snap_written {
     int64_t took_ms;
 };
 
-/* Errors: DC_EIO (what failed and where), DC_ESTOPPED. */
+/* Errors: DC_EIO (what failed and where), DC_ESTOPPED, DC_ENOMEM, DC_ECORRUPT (the log holds damaged frames). */
 DC_MUST enum dc_err snap_write(const struct snap_write_opts *opts, struct snap_written *out);
 
 #endif

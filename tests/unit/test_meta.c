@@ -307,7 +307,7 @@ START_TEST(what_a_call_has_stored_survives_kill) {
         ck_assert_uint_le(l.last.first_lsn, atomic_load(stored) + 1);
         meta_close(m);
     }
-    munmap((void *)stored, sizeof(*stored));
+    munmap((void *)(uintptr_t)stored, sizeof(*stored));
     end();
 }
 END_TEST
