@@ -5,26 +5,29 @@
  *   server/base      floor 0   memory, numbers, clocks, locks, messages, options, metrics
  *   server/store     floor 1   keyspaces of entries; struct mut goes in, store_apply() is the only writer
  *   server/proto     floor 1   bytes -> struct request, struct reply -> bytes
- *   persist          floor 2   the sequencer: every mutation gets its position (the log grows here)
+ *   persist          floor 2   log, snapshots, recovery: what is in the store and what is on the disk
  *   replication      floor 3   readers of the same order
  *   server/cmd       floor 4   the command table, handlers, transactions, pub/sub, the janitor
  *   server/net       floor 5   workers: sockets, turns, output
  *   server/main.c              options -> modules bottom-up -> run -> the reverse
  *
- * A mutation: socket -> conn_feed -> cmd_run -> handler fills ctx->mut -> sequencer_commit -> store_apply, all on the
+ * A mutation: socket -> conn_feed -> cmd_run -> handler fills ctx->mut -> log_commit -> store_apply, all on the
  * worker that owns the connection, under the locks of the slots that it touches (server/README.md).
  */
+#include "persist/data.h"
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
 #include "server/base/time.h"
 #include "server/cmd/janitor.h"
+#include "server/cmd/saver.h"
 #include "server/cmd/node.h"
 #include "server/cmd/tables.h"
 #include "server/net/listen.h"
 #include "server/net/loop.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,9 +45,12 @@ static const char usage[] =
     "Options have the names of the configuration file (--print-config explains each); later ones "
     "win.\n";
 
+enum { WARM_RESTART_FULL = 1, CLOSE_TIMEOUT_MS = 10000 };
+
 struct server {
     struct conf conf;
     struct node node;
+    struct data data;
     struct store *store;
     struct listeners *listeners;
     struct janitor *janitor;
@@ -101,12 +107,92 @@ static uint32_t worker_count(const struct conf *conf) {
     return count < 1 ? 1 : count > WORKER_MAX ? WORKER_MAX : (uint32_t)count;
 }
 
-static enum dc_err start(struct server *s) {
+/* Called by the log's threads: replies and held requests of all workers are looked at. */
+static void log_moved(void *arg) {
+    struct node *n = arg;
+    n->host->resume(n);
+}
+
+static void log_rotated(void *arg) {
+    struct node *n = arg;
+    if (n->saver != NULL) {
+        saver_note_rotation(n->saver);
+    }
+}
+
+/* What was found in the data directory. */
+static void report(const struct data *d) {
+    const struct data_plan *p = d->plan;
+    diag(DIAG_NOTICE,
+         "recover.found snapshot=%s end_lsn=%" PRIu64 " clean=%s frames=%" PRIu64 " effects=%" PRIu64
+         " log_bytes=%" PRIu64 " cut_bytes=%" PRIu64 " scan_ms=%" PRId64 " notes=\"%s\"",
+         p->snapshot[0] != '\0' ? p->snapshot : "none", p->end_lsn,
+         p->empty ? "new" : p->clean ? "yes" : "no", p->frames, p->effects, p->log_bytes,
+         p->cut_bytes, p->scan_us / 1000, p->notes);
+}
+
+static void warm_done(void *arg) {
+    struct node *n = arg;
+    struct warm_stats w;
+    warm_stats(n->warm, &w);
+    diag(DIAG_NOTICE,
+         "recover.warm entries=%" PRIu64 " effects=%" PRIu64 " left_out=%" PRIu64 " failed_ranges=%u ms=%" PRId64,
+         w.entries_loaded, w.effects_applied, w.entries_left_out, w.ranges_failed, w.took_ms);
+    n->host->resume(n);
+}
+
+/* Directory, store, log. */
+static enum dc_err open_data(struct server *s) {
     struct node *n = &s->node;
-    struct store_opts opts = {.keyspaces = (uint32_t)conf_get(&s->conf, databases)};
+    const struct conf *conf = &s->conf;
+    enum dc_err err = data_open(&s->data, &io_posix, ".");
+    if (err != DC_OK) {
+        return err;
+    }
+    struct store_opts opts = {.keyspaces = (uint32_t)conf_get(conf, databases),
+                              .seed = s->data.plan->seed};
     s->store = store_create(&opts);
     node_init(n, &s->conf, s->store, &net_host);
-    n->worker_count = worker_count(&s->conf);
+    clock_raise_floor(&n->clock, s->data.plan->last_time_ms * 1000, time_mono_us());
+    n->worker_count = worker_count(conf);
+    if (s->data.warm != NULL) {
+        warm_attach(s->data.warm, s->store);
+    }
+    struct log_opts log = {.keeps = conf_get(conf, appendonly) != 0,
+                           .sync = (enum log_sync)conf_get(conf, appendfsync),
+                           .segment_len = (uint64_t)conf_get(conf, log_segment_size),
+                           .memory_limit = (uint64_t)conf_get(conf, log_buffer_size),
+                           .moved = log_moved,
+                           .rotated = log_rotated,
+                           .arg = n};
+    report(&s->data);
+    err = data_begin(&s->data, &log);
+    n->log = s->data.log;
+    n->chain = s->data.chain;
+    n->chain_count = s->data.chain_count;
+    return err;
+}
+
+static void start_warming(struct server *s) {
+    struct node *n = &s->node;
+    long threads = (long)conf_get(&s->conf, warm_threads);
+    if (s->data.warm == NULL) {
+        return;
+    }
+    if (threads == 0) {
+        threads = sysconf(_SC_NPROCESSORS_ONLN);
+    }
+    warm_set_limit(s->data.warm, (uint64_t)conf_get(&s->conf, maxmemory));
+    n->warm = s->data.warm;
+    warm_start(n->warm, (uint32_t)threads, warm_done, n);
+}
+
+static enum dc_err start(struct server *s) {
+    struct node *n = &s->node;
+    enum dc_err opened = open_data(s);
+    if (opened != DC_OK) {
+        return opened;
+    }
     for (uint32_t i = 0; i < n->worker_count; i++) {
         (void)worker_create(n, i);
     }
@@ -114,7 +200,13 @@ static enum dc_err start(struct server *s) {
     if (err != DC_OK) {
         return err;
     }
+    n->saver = saver_start(n, &s->data);
     s->janitor = janitor_start(n);
+    start_warming(s);
+    while (conf_get(&s->conf, warm_restart) == WARM_RESTART_FULL && n->warm != NULL &&
+           !warm_is_over(n->warm)) {
+        usleep(1000);
+    }
     for (uint32_t i = 0; i < n->worker_count; i++) {
         worker_start((struct worker *)n->workers[i]);
     }
@@ -130,14 +222,17 @@ static void stop_workers(struct node *n) {
     }
 }
 
-static void tear_down(struct server *s) {
+static void tear_down(struct server *s, bool clean) {
     struct node *n = &s->node;
     listeners_close(s->listeners);
-    for (uint32_t i = 0; i < n->worker_count; i++) {
+    for (uint32_t i = 0; i < n->worker_count && n->workers[i] != NULL; i++) {
         worker_destroy((struct worker *)n->workers[i]);
     }
-    node_fini(n);
-    store_destroy(s->store);
+    data_close(&s->data, clean, CLOSE_TIMEOUT_MS);
+    if (s->store != NULL) {
+        node_fini(n);
+        store_destroy(s->store);
+    }
 }
 
 /* Blocks the signals of an orderly end in every thread to come; the main thread waits for them. */
@@ -150,6 +245,22 @@ static void block_signals(sigset_t *set) {
     signal(SIGHUP, SIG_IGN);
 }
 
+/* Redis's users expect a snapshot at the end where there is no log. */
+static void save_at_the_end(struct server *s) {
+    char rules[256];
+    (void)conf_text(&s->conf, CONF_ID_save, rules, sizeof(rules));
+    bool wanted = conf_get(&s->conf, snapshot_on_shutdown) != 0 ||
+                  (!conf_get(&s->conf, appendonly) && rules[0] != '\0');
+    uint32_t asked = atomic_load_explicit(&s->node.shutting_down, memory_order_relaxed);
+    if (asked == SHUTDOWN_NOSAVE || (!wanted && asked != SHUTDOWN_SAVE)) {
+        return;
+    }
+    (void)saver_request(s->node.saver, true);
+    if (saver_wait(s->node.saver) != DC_OK) {
+        diag(DIAG_WARNING, "server.end_without_snapshot error=\"%s\"", dc_fail_take(DC_EIO));
+    }
+}
+
 static enum dc_err serve(struct server *s) {
     sigset_t ends;
     int signal_number = 0;
@@ -160,11 +271,13 @@ static enum dc_err serve(struct server *s) {
              (int)conf_get(&s->conf, port), s->node.worker_count, (int)getpid());
         sigwait(&ends, &signal_number);
         diag(DIAG_NOTICE, "server.stopping signal=%d", signal_number);
+        save_at_the_end(s);
         stop_workers(&s->node);
         janitor_stop(s->janitor);
+        saver_stop(s->node.saver);
         diag(DIAG_NOTICE, "server.stopped");
     }
-    tear_down(s);
+    tear_down(s, err == DC_OK);
     return err;
 }
 

@@ -53,7 +53,9 @@ enum dc_err cmd_shutdown(struct cmd_ctx *ctx) {
     if (s.abort) {
         return dc_fail(DC_EGENERIC, "No shutdown in progress.");
     }
-    ctx->node->host->shutdown(ctx->node);
+    ctx->node->host->shutdown(ctx->node, s.save     ? SHUTDOWN_SAVE
+                                         : s.nosave ? SHUTDOWN_NOSAVE
+                                                    : SHUTDOWN_AS_CONFIGURED);
     return DC_OK;
 }
 

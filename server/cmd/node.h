@@ -51,10 +51,13 @@ struct host {
     /* Lets held requests of all workers try again. */
     void (*resume)(struct node *n);
     /* Begins an orderly end of the process. */
-    void (*shutdown)(struct node *n);
+    void (*shutdown)(struct node *n, uint32_t how);
     /* Clients of the calling worker. 'each' may close them. */
     void (*each_client)(struct cmd_worker *w, void (*each)(struct client *c, void *arg), void *arg);
 };
+
+/* node.shutting_down */
+enum { SHUTDOWN_NO, SHUTDOWN_AS_CONFIGURED, SHUTDOWN_SAVE, SHUTDOWN_NOSAVE };
 
 /* Classes of client-output-buffer-limit that exist here. */
 enum output_class { OUTPUT_NORMAL, OUTPUT_PUBSUB, OUTPUT_CLASSES };

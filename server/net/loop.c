@@ -345,8 +345,8 @@ static void host_resume(struct node *n) {
     }
 }
 
-static void host_shutdown(struct node *n) {
-    atomic_store_explicit(&n->shutting_down, 1, memory_order_relaxed);
+static void host_shutdown(struct node *n, uint32_t how) {
+    atomic_store_explicit(&n->shutting_down, how, memory_order_relaxed);
     kill(getpid(), SIGTERM); /* the main thread waits for it */
 }
 
