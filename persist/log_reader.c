@@ -204,12 +204,12 @@ static uint64_t last_nonzero(const char *map, uint64_t from, uint64_t to) {
     return to - from;
 }
 
-/* A good frame in the mapped segment, from the offset on? Headers are summed with their LSN, so few places need more than a look
+/* Does a good frame begin in the mapped segment, between the two offsets? Headers are summed with their LSN, so few places need more than a look
  * at eight bytes. */
 static bool find_frame(const struct log_reader *r, uint64_t from, uint64_t to) {
     struct frame_head head;
     to = to - from > SEARCH_MAX ? from + SEARCH_MAX : to;
-    for (uint64_t at = from; at + FRAME_HEADER_LEN <= to; at++) {
+    for (uint64_t at = from; at < to && at + FRAME_HEADER_LEN <= r->map_len; at++) {
         uint64_t kind = get_u64(r->map + at + KIND_AT);
         if (kind - FRAME_MUTATION > FRAME_CLOSE - FRAME_MUTATION) {
             continue;

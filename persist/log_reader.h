@@ -91,8 +91,9 @@ struct log_end_info {
     uint64_t
         at_lsn; /* where the next frame should begin: 'lsn', or the start of the next history */
     uint64_t file_offset; /* of at_lsn */
-    uint64_t junk_len;    /* from there up to the last byte of the segment that isn't zero */
-    bool frames_behind;   /* valid frames follow the hole */
+    uint64_t
+        junk_len; /* from there up to the last byte of the segment that isn't zero (a frame may end in zeros) */
+    bool frames_behind; /* valid frames follow the hole */
     char text[256];
 };
 void log_reader_end(const struct log_reader *r, struct log_end_info *out);

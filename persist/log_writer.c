@@ -268,6 +268,19 @@ static int write_stretch(struct log *l, const struct stretch *s, uint64_t from) 
     return 0;
 }
 
+/* Files that begin behind the place where the log goes on must not be taken for it. */
+static void leave_behind(struct log *l, struct segment *old, uint64_t durable) {
+    while (old != NULL) {
+        struct segment *next = old->next;
+        if (old->head.first_lsn > durable) {
+            segment_discard(l, old);
+        } else {
+            segment_close(l, old);
+        }
+        old = next;
+    }
+}
+
 /* An fdatasync has failed: nothing that it should have made durable is trusted. */
 static int begin_anew(struct log *l) {
     struct segment *s = NULL;
@@ -278,17 +291,16 @@ static int begin_anew(struct log *l) {
         return err;
     }
     pthread_mutex_lock(&l->lock);
-    while (l->closed != NULL) {
-        struct segment *next = l->closed->next;
-        segment_close(l, l->closed);
-        l->closed = next;
-    }
+    struct segment *old = l->closed;
+    l->closed = NULL;
     if (l->current != NULL) {
-        segment_close(l, l->current);
+        l->current->next = old;
+        old = l->current;
     }
     l->current = s;
     struct stretch *first = l->first;
     pthread_mutex_unlock(&l->lock);
+    leave_behind(l, old, durable);
     for (struct stretch *x = first; x != NULL && err == 0; x = x->next) {
         if (x->end > durable) {
             err = write_stretch(l, x, x->lsn > durable ? x->lsn : durable);
@@ -381,8 +393,7 @@ static bool keeps_now(struct log *l) {
         }
         return err == 0;
     }
-    (void)log_sync_now(l);
-    use_segment(l, NULL);
+    use_segment(l, NULL); /* the sync thread finishes it */
     return false;
 }
 

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "persist/log_reader.h"
+#include "persist/replay.h"
 #include "persist/snap_reader.h"
 #include "server/store/store.h"
 
@@ -81,8 +82,12 @@ void warm_request(struct warm *w, uint32_t slot);
 DC_MUST enum dc_err warm_all(struct warm *w, struct store_thread *t);
 /* A keyspace (NULL = all) was flushed: what is cold of it needn't be loaded. All slot locks held. */
 void warm_drop(struct warm *w, const struct keyspace *ks);
-/* Under the memory limit: what doesn't fit is left out ('limit' bytes allocated, 0 = none). */
+/* Under the memory limit: what doesn't fit is left out ('limit' bytes allocated, 0 = none), of each range the least used first. Any time. */
 void warm_set_limit(struct warm *w, uint64_t limit);
+/* Leaving out is an eviction: 'evict' commits a mutation of DELs under its slot lock (position in the log, then mut_commit()); an error
+ * leaves them in. Before anything is touched. Without it nothing is logged, and what was left out is there again at the next start. */
+typedef enum dc_err (*warm_evict_fn)(void *arg, struct mut *m);
+void warm_set_evict(struct warm *w, warm_evict_fn evict, void *arg);
 
 struct warm_stats {
     uint32_t ranges, ranges_warm, ranges_failed;
@@ -90,9 +95,5 @@ struct warm_stats {
     int64_t took_ms; /* until warm, or so far */
 };
 void warm_stats(const struct warm *w, struct warm_stats *out);
-
-/* Counts the effect in a store: used by loading, tools and replicas. The store holds everything before it. */
-struct effect_view;
-DC_MUST enum dc_err replay_effect(struct mut *m, const struct effect_view *e, bool in_window);
 
 #endif

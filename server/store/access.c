@@ -10,6 +10,7 @@
  * exactly that old, so nobody ever looks young again by being old.
  */
 #include "server/base/assert.h"
+#include "server/store/load.h"
 #include "server/store/store_priv.h"
 
 enum {
@@ -123,7 +124,7 @@ int64_t store_idle_ms(const struct store *s, const struct entry *e, int64_t now_
     return idle < 0 ? 0 : idle;
 }
 
-void store_set_idle_ms(const struct store *s, struct entry *e, int64_t idle_ms, int64_t now_ms) {
+uint16_t store_age_of_idle(const struct store *s, int64_t idle_ms, int64_t now_ms) {
     /* The oldest tick that isn't longer ago. Times rise, so a binary search finds it. */
     uint32_t low = 0, high = AGE_MAX;
     while (low < high) {
@@ -134,8 +135,11 @@ void store_set_idle_ms(const struct store *s, struct entry *e, int64_t idle_ms, 
             high = middle - 1;
         }
     }
-    uint32_t tick = atomic_load_explicit(&s->tick, memory_order_relaxed);
-    entry_set_stamp(e, (uint16_t)(tick - low));
+    return (uint16_t)low;
+}
+
+void store_set_idle_ms(const struct store *s, struct entry *e, int64_t idle_ms, int64_t now_ms) {
+    store_set_age(s, e, store_age_of_idle(s, idle_ms, now_ms));
 }
 
 /* --- aging ------------------------------------------------------------------------------------------- */

@@ -245,6 +245,14 @@ static struct entry *reshape(const struct entry *old, int64_t expiry_ms) {
     return e;
 }
 
+/* What a PATCH says that it was made for. */
+static uint64_t prev_of(const struct entry *old) {
+    if (old == NULL) {
+        return 0;
+    }
+    return entry_version(old) != 0 ? entry_version(old) : PREV_FRAME;
+}
+
 enum dc_err mut_expire(struct mut *m, struct keyspace *ks, const struct key *k,
                        const struct entry *old, int64_t expiry_ms) {
     struct effect *e = add_effect(m, MUT_EXPIRE, ks, k);
@@ -264,7 +272,7 @@ enum dc_err mut_expire(struct mut *m, struct keyspace *ks, const struct key *k,
         }
     }
     e->expiry_ms = expiry_ms;
-    e->prev = entry_version(old);
+    e->prev = prev_of(old);
     m->count++;
     return DC_OK;
 }
@@ -281,7 +289,7 @@ enum dc_err mut_write(struct mut *m, struct keyspace *ks, const struct key *k,
     }
     e->offset = offset;
     e->bytes = bytes;
-    e->prev = old == NULL ? 0 : entry_version(old);
+    e->prev = prev_of(old);
     m->count++;
     return DC_OK;
 }

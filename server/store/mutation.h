@@ -60,9 +60,12 @@ struct effect {
     int64_t expiry_ms;   /* PUT, EXPIRE */
     uint64_t offset;     /* WRITE */
     struct bytes bytes;  /* WRITE */
-    uint64_t prev;       /* EXPIRE, WRITE: version that it applies to */
+    uint64_t prev; /* EXPIRE, WRITE: version that it applies to; 0 = there is nothing, or PREV_FRAME */
     uint64_t version;    /* given by the log */
 };
+
+/* No version is that low: the entry was written by an earlier effect of the same frame, and had no version yet. */
+enum { PREV_FRAME = 1 };
 
 enum { MUT_INLINE_EFFECTS = 4, MUT_INLINE_GARBAGE = 2 * MUT_INLINE_EFFECTS };
 

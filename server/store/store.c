@@ -4,6 +4,7 @@
 #include "server/base/crc.h"
 #include "server/base/mem.h"
 #include "server/base/time.h"
+#include "server/store/load.h"
 #include "server/store/store_priv.h"
 
 #include <stddef.h>
@@ -78,9 +79,13 @@ static struct bytes hash_tag(struct bytes name) {
     return close == NULL || close == from ? name : bytes_of(from, (size_t)(close - from));
 }
 
-struct key store_key(const struct store *s, struct bytes name) {
+uint32_t store_slot(struct bytes name) {
     struct bytes tag = name.len == 0 ? name : hash_tag(name);
-    uint64_t slot = crc16(tag.ptr, tag.len) & (SLOT_COUNT - 1);
+    return crc16(tag.ptr, tag.len) & (SLOT_COUNT - 1);
+}
+
+struct key store_key(const struct store *s, struct bytes name) {
+    uint64_t slot = store_slot(name);
     uint64_t hash = crypto_hash(name, s->seed) & (HASH_END - 1);
     return (struct key){name, {slot << HASH_BITS | hash}};
 }

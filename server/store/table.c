@@ -192,6 +192,19 @@ enum dc_err table_reserve(struct table *t, uint64_t hash, uint32_t extra, const 
     return make_room(&at, hash, bounded, seed, MEMORY_MAY);
 }
 
+enum dc_err table_reserve_page(struct table *t, uint64_t hash, uint32_t extra,
+                               const uint8_t *seed) {
+    struct table_place at;
+    place_descend(t, hash, &at);
+    if (at.depth > 0) {
+        return DC_OK; /* they go to many pages */
+    }
+    uint32_t count = count_of(at.page);
+    uint32_t most = page_load_max(PAGE_LINES_MAX);
+    uint32_t room = count < most ? most - count : 1;
+    return make_room(&at, hash, extra < room ? extra : room, seed, MEMORY_MAY);
+}
+
 void table_insert(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed) {
     struct table_place at;
     place_descend(t, hash, &at);

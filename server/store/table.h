@@ -73,6 +73,10 @@ struct entry *table_locate(struct table *t, uint64_t hash, struct bytes key,
 DC_MUST enum dc_err table_reserve(struct table *t, uint64_t hash, uint32_t extra,
                                   const uint8_t *seed);
 
+/* Lets a table that is one page grow for 'extra' insertions in one step, as far as a page goes. Errors: DC_ENOMEM. */
+DC_MUST enum dc_err table_reserve_page(struct table *t, uint64_t hash, uint32_t extra,
+                                       const uint8_t *seed);
+
 /* Inserts an entry whose key isn't there. */
 void table_insert(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed);
 

@@ -10,6 +10,8 @@ void engine_init(struct engine *e, const uint8_t *seed) {
     struct store_opts opts = {.seed = seed != NULL ? seed : zeros};
     crypto_init();
     e->store = store_create(&opts);
+    e->commit = NULL;
+    e->commit_arg = NULL;
     sequencer_init(&e->sequencer, 1000);
     atomic_init(&e->now_ms, ENGINE_NOW_MS);
     store_tick(e->store, ENGINE_NOW_MS);
@@ -25,10 +27,21 @@ void hand_init(struct hand *h, struct engine *e, uint64_t seed) {
     h->in_frame = false;
     store_thread_init(&h->thread, e->store, &h->metrics, seed);
     mut_init(&h->mut, e->store, &h->thread);
+    arena_init(&h->arena, 64);
 }
 
 void hand_fini(struct hand *h) {
     mut_fini(&h->mut);
+    arena_fini(&h->arena);
+}
+
+static void commit(struct hand *h) {
+    struct engine *e = h->engine;
+    if (e->commit == NULL) {
+        sequencer_commit(&e->sequencer, &h->mut);
+    } else if (h->mut.count > 0) {
+        e->commit(e->commit_arg, &h->mut);
+    }
 }
 
 /* --- one key ----------------------------------------------------------------------------------------- */
@@ -65,7 +78,7 @@ static void end_command(struct hand *h, enum dc_err err) {
     } else if (h->in_frame) {
         mut_apply(&h->mut);
     } else {
-        sequencer_commit(&h->engine->sequencer, &h->mut);
+        commit(h);
     }
 }
 
@@ -232,6 +245,8 @@ enum dc_err hand_rename(struct hand *h, uint32_t db, struct bytes from, struct b
         entry_value(src, &v);
         if (v.kind == VALUE_BLOB) {
             blob_acquire(v.blob);
+        } else if (v.kind != VALUE_INT && h->in_frame && v.str.len > 0) {
+            v.str.ptr = memcpy(arena_alloc(&h->arena, v.str.len), v.str.ptr, v.str.len);
         }
         err = mut_put(&h->mut, ks, &keys[1], dst, &v, entry_expiry(src));
         err = err != DC_OK ? err : mut_del(&h->mut, ks, &keys[0]);
@@ -287,10 +302,11 @@ void hand_frame_begin(struct hand *h) {
 }
 
 void hand_frame_end(struct hand *h) {
-    sequencer_commit(&h->engine->sequencer, &h->mut);
+    commit(h);
     store_unlock_all(h->engine->store);
     h->in_frame = false;
     mut_reset(&h->mut, engine_now(h->engine));
+    arena_reset(&h->arena);
 }
 
 /* --- what goes by itself ----------------------------------------------------------------------------- */
@@ -312,7 +328,7 @@ bool hand_evict(struct hand *h, enum evict_policy policy, uint32_t samples, stor
             }
             enum dc_err err = mut_del(&h->mut, v.ks, &k);
             dc_assert(err == DC_OK); /* a single effect needs no memory */
-            sequencer_commit(&h->engine->sequencer, &h->mut);
+            commit(h);
         }
         store_unlock(s, slot);
         if (e != NULL) {

@@ -8,6 +8,7 @@
 #define TESTS_SUPPORT_ENGINE_H
 
 #include "persist/sequencer.h"
+#include "server/base/arena.h"
 #include "server/base/buf.h"
 #include "server/store/store.h"
 
@@ -18,6 +19,9 @@ struct engine {
     struct store *store;
     struct sequencer sequencer;
     _Atomic int64_t now_ms;
+    /* Commits instead of the sequencer, under the slot locks: where a test keeps a log. */
+    void (*commit)(void *arg, struct mut *m);
+    void *commit_arg;
 };
 
 struct hand {
@@ -26,6 +30,7 @@ struct hand {
     struct store_thread thread;
     struct mut mut;
     struct metric_slot metrics;
+    struct arena arena; /* values that a frame shows, of entries that may be gone before it ends */
 };
 
 void engine_init(struct engine *e, const uint8_t *seed); /* HASH_SEED_LEN bytes, NULL = zeros */

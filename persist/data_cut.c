@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What a power cut leaves behind the last good frame: half of a frame, zeros with frames behind them, old bytes. None of it was promised to
+ * anybody as durable. It is copied to cut-<LSN>.bad first, and then taken out of the log, so that the next start finds a clean end.
+ *
+ * Order, so that a crash in between leaves the same state or the next one: side file (complete, durable, renamed), then later segments
+ * (renamed, the last one first), then the segment itself (cut, synced).
+ */
+#include "persist/warm_priv.h"
+#include "server/base/mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { COPY_LEN = 1024 * 1024 };
+
+static enum dc_err io_failed(const char *what, const char *path, int err) {
+    return dc_fail(DC_EIO, "%s %s: %s", what, path, dc_errno_text(-err));
+}
+
+/* Copies from an open file to a new one at 'path', durable. */
+static enum dc_err copy_to(const struct io *io, struct io_file *from, uint64_t at, uint64_t len,
+                           const char *path) {
+    struct io_file to;
+    char *buffer = mem_must_alloc(COPY_LEN);
+    (void)io->unlink(io, path);
+    int err = io->open(io, path, IO_CREATE, &to);
+    if (err < 0) {
+        mem_free(buffer);
+        return io_failed("create", path, err);
+    }
+    for (uint64_t done = 0; done < len && err >= 0;) {
+        size_t want = len - done < COPY_LEN ? (size_t)(len - done) : COPY_LEN;
+        ssize_t got = io->read_at(io, from, buffer, want, at + done);
+        if (got <= 0) {
+            err = (int)got;
+            break;
+        }
+        struct iovec iov = {buffer, (size_t)got};
+        ssize_t put = io->write_at(io, &to, &iov, 1, done);
+        err = put < 0 ? (int)put : 0;
+        done += (uint64_t)got;
+    }
+    err = err < 0 ? err : io->sync(io, &to);
+    io->close(io, &to);
+    mem_free(buffer);
+    return err < 0 ? io_failed("write", path, err) : DC_OK;
+}
+
+static enum dc_err rename_in(const struct warm_opts *o, const char *from, const char *to) {
+    char from_path[DATA_PATH_MAX], to_path[DATA_PATH_MAX];
+    enum dc_err err = data_path(o->dir, from, from_path);
+    err = err != DC_OK ? err : data_path(o->dir, to, to_path);
+    if (err != DC_OK) {
+        return err;
+    }
+    int failed = o->io->rename(o->io, from_path, to_path);
+    return failed < 0 ? io_failed("rename", from_path, failed) : DC_OK;
+}
+
+static enum dc_err sync_dir(const struct warm_opts *o) {
+    int err = o->io->sync_dir(o->io, o->dir);
+    return err < 0 ? io_failed("sync", o->dir, err) : DC_OK;
+}
+
+/* The junk in the segment itself. */
+static enum dc_err save_junk(const struct warm_opts *o, struct io_file *segment,
+                             const struct log_end_info *end, struct data_plan *plan) {
+    char name[SEGMENT_NAME_MAX], temporary[SEGMENT_NAME_MAX], path[DATA_PATH_MAX];
+    snprintf(name, sizeof(name), "cut-%016" PRIx64 ".bad", end->lsn);
+    snprintf(temporary, sizeof(temporary), "cut-%016" PRIx64 ".tmp", end->lsn);
+    enum dc_err err = data_path(o->dir, temporary, path);
+    err = err != DC_OK ? err : copy_to(o->io, segment, end->file_offset, end->junk_len, path);
+    err = err != DC_OK ? err : rename_in(o, temporary, name);
+    err = err != DC_OK ? err : sync_dir(o);
+    snprintf(plan->cut_file, sizeof(plan->cut_file), "%s", name);
+    return err;
+}
+
+/* Segments behind a hole: nothing in them was promised either. */
+static enum dc_err set_aside_later(const struct warm_opts *o, const struct log_dir *dir,
+                                   const struct log_end_info *end, struct data_plan *plan) {
+    enum dc_err err = DC_OK;
+    for (uint32_t i = dir->count; i-- > end->segment + 1 && err == DC_OK;) {
+        const struct segment_info *seg = &dir->segments[i];
+        char name[SEGMENT_NAME_MAX];
+        if (seg->head.first_lsn < end->lsn || seg->abandoned) {
+            continue;
+        }
+        snprintf(name, sizeof(name), "cut-%016" PRIx64 "-%016" PRIx64 ".bad", seg->head.first_lsn,
+                 seg->head.history.id);
+        plan->cut_bytes += seg->file_len;
+        if (!o->read_only) {
+            err = rename_in(o, seg->name, name);
+            err = err != DC_OK ? err : sync_dir(o);
+        }
+        plan_note(plan, "The segment %s lies behind the cut and was set aside as %s.", seg->name,
+                  name);
+    }
+    return err;
+}
+
+enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir *dir,
+                     const struct log_end_info *end, struct data_plan *plan) {
+    const struct segment_info *seg = &dir->segments[end->segment];
+    char path[DATA_PATH_MAX];
+    struct io_file file;
+    plan->cut_bytes = end->junk_len;
+    plan_note(plan, "%s: cut at offset %" PRIu64 " (LSN %" PRIu64 "), %" PRIu64 " bytes: %s.",
+              seg->name, end->file_offset, end->lsn, end->junk_len, end->text);
+    if (opts->read_only) {
+        return set_aside_later(opts, dir, end, plan);
+    }
+    enum dc_err err = data_path(opts->dir, seg->name, path);
+    if (err != DC_OK) {
+        return err;
+    }
+    int failed = opts->io->open(opts->io, path, IO_WRITE, &file);
+    if (failed < 0) {
+        return io_failed("open", path, failed);
+    }
+    if (end->junk_len > 0) {
+        err = save_junk(opts, &file, end, plan);
+    }
+    err = err != DC_OK ? err : set_aside_later(opts, dir, end, plan);
+    if (err == DC_OK) {
+        failed = opts->io->truncate(opts->io, &file, end->file_offset);
+        failed = failed < 0 ? failed : opts->io->sync(opts->io, &file);
+        err = failed < 0 ? io_failed("cut", path, failed) : DC_OK;
+    }
+    opts->io->close(opts->io, &file);
+    return err;
+}
+
+/* --- leftovers --------------------------------------------------------------------------------------- */
+
+struct leftovers {
+    const struct warm_opts *opts;
+    char (*names)[SEGMENT_NAME_MAX];
+    uint32_t count, cap;
+};
+
+static void note_leftover(void *arg, const char *name) {
+    struct leftovers *l = arg;
+    size_t len = strlen(name);
+    if (len < 4 || len >= SEGMENT_NAME_MAX || strcmp(name + len - 4, ".tmp") != 0) {
+        return;
+    }
+    if (l->count == l->cap) {
+        l->cap = l->cap == 0 ? 8 : l->cap * 2;
+        l->names = mem_must_realloc(l->names, l->cap * sizeof(*l->names));
+    }
+    memcpy(l->names[l->count++], name, len + 1);
+}
+
+enum dc_err data_remove_leftovers(const struct warm_opts *opts) {
+    struct leftovers l = {.opts = opts};
+    const struct io *io = opts->io;
+    int failed = io->list(io, opts->dir, note_leftover, &l);
+    enum dc_err err = failed < 0 ? io_failed("list", opts->dir, failed) : DC_OK;
+    for (uint32_t i = 0; i < l.count && err == DC_OK; i++) {
+        char path[DATA_PATH_MAX];
+        err = data_path(opts->dir, l.names[i], path);
+        failed = err == DC_OK ? io->unlink(io, path) : 0;
+        err = failed < 0 ? io_failed("remove", path, failed) : err;
+    }
+    mem_free(l.names);
+    return err;
+}

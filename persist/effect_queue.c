@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A range's list is a chain of chunks, each twice as large as the one before up to 8 KB: short lists waste little, long ones
+ * next to nothing. A place is source << 44 | offset in its file.
+ */
+#include "persist/effect_queue.h"
+
+#include "server/base/assert.h"
+#include "server/base/mem.h"
+#include "server/store/load.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { CHUNK_FIRST_LEN = 64, CHUNK_LEN_MAX = 8192 };
+
+struct effect_chunk {
+    struct effect_chunk *next;
+    uint32_t count;
+    uint32_t cap;
+    uint64_t places[];
+};
+
+void queue_init(struct effect_queue *q, const struct io *io, uint32_t range_bits) {
+    dc_assert(range_bits <= SLOT_BITS);
+    memset(q, 0, sizeof(*q));
+    q->io = io;
+    q->range_bits = range_bits;
+    q->range_count = (uint32_t)SLOT_COUNT >> range_bits;
+    q->ranges = mem_must_zalloc(q->range_count * sizeof(*q->ranges));
+}
+
+void queue_fini(struct effect_queue *q) {
+    for (uint32_t r = 0; r < q->range_count; r++) {
+        queue_forget(q, r);
+    }
+    for (uint32_t i = 0; i < q->file_count; i++) {
+        struct effect_file *f = &q->files[i];
+        if (f->map != NULL) {
+            q->io->unmap(q->io, f->map, f->end);
+        }
+        if (f->is_open) {
+            q->io->close(q->io, &f->file);
+        }
+    }
+    mem_free(q->files);
+    mem_free(q->sources);
+    mem_free(q->ranges);
+    memset(q, 0, sizeof(*q));
+}
+
+void queue_forget(struct effect_queue *q, uint32_t range) {
+    struct effect_list *l = &q->ranges[range];
+    while (l->first != NULL) {
+        struct effect_chunk *next = l->first->next;
+        mem_free(l->first);
+        l->first = next;
+    }
+    l->last = NULL;
+}
+
+/* --- filling ----------------------------------------------------------------------------------------- */
+
+static enum dc_err list_grow(struct effect_list *l) {
+    size_t len = CHUNK_FIRST_LEN;
+    if (l->last != NULL) {
+        len = (sizeof(*l->last) + l->last->cap * sizeof(uint64_t)) * 2;
+        len = len < CHUNK_LEN_MAX ? len : CHUNK_LEN_MAX;
+    }
+    struct effect_chunk *c = mem_alloc(len);
+    if (c == NULL) {
+        return DC_ENOMEM;
+    }
+    c->next = NULL;
+    c->count = 0;
+    c->cap = (uint32_t)((len - sizeof(*c)) / sizeof(uint64_t));
+    if (l->last != NULL) {
+        l->last->next = c;
+    } else {
+        l->first = c;
+    }
+    l->last = c;
+    return DC_OK;
+}
+
+static enum dc_err list_add(struct effect_list *l, uint64_t place, uint64_t bytes) {
+    if (dc_unlikely(l->last == NULL || l->last->count == l->last->cap)) {
+        enum dc_err err = list_grow(l);
+        if (err != DC_OK) {
+            return err;
+        }
+    }
+    l->last->places[l->last->count++] = place;
+    l->count++;
+    l->bytes += bytes;
+    return DC_OK;
+}
+
+/* Room for one more element of a growing array. */
+static void *grown(void *array, uint32_t count, uint32_t *cap, size_t size) {
+    if (count < *cap) {
+        return array;
+    }
+    *cap = *cap == 0 ? 8 : *cap * 2;
+    return mem_must_realloc(array, *cap * size);
+}
+
+static uint32_t file_of(struct effect_queue *q, const char *name) {
+    /* Nearly always the last one. */
+    for (uint32_t i = q->file_count; i-- > 0;) {
+        if (strcmp(q->files[i].name, name) == 0) {
+            return i;
+        }
+    }
+    q->files = grown(q->files, q->file_count, &q->file_cap, sizeof(*q->files));
+    struct effect_file *f = &q->files[q->file_count];
+    memset(f, 0, sizeof(*f));
+    snprintf(f->name, sizeof(f->name), "%s", name);
+    return q->file_count++;
+}
+
+/* The stretch that a frame belongs to. Errors: DC_ECORRUPT when there are too many. */
+static enum dc_err source_of(struct effect_queue *q, const char *name,
+                             const struct frame_ref *frame, uint32_t *out) {
+    uint32_t file = file_of(q, name);
+    uint64_t lsn_at_0 = frame->lsn - frame->file_offset;
+    if (q->source_count > 0) {
+        const struct effect_source *last = &q->sources[q->source_count - 1];
+        if (last->file == file && last->lsn_at_0 == lsn_at_0) {
+            *out = q->source_count - 1;
+            return DC_OK;
+        }
+    }
+    if (q->source_count == QUEUE_SOURCES_MAX) {
+        return dc_fail(DC_ECORRUPT, "the log has more than %u stretches", QUEUE_SOURCES_MAX);
+    }
+    q->sources = grown(q->sources, q->source_count, &q->source_cap, sizeof(*q->sources));
+    q->sources[q->source_count] = (struct effect_source){file, lsn_at_0};
+    *out = q->source_count++;
+    return DC_OK;
+}
+
+static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t offset,
+                              const struct effect_view *e) {
+    if (e->keyspace >= KEYSPACE_MAX) {
+        return dc_fail(DC_ECORRUPT, "the effect at LSN %" PRIu64 " is of database %u",
+                       e->version - e->len, e->keyspace);
+    }
+    if (dc_unlikely(e->kind == MUT_FLUSH)) {
+        q->flushed[e->keyspace] = e->version; /* I2 */
+        return DC_OK;
+    }
+    q->effects++;
+    q->bytes += e->len;
+    q->keyspaces |= 1u << e->keyspace;
+    return list_add(&q->ranges[store_slot(e->key) >> q->range_bits],
+                    (uint64_t)source << QUEUE_OFFSET_BITS | offset, e->len);
+}
+
+enum dc_err queue_frame(struct effect_queue *q, const char *name, const struct frame_ref *frame) {
+    uint32_t source = 0;
+    uint64_t end = frame->file_offset + frame->len;
+    enum dc_err err = source_of(q, name, frame, &source);
+    if (err != DC_OK) {
+        return err;
+    }
+    if (end >= (uint64_t)1 << QUEUE_OFFSET_BITS) {
+        return dc_fail(DC_ECORRUPT, "%s is too large", name);
+    }
+    size_t at = FRAME_HEADER_LEN;
+    for (uint32_t i = 0; i < frame->head.effect_count; i++) {
+        struct effect_view e;
+        if (!effect_decode(frame->bytes, frame->len, at, frame->lsn, &e)) {
+            return dc_fail(DC_ECORRUPT, "effect %u of the frame at LSN %" PRIu64 " is malformed", i,
+                           frame->lsn);
+        }
+        err = add_effect(q, source, frame->file_offset + at, &e);
+        if (err != DC_OK) {
+            return err;
+        }
+        at += e.len;
+    }
+    q->files[q->sources[source].file].end = end;
+    return DC_OK;
+}
+
+/* --- reading ----------------------------------------------------------------------------------------- */
+
+enum dc_err queue_map(struct effect_queue *q, const char *dir) {
+    for (uint32_t i = 0; i < q->file_count; i++) {
+        struct effect_file *f = &q->files[i];
+        char path[4096];
+        if (f->is_open || f->end == 0) {
+            continue;
+        }
+        int len = snprintf(path, sizeof(path), "%s/%s", dir, f->name);
+        if (len < 0 || (size_t)len >= sizeof(path)) {
+            return dc_fail(DC_EIO, "the path of %s is too long", f->name);
+        }
+        int err = q->io->open(q->io, path, IO_READ, &f->file);
+        if (err < 0) {
+            return dc_fail(DC_EIO, "open %s: %s", path, dc_errno_text(-err));
+        }
+        f->is_open = true;
+        f->map = q->io->map(q->io, &f->file, f->end);
+        if (f->map == NULL) {
+            return dc_fail(DC_EIO, "%s can't be mapped", path);
+        }
+    }
+    return DC_OK;
+}
+
+void queue_begin(const struct effect_queue *q, uint32_t range, struct effect_cursor *out) {
+    *out = (struct effect_cursor){.queue = q, .chunk = q->ranges[range].first, .range = range};
+}
+
+enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
+    const struct effect_queue *q = c->queue;
+    for (;;) {
+        while (c->chunk != NULL && c->index == c->chunk->count) {
+            c->chunk = c->chunk->next;
+            c->index = 0;
+        }
+        if (c->chunk == NULL) {
+            return QUEUE_END;
+        }
+        uint64_t place = c->chunk->places[c->index++];
+        if (c->index < c->chunk->count) {
+            /* The places are far apart: the next one is on its way while this one is applied. */
+            uint64_t next = c->chunk->places[c->index];
+            const struct effect_source *s = &q->sources[next >> QUEUE_OFFSET_BITS];
+            __builtin_prefetch(q->files[s->file].map +
+                               (next & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1)));
+        }
+        const struct effect_source *s = &q->sources[place >> QUEUE_OFFSET_BITS];
+        const struct effect_file *f = &q->files[s->file];
+        uint64_t offset = place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1);
+        if (!effect_decode(f->map, f->end, offset, s->lsn_at_0, out) ||
+            out->keyspace >= KEYSPACE_MAX || store_slot(out->key) >> q->range_bits != c->range) {
+            return QUEUE_BAD;
+        }
+        if (out->version > q->flushed[out->keyspace]) {
+            return QUEUE_EFFECT;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * effect_queue: which effects of the log each range of slots still needs, as places in files.
+ *
+ * Purpose: the scan of a log of ten million effects leaves one number for each (8 bytes, some 11 with what lists are made of): which
+ *   stretch of which file, and the offset there. The bytes are read again, from the mapped file, when the range is loaded.
+ * Invariants: I1 the effects of a range are in the order of the log. I2 a flush isn't queued: it is the least version that its
+ *   keyspace has from there on.
+ * Threads: one while it is filled; after queue_map() any number of readers, of different ranges. queue_forget() is its range's.
+ * Ownership: an effect's bytes live until queue_fini().
+ */
+#ifndef DC_PERSIST_EFFECT_QUEUE_H
+#define DC_PERSIST_EFFECT_QUEUE_H
+
+#include "persist/frame_fmt.h"
+#include "persist/log_reader.h"
+#include "server/base/io.h"
+#include "server/base/limits.h"
+
+enum { QUEUE_OFFSET_BITS = 44, QUEUE_SOURCES_MAX = 1 << 20 };
+
+struct effect_chunk;
+
+struct effect_list {
+    struct effect_chunk *first;
+    struct effect_chunk *last;
+    uint64_t count;
+    uint64_t bytes; /* of the effects */
+};
+
+/* A stretch of a file in which LSNs rise with offsets. */
+struct effect_source {
+    uint32_t file;
+    uint64_t lsn_at_0; /* of the file's first byte, if the stretch went back that far; wraps */
+};
+
+struct effect_file {
+    char name[SEGMENT_NAME_MAX];
+    uint64_t end; /* of the last effect queued */
+    struct io_file file;
+    bool is_open;
+    const char *map; /* NULL until queue_map() */
+};
+
+struct effect_queue {
+    const struct io *io;
+    uint32_t range_bits;
+    uint32_t range_count;
+    struct effect_list *ranges;
+    struct effect_source *sources;
+    uint32_t source_count, source_cap;
+    struct effect_file *files;
+    uint32_t file_count, file_cap;
+    uint64_t effects, bytes;
+    uint64_t flushed[KEYSPACE_MAX]; /* version of the keyspace's last flush; 0 = none */
+    uint32_t keyspaces;             /* a bit for each that has effects */
+};
+
+void queue_init(struct effect_queue *q, const struct io *io, uint32_t range_bits);
+void queue_fini(struct effect_queue *q);
+
+/* All effects of a frame that stands in the file 'name'. Errors: DC_ENOMEM, DC_ECORRUPT. */
+DC_MUST enum dc_err queue_frame(struct effect_queue *q, const char *name,
+                                const struct frame_ref *frame);
+/* The files are opened and mapped. Errors: DC_EIO. */
+DC_MUST enum dc_err queue_map(struct effect_queue *q, const char *dir);
+
+/* A range's effects, one after the other. */
+struct effect_cursor {
+    const struct effect_queue *queue;
+    const struct effect_chunk *chunk;
+    uint32_t index;
+    uint32_t range;
+};
+void queue_begin(const struct effect_queue *q, uint32_t range, struct effect_cursor *out);
+enum queue_step { QUEUE_EFFECT, QUEUE_END, QUEUE_BAD /* the file isn't what it was */ };
+/* What a later flush has killed is passed over. */
+enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out);
+/* The range is loaded. */
+void queue_forget(struct effect_queue *q, uint32_t range);
+
+#endif
