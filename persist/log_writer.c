@@ -111,14 +111,22 @@ static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
     feed_lock(f);
     uint32_t k = 0;
     for (; k < f->extent_count && f->extents[k].lsn < g->to; k++) {
-        const struct extent *x = &f->extents[k];
+        struct extent *x = &f->extents[k];
+        size_t len = x->len;
+        if (x->blob == NULL && x->lsn + len > g->to) {
+            len = (size_t)(g->to - x->lsn); /* frames were added to it since the head was read */
+        }
         if (x->blob != NULL) {
             f->blob_count--;
             if (s == NULL || x->lsn < g->from) {
                 blob_release(x->blob);
             }
         } else if (s != NULL && x->lsn >= g->from) { /* before: appended before it was kept */
-            memcpy(place_of(g, s, x->lsn), f->bytes + x->at, x->len);
+            memcpy(place_of(g, s, x->lsn), f->bytes + x->at, len);
+        }
+        if (len < x->len) {
+            *x = (struct extent){x->lsn + len, x->at + len, x->len - len, NULL};
+            break;
         }
     }
     f->extent_count -= k;

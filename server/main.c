@@ -155,8 +155,9 @@ static enum dc_err open_data(struct server *s) {
     node_init(n, &s->conf, s->store, &net_host);
     clock_raise_floor(&n->clock, s->data.plan->last_time_ms * 1000, time_mono_us());
     n->worker_count = worker_count(conf);
-    if (s->data.warm != NULL) {
-        warm_attach(s->data.warm, s->store);
+    n->warm = s->data.warm; /* before anybody may take an empty store for the data */
+    if (n->warm != NULL) {
+        warm_attach(n->warm, s->store);
     }
     struct log_opts log = {.keeps = conf_get(conf, appendonly) != 0,
                            .sync = (enum log_sync)conf_get(conf, appendfsync),
@@ -176,14 +177,13 @@ static enum dc_err open_data(struct server *s) {
 static void start_warming(struct server *s) {
     struct node *n = &s->node;
     long threads = (long)conf_get(&s->conf, warm_threads);
-    if (s->data.warm == NULL) {
+    if (n->warm == NULL) {
         return;
     }
     if (threads == 0) {
         threads = sysconf(_SC_NPROCESSORS_ONLN);
     }
-    warm_set_limit(s->data.warm, (uint64_t)conf_get(&s->conf, maxmemory));
-    n->warm = s->data.warm;
+    warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory));
     warm_start(n->warm, (uint32_t)threads, warm_done, n);
 }
 

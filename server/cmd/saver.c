@@ -29,6 +29,8 @@ struct saver {
     bool running;
     uint64_t ended; /* snapshots that came to an end, good or bad */
     uint64_t base_changes;
+    uint64_t base_lsn;  /* the log behind the last snapshot begins here, */
+    uint64_t found_len; /* after so many bytes of earlier runs */
     struct saver_state state;
 };
 
@@ -54,9 +56,8 @@ static bool rule_applies(struct saver *s, int64_t passed_s, uint64_t changes) {
 
 static bool log_has_grown(struct saver *s) {
     uint64_t limit = (uint64_t)conf_get(s->node->conf, snapshot_log_size);
-    uint64_t head = log_head(s->node->log).v;
-    return limit > 0 && conf_get(s->node->conf, appendonly) && head > s->state.last_end_lsn &&
-           head - s->state.last_end_lsn > limit;
+    uint64_t grown = s->found_len + log_head(s->node->log).v - s->base_lsn;
+    return limit > 0 && conf_get(s->node->conf, appendonly) && grown > limit;
 }
 
 /* 'lock' held. */
@@ -83,6 +84,7 @@ static uint32_t thread_count(const struct conf *conf) {
 
 static enum dc_err write_snapshot(struct saver *s, struct snap_written *out) {
     struct node *n = s->node;
+    dc_assert(n->warm == NULL || warm_is_over(n->warm)); /* what isn't loaded would be missing */
     struct snap_write_opts opts = {
         .io = s->data->io,
         .dir = s->data->dir,
@@ -157,6 +159,8 @@ static void save(struct saver *s) {
         s->base_changes = changes;
         s->state.written++;
         s->state.last_end_lsn = w.end_lsn;
+        s->base_lsn = w.end_lsn;
+        s->found_len = 0;
         s->state.last_entries = w.entries;
         s->state.last_bytes = w.file_len;
     } else {
@@ -189,7 +193,9 @@ struct saver *saver_start(struct node *n, struct data *d) {
     s->data = d;
     s->state.last_ms = n->start_ms;
     s->state.last_took_ms = -1;
-    s->state.last_end_lsn = d->plan->snapshot_end != 0 ? d->plan->snapshot_end : log_head(n->log).v;
+    s->state.last_end_lsn = d->plan->snapshot_end;
+    s->base_lsn = log_head(n->log).v;
+    s->found_len = d->plan->log_bytes;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->moved, NULL);
     thread_start(&s->thread, "snapshotter", run, s);

@@ -159,7 +159,7 @@ void load_discard(struct store *scratch, uint32_t keyspace, uint32_t slot) {
         return;
     }
     struct root *r = root_enter(ks, slot);
-    table_drop(&r->table, NULL, NULL);
+    table_drop(&r->table);
     root_reset(r);
 }
 
@@ -228,7 +228,7 @@ void keyspace_drop_older(struct keyspace *ks, uint64_t version) {
             continue;
         }
         struct drop_older d = {.root = r, .version = version};
-        table_drop(&r->table, is_older, &d);
+        table_drop_if(&r->table, is_older, &d);
         atomic_store_explicit(&r->volatiles, d.volatiles, memory_order_relaxed);
     }
 }

@@ -112,6 +112,9 @@ void table_trim(struct table *t);
 
 /* Frees everything. */
 void table_drop(struct table *t);
+/* The same for the entries for which 'drop' says true. */
+typedef bool (*table_drop_fn)(void *arg, const struct entry *e);
+void table_drop_if(struct table *t, table_drop_fn drop, void *arg);
 /* The same in steps, for a table that nobody reads any more: frees a page and its entries; returns how many. */
 uint32_t table_drop_page(struct table *t);
 bool table_is_gone(const struct table *t); /* it has no page left */

@@ -153,6 +153,58 @@ void table_drop(struct table *t) {
     atomic_store_explicit(&t->count, 0, memory_order_relaxed);
 }
 
+/* Frees what 'drop' says of a page; the rest moves together. Returns how many are left. */
+static uint32_t drop_from_page(struct table *t, table_drop_fn drop, void *arg) {
+    uint64_t word = ref_word(t);
+    uint32_t lines = ref_count_lines(word);
+    struct line *page = ref_lines(word);
+    uint64_t kept[PAGE_WORDS_MAX];
+    uint32_t kept_count = 0;
+    for (uint32_t l = 0; l < lines; l++) {
+        for (uint32_t i = 0; i < PAGE_LINE_WORDS && page[l].words[i] != 0; i++) {
+            struct entry *e = word_entry(page[l].words[i]);
+            if (drop(arg, e)) {
+                entry_destroy(e);
+            } else {
+                kept[kept_count++] = page[l].words[i];
+            }
+        }
+    }
+    if (kept_count == 0) {
+        if (page != NULL) {
+            page_destroy(page, lines);
+        }
+        return 0;
+    }
+    memset(page, 0, lines * sizeof(*page));
+    for (uint32_t i = 0; i < kept_count; i++) {
+        page_put(page, lines, kept[i]);
+    }
+    return kept_count;
+}
+
+void table_drop_if(struct table *t, table_drop_fn drop, void *arg) {
+    uint64_t word = ref_word(t);
+    uint32_t kept = 0;
+    if (ref_is_node(word)) {
+        struct node *node = ref_node(word);
+        for (uint32_t c = 0; c < NODE_FANOUT; c++) {
+            table_drop_if(&node->child[c], drop, arg);
+            kept += count_of(&node->child[c]);
+        }
+        if (kept == 0) {
+            node_destroy(node);
+        }
+    } else {
+        kept = drop_from_page(t, drop, arg);
+    }
+    if (kept == 0) {
+        ref_set(t, NULL, 0, 0);
+        due_set(t, DUE_NEVER);
+    }
+    atomic_store_explicit(&t->count, kept, memory_order_relaxed);
+}
+
 uint32_t table_drop_page(struct table *t) {
     uint64_t word = ref_word(t);
     if (!ref_is_node(word)) {
