@@ -52,8 +52,7 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
         err = meta_get_node(d->meta, &node);
     }
     if (err == DC_OK) {
-        struct warm_opts opts = {
-            .io = io, .dir = dir, .node_id = node.known ? node.node_id : NULL};
+        struct warm_opts opts = {.io = io, .dir = dir, .node_id = node.known ? node.node_id : NULL};
         err = data_scan(&opts, d->plan, &d->warm);
     }
     return err == DC_OK ? settle_identity(d, &node) : err;

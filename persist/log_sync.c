@@ -56,7 +56,11 @@ static int finish_closed(struct log *l) {
         pthread_mutex_lock(&l->lock);
         l->closed = s->next;
         pthread_mutex_unlock(&l->lock);
-        segment_close(l, s);
+        if (l->o.keeps) {
+            segment_close(l, s);
+        } else {
+            segment_discard(l, s); /* who needed it has read it */
+        }
     }
 }
 

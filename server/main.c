@@ -124,11 +124,14 @@ static void log_rotated(void *arg) {
 static void report(const struct data *d) {
     const struct data_plan *p = d->plan;
     diag(DIAG_NOTICE,
-         "recover.found snapshot=%s end_lsn=%" PRIu64 " clean=%s frames=%" PRIu64 " effects=%" PRIu64
-         " log_bytes=%" PRIu64 " cut_bytes=%" PRIu64 " scan_ms=%" PRId64 " notes=\"%s\"",
+         "recover.found snapshot=%s end_lsn=%" PRIu64 " clean=%s frames=%" PRIu64
+         " effects=%" PRIu64 " log_bytes=%" PRIu64 " cut_bytes=%" PRIu64 " scan_ms=%" PRId64
+         " notes=\"%s\"",
          p->snapshot[0] != '\0' ? p->snapshot : "none", p->end_lsn,
-         p->empty ? "new" : p->clean ? "yes" : "no", p->frames, p->effects, p->log_bytes,
-         p->cut_bytes, p->scan_us / 1000, p->notes);
+         p->empty   ? "new"
+         : p->clean ? "yes"
+                    : "no",
+         p->frames, p->effects, p->log_bytes, p->cut_bytes, p->scan_us / 1000, p->notes);
 }
 
 static void warm_done(void *arg) {
@@ -136,7 +139,8 @@ static void warm_done(void *arg) {
     struct warm_stats w;
     warm_stats(n->warm, &w);
     diag(DIAG_NOTICE,
-         "recover.warm entries=%" PRIu64 " effects=%" PRIu64 " left_out=%" PRIu64 " failed_ranges=%u ms=%" PRId64,
+         "recover.warm entries=%" PRIu64 " effects=%" PRIu64 " left_out=%" PRIu64
+         " failed_ranges=%u ms=%" PRId64,
          w.entries_loaded, w.effects_applied, w.entries_left_out, w.ranges_failed, w.took_ms);
     n->host->resume(n);
 }

@@ -222,7 +222,9 @@ static enum dc_err fail_unknown(const struct bytes *argv, uint32_t argc) {
 static enum dc_err fail_misconf(const struct node *n) {
     char why[256];
     log_trouble(n->log, why, sizeof(why));
-    return dc_fail(DC_EMISCONF, "Writes are refused: %s. Reads go on; writes are taken again as soon as the disk takes them.",
+    return dc_fail(DC_EMISCONF,
+                   "Writes are refused: %s. Reads go on; writes are taken again as soon as the "
+                   "disk takes them.",
                    why);
 }
 
@@ -495,9 +497,8 @@ static bool waits_for_disk(struct node *n, struct client *c, const struct job *j
 bool cmd_is_held(struct cmd_worker *w, struct client *c, const struct job *job) {
     struct node *n = w->node;
     if (job->cmd != NULL &&
-        (waits_for_disk(n, c, job) ||
-         (dc_unlikely(job->cmd->id == CMD_WAITAOF) &&
-          waitaof_is_pending(w, c, job->req.argv, job->req.argc)))) {
+        (waits_for_disk(n, c, job) || (dc_unlikely(job->cmd->id == CMD_WAITAOF) &&
+                                       waitaof_is_pending(w, c, job->req.argv, job->req.argc)))) {
         return true;
     }
     int64_t until = atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed);

@@ -57,7 +57,7 @@ enum cmd_flag {
     F_ALLOW_BUSY = 1 << 10,
     F_SKIP_SLOWLOG = 1 << 11,
     F_NO_MULTI = 1 << 12,
-    F_WALK = 1 << 13,     /* takes slot locks itself, one at a time; inside EXEC all are held */
+    F_WALK = 1 << 13,      /* takes slot locks itself, one at a time; inside EXEC all are held */
     F_ALL_SLOTS = 1 << 14, /* the dispatcher takes all of them */
     F_NEEDS_ALL = 1 << 15  /* waits until everything is loaded */
 };

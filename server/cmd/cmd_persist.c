@@ -66,7 +66,8 @@ enum dc_err cmd_waitaof(struct cmd_ctx *ctx) {
         return dc_fail(DC_EGENERIC, "value is out of range, must be between 0 and 1");
     }
     if (local == 1 && !conf_get(ctx->node->conf, appendonly)) {
-        return dc_fail(DC_EGENERIC, "WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
+        return dc_fail(DC_EGENERIC,
+                       "WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
     }
     reply_array(ctx->reply, 2);
     reply_int(ctx->reply, log_durable(ctx->node->log).v >= ctx->client->last_version);
@@ -74,11 +75,13 @@ enum dc_err cmd_waitaof(struct cmd_ctx *ctx) {
     return DC_OK;
 }
 
-bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv, uint32_t argc) {
+bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
+                        uint32_t argc) {
     int64_t local, timeout;
     struct log *log = w->node->log;
-    if (argc != 4 || !num_parse_i64(argv[1], &local) || !num_parse_i64(argv[3], &timeout) || local != 1 ||
-        timeout < 0 || log_durable(log).v >= c->last_version || (c->flags & CLIENT_MULTI)) {
+    if (argc != 4 || !num_parse_i64(argv[1], &local) || !num_parse_i64(argv[3], &timeout) ||
+        local != 1 || timeout < 0 || log_durable(log).v >= c->last_version ||
+        (c->flags & CLIENT_MULTI)) {
         c->wait_until_ms = 0;
         return false;
     }
@@ -118,11 +121,11 @@ enum dc_err cmd_log_status(struct cmd_ctx *ctx) {
         return err;
     }
     uint64_t at = (uint64_t)lsn;
-    const char *status = lsn <= 0 || at > log_head(log).v       ? "future"
-                         : node_lsn_is_lost(ctx->node, at)       ? "lost"
-                         : at <= log_durable(log).v              ? "durable"
-                         : at <= log_written(log).v              ? "written"
-                                                                 : "memory";
+    const char *status = lsn <= 0 || at > log_head(log).v  ? "future"
+                         : node_lsn_is_lost(ctx->node, at) ? "lost"
+                         : at <= log_durable(log).v        ? "durable"
+                         : at <= log_written(log).v        ? "written"
+                                                           : "memory";
     reply_bulk(ctx->reply, bytes_str(status));
     return DC_OK;
 }

@@ -11,7 +11,8 @@
  * removed a moment ago. */
 static inline struct entry *note_seen(struct cmd_ctx *ctx, uint32_t i, struct entry *e) {
     struct cmd_worker *w = ctx->worker;
-    uint64_t version = dc_likely(e != NULL) ? entry_version(e) : store_removed_version(ctx->ks, &ctx->keys[i]);
+    uint64_t version =
+        dc_likely(e != NULL) ? entry_version(e) : store_removed_version(ctx->ks, &ctx->keys[i]);
     if (dc_unlikely(version > w->safe) && version > w->gate) {
         w->gate = version;
     }
@@ -37,8 +38,8 @@ struct entry *ctx_read(struct cmd_ctx *ctx, uint32_t i) {
     if (dc_unlikely(ctx->client->flags & CLIENT_NO_TOUCH) && ctx->cmd->id != CMD_TOUCH) {
         return ctx_peek(ctx, i);
     }
-    return count_lookup(
-        ctx, i, note_seen(ctx, i, store_get(t, ctx->ks, &ctx->keys[i], ctx->now_ms)));
+    return count_lookup(ctx, i,
+                        note_seen(ctx, i, store_get(t, ctx->ks, &ctx->keys[i], ctx->now_ms)));
 }
 
 struct entry *ctx_peek(struct cmd_ctx *ctx, uint32_t i) {
@@ -46,8 +47,7 @@ struct entry *ctx_peek(struct cmd_ctx *ctx, uint32_t i) {
 }
 
 struct entry *ctx_find(struct cmd_ctx *ctx, uint32_t i) {
-    return note_seen(
-        ctx, i, store_peek(&ctx->worker->store, ctx->ks, &ctx->keys[i], ctx->now_ms));
+    return note_seen(ctx, i, store_peek(&ctx->worker->store, ctx->ks, &ctx->keys[i], ctx->now_ms));
 }
 
 enum dc_err ctx_put(struct cmd_ctx *ctx, uint32_t i, const struct entry *old, const struct value *v,

@@ -13,6 +13,7 @@
 #undef CMD_CONTAINER
 
 /* WAITAOF that still has to wait: its request is held. */
-bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv, uint32_t argc);
+bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
+                        uint32_t argc);
 
 #endif

@@ -326,7 +326,8 @@ enum dc_err memory_make_room(struct cmd_worker *w) {
         return DC_OK; /* a removal in the middle of loading would be undone; the loaders mind the limit */
     }
     struct node *n = w->node;
-    struct evictor by = {.node = n, .worker = w, .store = &w->store, .mut = &w->evict_mut, .feed = w->feed};
+    struct evictor by = {
+        .node = n, .worker = w, .store = &w->store, .mut = &w->evict_mut, .feed = w->feed};
     uint64_t maxmemory = (uint64_t)conf_get(n->conf, maxmemory);
     int64_t hard = -(int64_t)(maxmemory / 64);
     sample_if_late(w, maxmemory);

@@ -85,9 +85,9 @@ struct cmd_worker {
     /* owned by the worker */
     struct metric_slot metrics;
     struct store_thread store;
-    struct log_feed *feed;  /* of the log */
-    uint64_t gate;          /* what the replies of the running connection wrote or revealed, an LSN */
-    uint64_t safe;          /* below it nothing has to be gated: a mark read at the start of the batch */
+    struct log_feed *feed; /* of the log */
+    uint64_t gate; /* what the replies of the running connection wrote or revealed, an LSN */
+    uint64_t safe; /* below it nothing has to be gated: a mark read at the start of the batch */
     struct mut mut;
     struct mut evict_mut;   /* memory.c: one eviction */
     int64_t memory_pending; /* allocated and not yet taken from the budget */
@@ -115,7 +115,7 @@ struct node {
     char run_id[41];
     int64_t start_ms; /* node clock */
     struct log *log;
-    struct warm *warm; /* NULL = nothing had to be loaded */
+    struct warm *warm;           /* NULL = nothing had to be loaded */
     const struct history *chain; /* of the data directory */
     uint32_t chain_count;
     struct saver *saver; /* saver.c: snapshots; NULL in tests */

@@ -25,7 +25,7 @@ struct saver {
     /* under 'lock' */
     pthread_mutex_t lock;
     pthread_cond_t moved;
-    bool asked;     /* a snapshot is wanted */
+    bool asked; /* a snapshot is wanted */
     bool running;
     uint64_t ended; /* snapshots that came to an end, good or bad */
     uint64_t base_changes;
@@ -46,7 +46,8 @@ static bool rule_applies(struct saver *s, int64_t passed_s, uint64_t changes) {
     long long seconds, count;
     int used;
     (void)conf_text(s->node->conf, CONF_ID_save, text, sizeof(text));
-    for (const char *at = text; sscanf(at, "%lld %lld%n", &seconds, &count, &used) == 2; at += used) {
+    for (const char *at = text; sscanf(at, "%lld %lld%n", &seconds, &count, &used) == 2;
+         at += used) {
         if (passed_s >= seconds && changes >= (uint64_t)count && changes > 0) {
             return true;
         }

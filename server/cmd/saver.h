@@ -35,10 +35,10 @@ struct saver_state {
     bool running;
     bool last_failed;
     char last_error[512];
-    int64_t last_ms;     /* when the last good one ended; start of the node when there was none */
+    int64_t last_ms;      /* when the last good one ended; start of the node when there was none */
     int64_t last_took_ms; /* -1 = none yet */
-    int64_t running_ms;  /* -1 = none */
-    uint64_t changes;    /* since the last good one */
+    int64_t running_ms;   /* -1 = none */
+    uint64_t changes;     /* since the last good one */
     uint64_t done, expected; /* entries */
     uint64_t last_end_lsn;
     uint64_t last_entries, last_bytes;

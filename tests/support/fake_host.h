@@ -75,6 +75,16 @@ static inline void fake_node_init(struct fake_node *f) {
     crypto_init();
     f->node.host = &host;
     f->node.store = store_create(&(struct store_opts){.keyspaces = 4});
+    static const uint8_t id[NODE_ID_LEN];
+    struct log_opts log = {.io = &io_posix,
+                           .dir = ".",
+                           .node_id = id,
+                           .seed = id,
+                           .history = {.id = 1, .start = LSN_FIRST},
+                           .first_lsn = LSN_FIRST,
+                           .segment_len = 1 << 20,
+                           .memory_limit = 1 << 20};
+    ck_assert_int_eq(log_open(&log, &f->node.log), DC_OK);
     f->node.pubsub = pubsub_create();
     f->node.worker_count = FAKE_WORKERS;
     clock_init(&f->node.clock, time_wall_us(), time_mono_us());
@@ -85,6 +95,7 @@ static inline void fake_node_init(struct fake_node *f) {
         w->node = &f->node;
         w->index = i;
         w->arena = &f->arenas[i];
+        w->feed = log_feed_create(f->node.log);
         w->pubsub = pubsub_local_create(w);
         f->workers[i] = w;
         f->node.workers[i] = w;
@@ -104,6 +115,7 @@ static inline void fake_node_fini(struct fake_node *f) {
     }
     pubsub_destroy(f->node.pubsub);
     store_destroy(f->node.store);
+    log_close(f->node.log, false, 0);
 }
 
 static inline void fake_client_init(struct fake_client *c, struct fake_node *f, uint32_t worker,
