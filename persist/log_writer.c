@@ -105,25 +105,47 @@ static char *place_of(const struct gather *g, const struct stretch *s, uint64_t 
     return s->bytes + at;
 }
 
-/* Takes the feed's extents below 'to'; NULL = they aren't kept. */
+/* What stays in a feed moves to the front of its bytes. */
+static void keep_rest(struct log_feed *f, uint32_t done) {
+    size_t base = f->len;
+    f->extent_count -= done;
+    memmove(f->extents, f->extents + done, f->extent_count * sizeof(*f->extents));
+    for (uint32_t i = f->extent_count; i-- > 0;) {
+        base = f->extents[i].blob == NULL ? f->extents[i].at : base; /* they rise */
+    }
+    memmove(f->bytes, f->bytes + base, f->len - base);
+    f->len -= base;
+    for (uint32_t i = 0; i < f->extent_count; i++) {
+        f->extents[i].at -= f->extents[i].blob == NULL ? base : 0;
+    }
+}
+
+/* Takes the feed's bytes and blobs below 'to'; NULL = they aren't kept. What was appended since the head was read may have
+ * become part of an extent that begins below. */
 static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
     feed_lock(f);
     uint32_t k = 0;
     for (; k < f->extent_count && f->extents[k].lsn < g->to; k++) {
-        const struct extent *x = &f->extents[k];
+        struct extent *x = &f->extents[k];
+        size_t len = x->len < g->to - x->lsn ? x->len : (size_t)(g->to - x->lsn);
         if (x->blob != NULL) {
+            dc_assert(len == x->len); /* 'to' is the end of a frame */
             f->blob_count--;
             if (s == NULL) {
                 blob_release(x->blob);
             }
         } else if (s != NULL) {
-            memcpy(place_of(g, s, x->lsn), f->bytes + x->at, x->len);
+            memcpy(place_of(g, s, x->lsn), f->bytes + x->at, len);
+        }
+        if (len < x->len) {
+            *x = (struct extent){x->lsn + len, x->at + len, x->len - len, NULL};
+            break;
         }
     }
-    f->extent_count -= k;
-    if (f->extent_count > 0) { /* appended meanwhile */
-        memmove(f->extents, f->extents + k, f->extent_count * sizeof(*f->extents));
+    if (k < f->extent_count) {
+        keep_rest(f, k);
     } else {
+        f->extent_count = 0;
         f->len = 0;
         if (f->cap > FEED_KEEP_LEN) {
             mem_free(f->bytes);
