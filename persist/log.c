@@ -454,13 +454,16 @@ void log_close(struct log *l, bool clean, int64_t timeout_ms) {
     }
     while (l->first != NULL) {
         struct stretch *next = l->first->next;
-        stretch_free(l->first);
+        stretch_free(l, l->first);
         l->first = next;
     }
     while (l->closed != NULL) {
         struct segment *next = l->closed->next;
         segment_close(l, l->closed);
         l->closed = next;
+    }
+    for (uint32_t i = 0; i < l->pool_count; i++) {
+        mem_free(l->pool[i].ptr);
     }
     if (l->current != NULL) {
         segment_close(l, l->current);

@@ -17,6 +17,8 @@
 enum {
     FEED_MAX = 80,
     FEED_MIN_LEN = 64 * 1024,
+    TAKE_OVER_LEN = 16 * 1024, /* less is copied */
+    POOL_MAX = 64,
     FEED_KEEP_LEN = 1024 * 1024,
     RETRY_US = 100 * 1000,
     EVERYSEC_US = 1000 * 1000,
@@ -55,12 +57,19 @@ struct part {
     size_t len;
 };
 
+/* A buffer of feeds and stretches. */
+struct buffer {
+    char *ptr;
+    size_t cap;
+};
+
 struct stretch {
     struct stretch *next;
     uint64_t lsn;
     uint64_t end;
     int64_t written_us;
     char *bytes;
+    size_t cap; /* of a buffer that goes back to the pool, 0 = not one */
     struct blob **blobs;
     uint32_t blob_count;
     uint32_t part_count;
@@ -113,7 +122,8 @@ struct log {
     struct segment *current; /* NULL: nothing is kept */
     struct segment *closed;  /* complete, not yet durable; oldest first */
     struct segment *spare;
-    bool spare_wanted;
+    struct buffer pool[POOL_MAX];
+    uint32_t pool_count;
     char trouble[256];
 };
 
@@ -130,7 +140,8 @@ void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn);
 void log_tell(struct log *l);
 void log_set_state(struct log *l, enum log_state state, const char *what, int err);
 
-void stretch_free(struct stretch *s);
+void stretch_free(struct log *l, struct stretch *s);
+void pool_put(struct log *l, char *ptr, size_t cap);
 
 /* log_segment.c; they return 0 or -errno. */
 int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,

@@ -167,13 +167,22 @@ static void follow_fork(struct log_reader *r) {
 
 /* --- the end ----------------------------------------------------------------------------------------- */
 
-/* The LSN below which a power cut can't have taken anything, as far as the marks of this history say. */
+/* The LSN below which a power cut can't have taken anything, as far as the marks of this history say. A mark at the begin of its
+ * segment doesn't say that all before it was durable. */
 static uint64_t durable_of(const struct log_reader *r) {
     uint64_t durable = 0;
     for (uint32_t i = 0; i < r->d->count; i++) {
         const struct segment_info *s = &r->d->segments[i];
-        if (is_usable(r, i, r->link) && s->mark == MARK_OK && s->durable_lsn > durable) {
+        if (!is_usable(r, i, r->link)) {
+            continue;
+        }
+        if (s->mark == MARK_OK && s->durable_lsn > s->head.first_lsn && s->durable_lsn > durable) {
             durable = s->durable_lsn;
+        }
+        /* A FORK frame is durable before anything is written behind it. */
+        uint64_t start = s->head.history.start;
+        if (r->link > 0 && s->head.first_lsn > start && durable <= start) {
+            durable = start + 1;
         }
     }
     return durable;
@@ -204,8 +213,7 @@ static uint64_t last_nonzero(const char *map, uint64_t from, uint64_t to) {
     return to - from;
 }
 
-/* Does a good frame begin in the mapped segment, between the two offsets? Headers are summed with their LSN, so few places need more than a look
- * at eight bytes. */
+/* Does a good frame begin in the mapped segment, between the two offsets? Few places need more than a look at eight bytes. */
 static bool find_frame(const struct log_reader *r, uint64_t from, uint64_t to) {
     struct frame_head head;
     to = to - from > SEARCH_MAX ? from + SEARCH_MAX : to;
@@ -313,41 +321,48 @@ static enum log_end ends(struct log_reader *r, enum log_end how, const char *fmt
     return how;
 }
 
-/* What the frames that are missing here mean. 'current': the segment that should hold the next one; its bytes were looked at. */
+/* "no frame at ...", or what else is wrong at the end of the good frames. */
+static void describe(const struct log_reader *r, uint32_t current, uint32_t later, char *to,
+                     size_t size) {
+    uint64_t reached = current != LOG_NO_SEGMENT ? reach(&r->d->segments[current]) : r->lsn;
+    if (later != LOG_NO_SEGMENT && r->d->segments[later].head.first_lsn > reached) {
+        snprintf(to, size, "a segment is missing between LSN %" PRIu64 " and %s", reached,
+                 r->d->segments[later].name);
+    } else {
+        snprintf(to, size, "no frame at LSN %" PRIu64 " (%s, offset %" PRIu64 ")", r->lsn,
+                 segment_words(r, current), r->end.file_offset);
+    }
+}
+
+/* What it means that no segment has a frame here. 'current': the one that should have it; its bytes were looked at. */
 static enum log_end judge(struct log_reader *r, uint32_t current) {
     const struct log_end_info *e = &r->end;
     uint32_t bad = unreadable(r, current);
     uint32_t later = next_segment(r, r->link, r->lsn + 1);
     uint64_t fork = log_dir_link_end(r->d, r->link);
     uint64_t durable = durable_of(r);
-    uint64_t reached = current != LOG_NO_SEGMENT ? reach(&r->d->segments[current]) : r->lsn;
     const char *behind = e->frames_behind ? "; good frames follow" : "";
+    char what[160];
+    describe(r, current, later, what, sizeof(what));
     if (bad != LOG_NO_SEGMENT) {
         r->end.segment = bad;
         return ends(r, LOG_DAMAGED, "the header of %s is %s", r->d->segments[bad].name,
                     head_words(r->d->segments[bad].verdict));
     }
-    if (later != LOG_NO_SEGMENT && r->d->segments[later].head.first_lsn > reached) {
-        return ends(r, LOG_DAMAGED, "a segment is missing between LSN %" PRIu64 " and %s", reached,
-                    r->d->segments[later].name);
-    }
     if (r->lsn < durable) {
-        return ends(r, LOG_DAMAGED,
-                    "no frame at LSN %" PRIu64 " (%s, offset %" PRIu64
-                    "), though the log was durable up to LSN %" PRIu64 "%s",
-                    r->lsn, segment_words(r, current), e->file_offset, durable, behind);
+        return ends(r, LOG_DAMAGED, "%s, though the log was durable up to LSN %" PRIu64 "%s", what,
+                    durable, behind);
     }
     if (fork != UINT64_MAX) {
-        return ends(r, LOG_DAMAGED,
-                    "no frame at LSN %" PRIu64 " (%s, offset %" PRIu64
-                    "), though a newer history goes on from LSN %" PRIu64 "%s",
-                    r->lsn, segment_words(r, current), e->file_offset, fork, behind);
+        return ends(r, LOG_DAMAGED, "%s, though a newer history goes on from LSN %" PRIu64 "%s",
+                    what, fork, behind);
     }
-    if (e->junk_len > 0 || later != LOG_NO_SEGMENT || blank_holds_something(r)) {
-        return ends(r, LOG_TORN,
-                    "no frame at LSN %" PRIu64 " (%s, offset %" PRIu64 "), but %" PRIu64
-                    " bytes of something%s",
-                    r->lsn, segment_words(r, current), e->file_offset, e->junk_len, behind);
+    if (later != LOG_NO_SEGMENT) {
+        return ends(r, LOG_TORN, "%s, but later segments exist%s", what, behind);
+    }
+    if (e->junk_len > 0 || blank_holds_something(r)) {
+        return ends(r, LOG_TORN, "%s, but %" PRIu64 " bytes of something%s", what, e->junk_len,
+                    behind);
     }
     return ends(r, LOG_END, "the log ends at LSN %" PRIu64 " (%s, offset %" PRIu64 ")", r->lsn,
                 segment_words(r, current), e->file_offset);

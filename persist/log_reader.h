@@ -31,7 +31,8 @@ struct segment_info {
     uint32_t link; /* index of its history in the chain; LOG_NO_LINK = in none */
 };
 
-enum { LOG_NO_LINK = UINT32_MAX, LOG_NO_SEGMENT = UINT32_MAX };
+#define LOG_NO_LINK    UINT32_MAX
+#define LOG_NO_SEGMENT UINT32_MAX
 
 /* The segments of a directory, sorted by (first LSN, epoch, history start). Abandoned are those of histories outside of the chain, and
  * those that begin at or behind the fork that left them. The chain (oldest first) is what the newest history's FORK frame says, or is put
@@ -57,8 +58,8 @@ uint64_t log_dir_link_end(const struct log_dir *d, uint32_t link);
 enum log_end {
     LOG_MORE, /* a frame was returned */
     LOG_END,  /* nothing but zeros, or the end of the file, behind the last frame */
-    LOG_TORN, /* something that isn't a frame stands behind the last one, above the durable mark: what a power cut leaves */
-    LOG_DAMAGED, /* something that isn't a frame stands below the durable mark, or a segment is missing in the middle */
+    LOG_TORN, /* something that isn't a frame stands behind the last one, or segments follow that don't join, above the durable mark: what a power cut leaves */
+    LOG_DAMAGED, /* that, or a missing segment, below a durable mark or the fork of a newer history; or a damaged header */
     LOG_FAILED,  /* the file can't be read: dc_fail_take() has the text */
 };
 

@@ -31,7 +31,7 @@ static void release(struct log *l, uint64_t durable) {
     pthread_mutex_unlock(&l->lock);
     while (gone != NULL) {
         struct stretch *next = gone->next;
-        stretch_free(gone);
+        stretch_free(l, gone);
         gone = next;
     }
 }

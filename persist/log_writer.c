@@ -59,6 +59,58 @@ static void gather_blobs(struct gather *g) {
     }
 }
 
+static struct buffer pool_get(struct log *l, size_t cap) {
+    struct buffer b = {NULL, 0};
+    pthread_mutex_lock(&l->lock);
+    if (l->pool_count > 0) {
+        b = l->pool[--l->pool_count];
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (b.ptr == NULL) {
+        b = (struct buffer){mem_must_alloc(cap), cap};
+    }
+    return b;
+}
+
+void pool_put(struct log *l, char *ptr, size_t cap) {
+    bool kept = false;
+    pthread_mutex_lock(&l->lock);
+    if (cap > 0 && l->pool_count < POOL_MAX) {
+        l->pool[l->pool_count++] = (struct buffer){ptr, cap};
+        kept = true;
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (!kept) {
+        mem_free(ptr);
+    }
+}
+
+/* When one appender has it all, which is nearly always, his bytes aren't copied: he gets another buffer. */
+static struct stretch *take_over(struct log *l, struct gather *g) {
+    struct stretch *s = NULL;
+    for (uint32_t i = 0; i < g->feed_count && s == NULL; i++) {
+        struct log_feed *f = g->feeds[i];
+        feed_lock(f);
+        if (f->extent_count == 1 && f->extents[0].blob == NULL && f->extents[0].lsn == g->from &&
+            f->extents[0].lsn + f->extents[0].len == g->to && f->extents[0].at == 0 &&
+            f->len >= TAKE_OVER_LEN) {
+            struct buffer fresh = pool_get(l, f->cap);
+            s = mem_must_zalloc(sizeof(*s) + sizeof(s->parts[0]));
+            s->lsn = g->from;
+            s->end = g->to;
+            s->bytes = f->bytes;
+            s->cap = f->cap;
+            s->parts[s->part_count++] = (struct part){f->bytes, f->len};
+            f->bytes = fresh.ptr;
+            f->cap = fresh.cap;
+            f->len = 0;
+            f->extent_count = 0;
+        }
+        feed_unlock(f);
+    }
+    return s;
+}
+
 /* Room for everything below 'to': bytes between blobs, and the blobs. */
 static struct stretch *stretch_create(const struct gather *g) {
     size_t parts = 2 * (size_t)g->blob_count + 1;
@@ -88,12 +140,12 @@ static struct stretch *stretch_create(const struct gather *g) {
     return s;
 }
 
-void stretch_free(struct stretch *s) {
+void stretch_free(struct log *l, struct stretch *s) {
     for (uint32_t i = 0; i < s->blob_count; i++) {
         blob_release(s->blobs[i]);
     }
     mem_free(s->blobs);
-    mem_free(s->bytes);
+    pool_put(l, s->bytes, s->cap);
     mem_free(s);
 }
 
@@ -106,17 +158,31 @@ static char *place_of(const struct gather *g, const struct stretch *s, uint64_t 
     return s->bytes + at;
 }
 
-/* Takes the feed's extents below 'to'; NULL = they aren't kept. */
+/* What stays in a feed moves to the front of its bytes. */
+static void keep_rest(struct log_feed *f, uint32_t done) {
+    size_t base = f->len;
+    f->extent_count -= done;
+    memmove(f->extents, f->extents + done, f->extent_count * sizeof(*f->extents));
+    for (uint32_t i = f->extent_count; i-- > 0;) {
+        base = f->extents[i].blob == NULL ? f->extents[i].at : base; /* they rise */
+    }
+    memmove(f->bytes, f->bytes + base, f->len - base);
+    f->len -= base;
+    for (uint32_t i = 0; i < f->extent_count; i++) {
+        f->extents[i].at -= f->extents[i].blob == NULL ? base : 0;
+    }
+}
+
+/* Takes the feed's bytes and blobs below 'to'; NULL = they aren't kept. What was appended since the head was read may have
+ * become part of an extent that begins below. */
 static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
     feed_lock(f);
     uint32_t k = 0;
     for (; k < f->extent_count && f->extents[k].lsn < g->to; k++) {
         struct extent *x = &f->extents[k];
-        size_t len = x->len;
-        if (x->blob == NULL && x->lsn + len > g->to) {
-            len = (size_t)(g->to - x->lsn); /* frames were added to it since the head was read */
-        }
+        size_t len = x->len < g->to - x->lsn ? x->len : (size_t)(g->to - x->lsn);
         if (x->blob != NULL) {
+            dc_assert(len == x->len); /* 'to' is the end of a frame */
             f->blob_count--;
             if (s == NULL || x->lsn < g->from) {
                 blob_release(x->blob);
@@ -129,10 +195,10 @@ static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
             break;
         }
     }
-    f->extent_count -= k;
-    if (f->extent_count > 0) { /* appended meanwhile */
-        memmove(f->extents, f->extents + k, f->extent_count * sizeof(*f->extents));
+    if (k < f->extent_count) {
+        keep_rest(f, k);
     } else {
+        f->extent_count = 0;
         f->len = 0;
         if (f->cap > FEED_KEEP_LEN) {
             mem_free(f->bytes);
@@ -151,6 +217,10 @@ static struct stretch *collect(struct log *l, bool keep) {
     memcpy(g.feeds, l->feeds, l->feed_count * sizeof(g.feeds[0]));
     pthread_mutex_unlock(&l->lock);
     if (keep) {
+        s = take_over(l, &g);
+        if (s != NULL) {
+            return s;
+        }
         gather_blobs(&g);
         s = stretch_create(&g);
     }
@@ -437,7 +507,7 @@ void log_writer_main(void *arg) {
         }
     }
     if (s != NULL) {
-        stretch_free(s);
+        stretch_free(l, s);
     }
     atomic_store_explicit(&l->writer_done, true, memory_order_release);
 }

@@ -124,7 +124,8 @@ uint64_t segment_mark_decode(const void *ptr, size_t len, uint64_t first_lsn) {
 }
 
 bool segment_head_is_blank(const void *ptr, size_t len) {
-    return is_zero(ptr, 0, SEGMENT_HEADER_LEN, len);
+    return is_zero(ptr, 0, SEGMENT_MARK_AT, len) &&
+           is_zero(ptr, SEGMENT_MARK_AT + SEGMENT_MARK_LEN, SEGMENT_HEADER_LEN, len);
 }
 
 void segment_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]) {

@@ -63,7 +63,7 @@ enum mark_verdict segment_mark_read(const void *ptr, size_t len, uint64_t first_
 /* The same, for who wants the LSN only. */
 uint64_t segment_mark_decode(const void *ptr, size_t len, uint64_t first_lsn);
 
-/* No part of a header or mark ever reached this page: zeros, or not there at all. */
+/* No part of a header ever reached this page: zeros but for the mark, or not there at all. */
 bool segment_head_is_blank(const void *ptr, size_t len);
 
 void segment_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]);

@@ -108,7 +108,9 @@ void log_file_write(const struct log_file *f, const char *dir, uint64_t from, ui
     memcpy(head.node_id, f->node_id, NODE_ID_LEN);
     memcpy(head.seed, f->seed, SEED_LEN);
     segment_head_encode(&head, page);
-    segment_mark_encode(head.first_lsn, durable_lsn, page + SEGMENT_MARK_AT);
+    if (durable_lsn != 0) {
+        segment_mark_encode(head.first_lsn, durable_lsn, page + SEGMENT_MARK_AT);
+    }
     log_file_path(f, dir, from, path, sizeof(path));
     int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
     must(fd >= 0);

@@ -39,7 +39,7 @@ void log_file_commit(void *arg, struct mut *m);
 void log_file_fork(struct log_file *f, uint64_t start);
 void log_file_close(struct log_file *f);
 
-/* Writes the segment file of [from, to) (frame ends; 0 = the end) into 'dir'. */
+/* Writes the segment file of [from, to) (frame ends; 0 = the end) into 'dir', with a durable mark unless that is 0. */
 void log_file_write(const struct log_file *f, const char *dir, uint64_t from, uint64_t to,
                     uint64_t durable_lsn);
 void log_file_path(const struct log_file *f, const char *dir, uint64_t from, char *to, size_t size);

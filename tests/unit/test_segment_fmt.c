@@ -96,7 +96,9 @@ START_TEST(any_length_is_survived) {
     memset(page, 0, sizeof(page));
     ck_assert(segment_head_is_blank(page, sizeof(page)));
     ck_assert(segment_head_is_blank(page, 0));
-    page[SEGMENT_MARK_AT + 3] = 1;
+    page[SEGMENT_MARK_AT + 3] = 1; /* the mark alone */
+    ck_assert(segment_head_is_blank(page, sizeof(page)));
+    page[SEGMENT_HEADER_LEN - 1] = 1;
     ck_assert(!segment_head_is_blank(page, sizeof(page)));
 }
 END_TEST

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tests/support/data_case.h"
+
+#include "server/base/mem.h"
+#include "tests/support/expect.h"
+#include "tests/support/store_check.h"
+
+#include <stdio.h>
+
+void case_open(struct data_case *c) {
+    memset(c, 0, sizeof(*c));
+    temp_dir_make(c->dir, sizeof(c->dir));
+    engine_init(&c->engine, NULL);
+    hand_init(&c->hand, &c->engine, 1);
+    log_file_init(&c->log, LSN_FIRST);
+    log_file_attach(&c->log, &c->engine);
+    c->opts = (struct warm_opts){.io = &io_posix, .dir = c->dir};
+    c->plan = mem_must_zalloc(sizeof(*c->plan));
+}
+
+void case_forget(struct data_case *c) {
+    warm_destroy(c->warm);
+    c->warm = NULL;
+    store_destroy(c->store);
+    c->store = NULL;
+}
+
+void case_close(struct data_case *c) {
+    case_forget(c);
+    mem_free(c->plan);
+    log_file_fini(&c->log);
+    hand_fini(&c->hand);
+    engine_fini(&c->engine);
+    temp_dir_remove(c->dir);
+}
+
+void case_snapshot(struct data_case *c) {
+    struct snap_write_opts opts = {.io = &io_posix,
+                                   .dir = c->dir,
+                                   .store = c->engine.store,
+                                   .lsn = log_file_end(&c->log),
+                                   .node_id = c->log.node_id,
+                                   .seed = c->log.seed,
+                                   .chain = c->log.chain,
+                                   .chain_count = c->log.chain_count,
+                                   .block_len = 4096,
+                                   .now_ms = engine_now(&c->engine)};
+    struct snap_written written;
+    enum dc_err err = snap_write(&opts, &written);
+    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+    snprintf(c->snapshot, sizeof(c->snapshot), "%s", written.name);
+}
+
+void case_write_log(struct data_case *c, uint64_t from, uint64_t durable) {
+    log_file_write(&c->log, c->dir, from, 0, durable);
+}
+
+enum dc_err case_scan(struct data_case *c) {
+    return data_scan(&c->opts, c->plan, &c->warm);
+}
+
+void case_attach(struct data_case *c) {
+    enum dc_err err = case_scan(c);
+    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+    struct store_opts opts = {.seed = c->plan->seed};
+    c->store = store_create(&opts);
+    store_tick(c->store, engine_now(&c->engine));
+    store_thread_init(&c->thread, c->store, &c->metrics, 1);
+    warm_attach(c->warm, c->store);
+}
+
+void case_load(struct data_case *c) {
+    case_attach(c);
+    enum dc_err err = warm_all(c->warm, &c->thread);
+    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+    expect(warm_is_over(c->warm));
+}
+
+void case_same(struct data_case *c) {
+    struct table_facts facts;
+    const char *err = store_check(c->store, &facts);
+    ck_assert_msg(err == NULL, "%s", err);
+    expect(store_digest(c->store) == store_digest(c->engine.store));
+    for (uint32_t db = 0; db < KEYSPACE_MAX; db++) {
+        struct keyspace *a = store_keyspace(c->store, db);
+        struct keyspace *b = store_keyspace(c->engine.store, db);
+        expect_eq(keyspace_count(a), keyspace_count(b));
+        expect_eq(keyspace_volatile_count(a), keyspace_volatile_count(b));
+    }
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * data_case: a data directory that a test builds from an engine, and a second store that is loaded from it.
+ *
+ *     case_open(&c); hand_set(&c.hand, ...); case_snapshot(&c); ... case_write_log(&c); case_load(&c); case_same(&c)
+ *
+ * Threads: one.
+ */
+#ifndef TESTS_SUPPORT_DATA_CASE_H
+#define TESTS_SUPPORT_DATA_CASE_H
+
+#include "persist/snap_writer.h"
+#include "persist/warm.h"
+#include "tests/support/log_file.h"
+
+struct data_case {
+    char dir[256];
+    struct engine engine;
+    struct hand hand;
+    struct log_file log;
+    char snapshot[SNAP_NAME_MAX]; /* the last one written */
+    /* loaded */
+    struct warm_opts opts;
+    struct data_plan *plan;
+    struct warm *warm;
+    struct store *store;
+    struct store_thread thread;
+    struct metric_slot metrics;
+};
+
+void case_open(struct data_case *c);
+void case_close(struct data_case *c);
+
+/* A snapshot of now, S = E = the log's end. */
+void case_snapshot(struct data_case *c);
+/* The segment of the log from 'from' (0 = the first) on; what is below 'durable' is marked so. */
+void case_write_log(struct data_case *c, uint64_t from, uint64_t durable);
+
+/* Scans; the result is in c->plan and c->warm. */
+DC_MUST enum dc_err case_scan(struct data_case *c);
+/* Scans, creates the store and attaches it. */
+void case_attach(struct data_case *c);
+/* Loads everything. */
+void case_load(struct data_case *c);
+void case_forget(struct data_case *c); /* what was loaded */
+
+/* The stores have the same content, versions included; the loaded one holds its invariants. */
+void case_same(struct data_case *c);
+
+#endif

@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/base/sum.h"
+#include "server/store/load.h"
+#include "tests/support/check_main.h"
+#include "tests/support/data_case.h"
+#include "tests/support/expect.h"
+
+#include <sys/stat.h>
+
+static struct data_case c;
+
+static void must(enum dc_err err) {
+    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+}
+
+static void set(const char *key, const char *text) {
+    must(hand_set(&c.hand, 0, bytes_str(key), bytes_str(text), EXPIRY_NONE));
+}
+
+static void set_many(const char *prefix, int count) {
+    for (int i = 0; i < count; i++) {
+        char key[32];
+        snprintf(key, sizeof(key), "%s%d", prefix, i);
+        set(key, "the value of one of many keys");
+    }
+}
+
+static void log_path(uint64_t from, char to[512]) {
+    log_file_path(&c.log, c.dir, from, to, 512);
+}
+
+static uint64_t log_end(void) {
+    return log_file_end(&c.log);
+}
+
+/* Where the byte of an LSN is in the first segment's file. */
+static int64_t offset_of(uint64_t lsn) {
+    return (int64_t)(SEGMENT_HEADER_LEN + (lsn - c.log.first_lsn));
+}
+
+static void flip(uint64_t lsn) {
+    char path[512];
+    char byte = (char)~c.log.bytes.ptr[lsn - c.log.first_lsn];
+    log_path(0, path);
+    file_poke(path, offset_of(lsn), &byte, 1);
+}
+
+static void expect_refused(enum dc_err want, const char *a, const char *b) {
+    enum dc_err err = case_scan(&c);
+    expect_eq(err, want);
+    const char *text = dc_fail_take(err);
+    ck_assert_msg(strstr(text, a) != NULL, "no '%s' in: %s", a, text);
+    ck_assert_msg(strstr(text, b) != NULL, "no '%s' in: %s", b, text);
+}
+
+static void expect_note(const char *part) {
+    ck_assert_msg(strstr(c.plan->notes, part) != NULL, "no '%s' in: %s", part, c.plan->notes);
+}
+
+START_TEST(an_empty_directory_is_a_new_node) {
+    case_open(&c);
+    must(case_scan(&c));
+    expect(c.plan->empty);
+    expect(c.warm == NULL);
+    expect(warm_is_over(c.warm));
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(a_log_alone_is_replayed_from_its_beginning) {
+    case_open(&c);
+    set_many("key:", 1000);
+    uint64_t effects = c.log.count - 1;
+    log_file_close(&c.log);
+    case_write_log(&c, 0, 0);
+    case_load(&c);
+    case_same(&c);
+    expect(!c.plan->empty);
+    expect(c.plan->clean);
+    expect_eq(c.plan->end_lsn, log_end());
+    expect_eq(c.plan->effects, effects);
+    expect_eq(c.plan->chain_count, 1);
+    expect_eq(c.plan->last_time_ms, ENGINE_NOW_MS);
+    ck_assert_str_eq(c.plan->snapshot, "");
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(a_snapshot_and_the_log_behind_it) {
+    case_open(&c);
+    set_many("key:", 1000);
+    case_snapshot(&c);
+    uint64_t end = log_end();
+    set_many("key:", 100);
+    set_many("new:", 100);
+    case_write_log(&c, 0, 0);
+    case_load(&c);
+    case_same(&c);
+    expect_eq(c.plan->snapshot_end, end);
+    expect_eq(c.plan->effects, 200);
+    expect(!c.plan->clean);
+    ck_assert_str_eq(c.plan->notes, "");
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(a_snapshot_alone_is_enough) {
+    case_open(&c);
+    set_many("key:", 1000);
+    case_snapshot(&c);
+    case_load(&c);
+    case_same(&c);
+    expect_eq(c.plan->end_lsn, log_end());
+    expect(!c.plan->clean);
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(the_log_goes_on_in_other_segments_and_histories) {
+    case_open(&c);
+    set_many("a:", 50);
+    uint64_t second = log_end();
+    set_many("b:", 50);
+    log_file_write(&c.log, c.dir, 0, second, 0);
+    case_write_log(&c, second, 0);
+    log_file_fork(&c.log, log_end() + LSN_JUMP);
+    set_many("c:", 50);
+    case_write_log(&c, 0, 0);
+    case_load(&c);
+    case_same(&c);
+    expect_eq(c.plan->chain_count, 2);
+    expect_eq(c.plan->chain[1].start, c.log.first_lsn);
+    expect_eq(c.plan->end_lsn, log_end());
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(a_torn_tail_is_cut_and_kept_aside) {
+    case_open(&c);
+    set_many("key:", 100);
+    uint64_t good = log_end();
+    uint64_t digest = 0;
+    set("last", "its second half never reached the disk");
+    case_write_log(&c, 0, good);
+    char path[512], name[64], zeros[20] = {0};
+    log_path(0, path);
+    file_poke(path, offset_of(log_end()) - 20, zeros, sizeof(zeros));
+    must(case_scan(&c));
+    snprintf(name, sizeof(name), "cut-%016" PRIx64 ".bad", good);
+    ck_assert_str_eq(c.plan->cut_file, name);
+    expect(file_exists(c.dir, name));
+    expect_eq(c.plan->end_lsn, good);
+    expect(c.plan->cut_bytes > 0 && c.plan->cut_bytes <= log_end() - good);
+    expect_note("cut at offset");
+    case_forget(&c);
+    bool existed;
+    must(hand_del(&c.hand, 0, BYTES("last"), &existed));
+    case_load(&c); /* it is clean now */
+    case_same(&c);
+    expect_eq(c.plan->cut_bytes, 0);
+    ck_assert_str_eq(c.plan->notes, "");
+    (void)digest;
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(tools_cut_nothing) {
+    case_open(&c);
+    set_many("key:", 10);
+    uint64_t good = log_end();
+    set("last", "torn");
+    case_write_log(&c, 0, good);
+    flip(log_end() - 5);
+    c.opts.read_only = true;
+    for (int i = 0; i < 2; i++) {
+        must(case_scan(&c));
+        expect_eq(c.plan->end_lsn, good);
+        expect(c.plan->cut_bytes > 0);
+        ck_assert_str_eq(c.plan->cut_file, "");
+        case_forget(&c);
+    }
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(test_h08_a_rename_of_which_half_is_there) {
+    case_open(&c);
+    set("a", "value");
+    uint64_t before = log_end();
+    bool existed;
+    must(hand_rename(&c.hand, 0, BYTES("a"), BYTES("b"), &existed));
+    uint64_t after = log_end();
+    for (uint64_t cut = before + 1; cut < after; cut++) {
+        char path[512];
+        case_write_log(&c, 0, before);
+        log_path(0, path);
+        ck_assert_int_eq(truncate(path, offset_of(cut)), 0);
+        case_load(&c);
+        expect_eq(c.plan->end_lsn, before);
+        expect_eq(keyspace_count(store_keyspace(c.store, 0)), 1);
+        struct key a = store_key(c.store, BYTES("a"));
+        expect(store_peek(&c.thread, store_keyspace(c.store, 0), &a, ENGINE_NOW_MS) != NULL);
+        case_forget(&c);
+    }
+    case_write_log(&c, 0, before);
+    case_load(&c);
+    case_same(&c);
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(test_h11_damage_below_the_durable_mark_is_refused) {
+    char lsn[32];
+    case_open(&c);
+    set_many("key:", 100);
+    uint64_t bad = c.log.ends[49];
+    snprintf(lsn, sizeof(lsn), "LSN %" PRIu64, bad);
+    case_write_log(&c, 0, log_end());
+    flip(bad + 3);
+    expect_refused(DC_ECORRUPT, lsn, "dcache-restore --repair");
+    expect_refused(DC_ECORRUPT, ".dcl is damaged at offset", c.dir);
+    case_write_log(&c, 0, log_end());
+    flip(bad + FRAME_HEADER_LEN + 3);
+    expect_refused(DC_ECORRUPT, lsn, "dcache-restore --repair");
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(a_log_that_is_shorter_than_its_durable_mark_is_refused) {
+    case_open(&c);
+    set_many("key:", 100);
+    case_write_log(&c, 0, log_end());
+    char path[512];
+    log_path(0, path);
+    ck_assert_int_eq(truncate(path, offset_of(c.log.ends[50])), 0);
+    expect_refused(DC_ECORRUPT, ".dcl", "dcache-restore --repair");
+    case_close(&c);
+}
+END_TEST
+
+/* A hole above the durable mark, valid frames behind it, and a whole segment more. */
+START_TEST(test_h11_what_lies_behind_a_hole_is_set_aside) {
+    case_open(&c);
+    set_many("key:", 100);
+    uint64_t good = c.log.ends[60];
+    uint64_t second = log_end();
+    set_many("more:", 10);
+    log_file_write(&c.log, c.dir, 0, second, c.log.ends[50]);
+    case_write_log(&c, second, 0);
+    char zeros[64] = {0}, path[512];
+    log_path(0, path);
+    file_poke(path, offset_of(good), zeros,
+              c.log.ends[61] - good < 64 ? c.log.ends[61] - good : 64);
+    must(case_scan(&c));
+    expect_eq(c.plan->end_lsn, good);
+    log_path(second, path);
+    expect(access(path, F_OK) != 0);
+    expect_note("set aside");
+    case_forget(&c);
+    must(case_scan(&c));
+    expect_eq(c.plan->end_lsn, good);
+    expect_eq(c.plan->cut_bytes, 0);
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(files_of_another_node_are_refused_by_name) {
+    uint8_t other[NODE_ID_LEN] = {9};
+    case_open(&c);
+    set("a", "b");
+    case_write_log(&c, 0, 0);
+    c.opts.node_id = other;
+    expect_refused(DC_EFOREIGN, ".dcl belongs to node 0102", "is that of node 0900");
+    uint8_t ours[NODE_ID_LEN];
+    memcpy(ours, c.log.node_id, sizeof(ours));
+    c.opts.node_id = ours;
+    must(case_scan(&c));
+    case_forget(&c);
+    c.log.node_id[0] = 7;
+    case_snapshot(&c);
+    expect_refused(DC_EFOREIGN, ".dcs belongs to node 0702", c.snapshot);
+    case_close(&c);
+}
+END_TEST
+
+/* A header of version 99 with the right sum, which stands at 'sum_at'. */
+static void make_newer(const char *path, size_t sum_at) {
+    char head[256];
+    FILE *f = fopen(path, "r+");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fread(head, 1, sum_at, f), sum_at);
+    put_u32(head + 8, 99);
+    put_u64(head + sum_at, sum64(head, sum_at, 0));
+    fclose(f);
+    file_poke(path, 0, head, sum_at + 8);
+}
+
+START_TEST(files_of_a_newer_format_are_refused_by_name) {
+    enum { SEGMENT_SUM_AT = 96, SNAP_SUM_AT = 104 };
+    char path[512];
+    case_open(&c);
+    set("a", "b");
+    case_write_log(&c, 0, 0);
+    log_path(0, path);
+    make_newer(path, SEGMENT_SUM_AT);
+    expect_refused(DC_ENEWER, ".dcl", "newer");
+    case_write_log(&c, 0, 0);
+    case_snapshot(&c);
+    snprintf(path, sizeof(path), "%s/%s", c.dir, c.snapshot);
+    make_newer(path, SNAP_SUM_AT);
+    expect_refused(DC_ENEWER, c.snapshot, "newer");
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(a_damaged_snapshot_is_passed_over) {
+    char path[512], junk[8] = "damaged";
+    case_open(&c);
+    set_many("key:", 200);
+    case_snapshot(&c);
+    uint64_t first_end = log_end();
+    set_many("key:", 300);
+    case_snapshot(&c);
+    set_many("new:", 50);
+    case_write_log(&c, 0, 0);
+    snprintf(path, sizeof(path), "%s/%s", c.dir, c.snapshot);
+    file_poke(path, -64, junk, sizeof(junk));
+    case_load(&c);
+    case_same(&c);
+    expect_eq(c.plan->snapshot_end, first_end);
+    expect_eq(c.plan->snapshots_bad, 1);
+    expect_note(c.snapshot);
+    case_forget(&c);
+
+    /* Both: the log alone. */
+    snprintf(path, sizeof(path), "%s/%s", c.dir, c.plan->snapshot);
+    file_poke(path, -64, junk, sizeof(junk));
+    case_load(&c);
+    case_same(&c);
+    expect_eq(c.plan->snapshots_bad, 2);
+    ck_assert_str_eq(c.plan->snapshot, "");
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(a_damaged_snapshot_without_the_log_of_an_older_one_is_refused) {
+    char path[512], junk[8] = "damaged";
+    case_open(&c);
+    set_many("key:", 200);
+    case_snapshot(&c);
+    set_many("key:", 300);
+    uint64_t second = log_end();
+    case_snapshot(&c);
+    set_many("new:", 50);
+    case_write_log(&c, second, 0);
+    snprintf(path, sizeof(path), "%s/%s", c.dir, c.snapshot);
+    file_poke(path, -64, junk, sizeof(junk));
+    expect_refused(DC_ECORRUPT, c.snapshot, "dcache-restore --repair");
+    expect(c.warm == NULL);
+    case_close(&c);
+
+    /* A log that ends before the damaged snapshot does. */
+    case_open(&c);
+    set_many("key:", 200);
+    uint64_t middle = c.log.ends[150];
+    case_snapshot(&c);
+    log_file_write(&c.log, c.dir, 0, middle, 0);
+    snprintf(path, sizeof(path), "%s/%s", c.dir, c.snapshot);
+    file_poke(path, -64, junk, sizeof(junk));
+    expect_refused(DC_ECORRUPT, "before it", "dcache-restore --repair");
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(a_log_that_begins_in_the_middle_is_refused) {
+    case_open(&c);
+    set_many("key:", 200);
+    case_write_log(&c, c.log.ends[100], 0);
+    expect_refused(DC_ECORRUPT, "no snapshot holds what was before", c.dir);
+    case_close(&c);
+}
+END_TEST
+
+/* The log was cut at 1000 after a flush at 1500 was known; what was set then must not be dead on arrival. */
+START_TEST(test_h04_a_flush_that_was_lost_kills_nothing) {
+    case_open(&c);
+    set_many("key:", 10);
+    uint64_t good = log_end();
+    must(hand_flush(&c.hand, 0));
+    case_write_log(&c, 0, good);
+    flip(log_end() - 1);
+    case_load(&c);
+    expect_eq(c.plan->end_lsn, good);
+    expect_eq(keyspace_count(store_keyspace(c.store, 0)), 10);
+    expect_eq(keyspace_flush_version(store_keyspace(c.store, 0)), 0);
+    case_forget(&c);
+
+    /* And a flush that is there. */
+    case_write_log(&c, 0, good);
+    set("after", "the flush");
+    case_write_log(&c, 0, good);
+    case_load(&c);
+    case_same(&c);
+    expect_eq(keyspace_count(store_keyspace(c.store, 0)), 1);
+    expect(keyspace_flush_version(store_keyspace(c.store, 0)) > good);
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(test_h03_a_snapshot_that_ends_behind_the_log) {
+    case_open(&c);
+    set_many("key:", 10);
+    uint64_t durable = log_end();
+    set_many("more:", 10);
+    case_snapshot(&c);
+    log_file_write(&c.log, c.dir, 0, durable, durable);
+    case_load(&c);
+    case_same(&c);
+    expect_eq(c.plan->end_lsn, log_end()); /* what follows begins behind the snapshot */
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(recovery_to_a_point_ends_with_a_frame) {
+    case_open(&c);
+    c.opts.read_only = true;
+    set_many("key:", 20);
+    case_snapshot(&c);
+    set_many("key:", 20);
+    uint64_t target = log_end();
+    int64_t time_ms = engine_now(&c.engine);
+    engine_sleep(&c.engine, 1000);
+    case_write_log(&c, 0, 0);
+    struct data_plan *plan = c.plan;
+    uint64_t digest_end;
+    set_many("later:", 20);
+    digest_end = log_end();
+    case_snapshot(&c); /* newer than the targets */
+    case_write_log(&c, 0, 0);
+
+    c.opts.to_lsn = target;
+    must(case_scan(&c));
+    expect_eq(plan->end_lsn, target);
+    expect(!plan->clean);
+    expect_eq(plan->snapshots_bad, 0);
+    case_forget(&c);
+    c.opts.to_lsn = target + 10; /* in the middle of a frame */
+    must(case_scan(&c));
+    expect_eq(plan->end_lsn, target);
+    case_forget(&c);
+    c.opts.to_lsn = 0;
+    c.opts.to_time_ms = time_ms + 500;
+    must(case_scan(&c));
+    expect_eq(plan->end_lsn, target);
+    case_forget(&c);
+    c.opts.to_time_ms = time_ms + 1000;
+    must(case_scan(&c));
+    expect_eq(plan->end_lsn, digest_end);
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(leftovers_of_a_crash_are_removed) {
+    char path[512];
+    case_open(&c);
+    set("a", "b");
+    case_write_log(&c, 0, 0);
+    snprintf(path, sizeof(path), "%s/snap-0000000000000001-0000000000000001.dcs.tmp", c.dir);
+    FILE *f = fopen(path, "w");
+    ck_assert_ptr_nonnull(f);
+    fclose(f);
+    c.opts.read_only = true;
+    must(case_scan(&c));
+    case_forget(&c);
+    expect(access(path, F_OK) == 0);
+    c.opts.read_only = false;
+    must(case_scan(&c));
+    expect(access(path, F_OK) != 0);
+    case_close(&c);
+}
+END_TEST
+
+/* Every byte of a small log: never a crash, never anything but the whole, a cut, or a refusal. */
+START_TEST(every_byte_of_a_segment_flipped_in_turn) {
+    case_open(&c);
+    set("a", "1");
+    must(hand_append(&c.hand, 0, BYTES("a"), BYTES("23")));
+    uint64_t durable = log_end();
+    must(hand_flush(&c.hand, 1));
+    set("b", "two");
+    case_write_log(&c, 0, durable);
+    c.opts.read_only = true;
+    for (uint64_t lsn = c.log.first_lsn; lsn < log_end(); lsn++) {
+        char path[512], was = c.log.bytes.ptr[lsn - c.log.first_lsn];
+        flip(lsn);
+        enum dc_err err = case_scan(&c);
+        if (lsn < durable) {
+            ck_assert_msg(err == DC_ECORRUPT, "LSN %" PRIu64 ": %d", lsn, err);
+        } else {
+            ck_assert_msg(err == DC_OK, "LSN %" PRIu64 ": %s", lsn, dc_fail_take(err));
+            expect(c.plan->end_lsn >= durable && c.plan->end_lsn <= lsn);
+        }
+        case_forget(&c);
+        log_path(0, path);
+        file_poke(path, offset_of(lsn), &was, 1);
+    }
+    case_close(&c);
+}
+END_TEST
+
+CHECK_MAIN("data_scan", an_empty_directory_is_a_new_node,
+           a_log_alone_is_replayed_from_its_beginning, a_snapshot_and_the_log_behind_it,
+           a_snapshot_alone_is_enough, the_log_goes_on_in_other_segments_and_histories,
+           a_torn_tail_is_cut_and_kept_aside, tools_cut_nothing,
+           test_h08_a_rename_of_which_half_is_there,
+           test_h11_damage_below_the_durable_mark_is_refused,
+           a_log_that_is_shorter_than_its_durable_mark_is_refused,
+           test_h11_what_lies_behind_a_hole_is_set_aside, files_of_another_node_are_refused_by_name,
+           files_of_a_newer_format_are_refused_by_name, a_damaged_snapshot_is_passed_over,
+           a_damaged_snapshot_without_the_log_of_an_older_one_is_refused,
+           a_log_that_begins_in_the_middle_is_refused, test_h04_a_flush_that_was_lost_kills_nothing,
+           test_h03_a_snapshot_that_ends_behind_the_log, recovery_to_a_point_ends_with_a_frame,
+           leftovers_of_a_crash_are_removed, every_byte_of_a_segment_flipped_in_turn)

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The real files behind struct io, and the checksum of what is put into them. */
+#include "server/base/io.h"
+#include "server/base/mem.h"
+#include "server/base/sum.h"
+#include "tests/support/check_main.h"
+#include "tests/support/expect.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+static char dir[] = "/tmp/dc-test-io-XXXXXX"; /* every test has one of its own */
+static const struct io *const io = &io_posix;
+
+static const char *in_dir(const char *name) {
+    static char paths[4][256];
+    static int next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof(paths[0]), "%s/%s", dir, name);
+    return path;
+}
+
+static void begin(void) {
+    memcpy(dir + strlen(dir) - 6, "XXXXXX", 6);
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+}
+
+static void remove_name(void *arg, const char *name) {
+    (void)arg;
+    if (unlink(in_dir(name)) != 0) {
+        rmdir(in_dir(name));
+    }
+}
+
+static void end(void) {
+    ck_assert_int_eq(io->list(io, dir, remove_name, NULL), 0);
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+
+static struct io_file open_file(const char *name, enum io_mode mode) {
+    struct io_file f;
+    int rc = io->open(io, in_dir(name), mode, &f);
+    ck_assert_msg(rc == 0, "%s: %s", name, strerror(-rc));
+    return f;
+}
+
+static ssize_t write_text(struct io_file *f, const char *text, uint64_t at) {
+    char copy[256];
+    snprintf(copy, sizeof(copy), "%s", text);
+    struct iovec v = {copy, strlen(copy)};
+    return io->write_at(io, f, &v, 1, at);
+}
+
+START_TEST(modes_are_kept) {
+    begin();
+    struct io_file f;
+    ck_assert_int_eq(io->open(io, in_dir("a"), IO_READ, &f), -ENOENT);
+    ck_assert_int_eq(io->open(io, in_dir("a"), IO_WRITE, &f), -ENOENT);
+    f = open_file("a", IO_CREATE);
+    ck_assert_int_eq(fcntl(f.fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    ck_assert_int_eq(write_text(&f, "text", 0), 4);
+    io->close(io, &f);
+    ck_assert_int_eq(io->open(io, in_dir("a"), IO_CREATE, &f), -EEXIST);
+    f = open_file("a", IO_READ);
+    ck_assert_int_eq(write_text(&f, "no", 0), -EBADF);
+    char got[8] = "";
+    ck_assert_int_eq(io->read_at(io, &f, got, sizeof(got), 0), 4);
+    ck_assert_str_eq(got, "text");
+    io->close(io, &f);
+    f = open_file("a", IO_WRITE);
+    ck_assert_int_eq(write_text(&f, "s", 3), 1);
+    ck_assert_int_eq(io->read_at(io, &f, got, 2, 2), 2);
+    ck_assert_mem_eq(got, "xs", 2);
+    io->close(io, &f);
+    struct stat st;
+    ck_assert_int_eq(stat(in_dir("a"), &st), 0);
+    ck_assert_int_eq(st.st_mode & 07, 0); /* what users store isn't everybody's */
+    end();
+}
+END_TEST
+
+START_TEST(many_pieces_are_written_in_order) {
+    begin();
+    enum { PIECES = 3 * IOV_MAX + 7 };
+    struct iovec *v = mem_must_zalloc(PIECES * sizeof(*v));
+    char *text = mem_must_alloc(PIECES);
+    size_t len = 0;
+    for (int i = 0; i < PIECES; i++) {
+        text[i] = (char)('a' + i % 26);
+        v[i] = (struct iovec){text + i, i % 5 == 0 ? 0 : 1}; /* some are empty */
+        len += v[i].iov_len;
+    }
+    struct io_file f = open_file("pieces", IO_CREATE);
+    ck_assert_int_eq(io->write_at(io, &f, v, PIECES, 100), (ssize_t)len);
+    ck_assert_int_eq(io->size(io, &f), (int64_t)(100 + len));
+    char *got = mem_must_alloc(len + 100);
+    ck_assert_int_eq(io->read_at(io, &f, got, len + 100, 100), (ssize_t)len);
+    size_t at = 0;
+    for (int i = 0; i < PIECES; i++) {
+        expect(i % 5 == 0 || got[at++] == text[i]);
+    }
+    ck_assert_int_eq(io->write_at(io, &f, v, 0, 0), 0);
+    ck_assert_int_eq(io->write_at(io, &f, v, 1, 0), 0); /* an empty piece alone */
+    io->close(io, &f);
+    mem_free(v);
+    mem_free(text);
+    mem_free(got);
+    end();
+}
+END_TEST
+
+/* The kernel writes up to the limit of file sizes, then refuses: a write in parts. */
+START_TEST(a_write_in_parts_goes_on_or_says_why_not) {
+    begin();
+    struct rlimit old;
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+    struct rlimit limit = {1000, old.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    struct io_file f = open_file("limited", IO_CREATE);
+    char bytes[600];
+    memset(bytes, 'x', sizeof(bytes));
+    struct iovec v[2] = {{bytes, sizeof(bytes)}, {bytes, sizeof(bytes)}};
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    ck_assert_int_eq(io->write_at(io, &f, v, 2, 0), -EFBIG);
+    ck_assert_int_eq(io->size(io, &f), 1000);
+    ck_assert_int_eq(io->write_at(io, &f, v, 1, 400), 600);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
+    ck_assert_int_eq(io->write_at(io, &f, v, 2, 0), 1200);
+    io->close(io, &f);
+    end();
+}
+END_TEST
+
+START_TEST(reading_is_short_only_at_the_end) {
+    begin();
+    struct io_file f = open_file("short", IO_CREATE);
+    char got[16];
+    ck_assert_int_eq(io->read_at(io, &f, got, sizeof(got), 0), 0);
+    write_text(&f, "0123456789", 0);
+    ck_assert_int_eq(io->read_at(io, &f, got, sizeof(got), 4), 6);
+    ck_assert_mem_eq(got, "456789", 6);
+    ck_assert_int_eq(io->read_at(io, &f, got, sizeof(got), 10), 0);
+    ck_assert_int_eq(io->read_at(io, &f, got, sizeof(got), 1000), 0);
+    ck_assert_int_eq(io->read_at(io, &f, got, 0, 0), 0);
+    io->close(io, &f);
+    end();
+}
+END_TEST
+
+START_TEST(allocated_room_reads_as_zeros_and_keeps_what_was_there) {
+    begin();
+    struct io_file f = open_file("room", IO_CREATE);
+    char got[8];
+    write_text(&f, "kept", 0);
+    ck_assert_int_eq(io->allocate(io, &f, 1000000), 0);
+    ck_assert_int_eq(io->size(io, &f), 1000000);
+    ck_assert_int_eq(io->allocate(io, &f, 10), 0); /* never smaller */
+    ck_assert_int_eq(io->allocate(io, &f, 0), 0);
+    ck_assert_int_eq(io->size(io, &f), 1000000);
+    struct stat st;
+    ck_assert_int_eq(fstat(f.fd, &st), 0);
+    ck_assert_int_ge(st.st_blocks * 512, 1000000);
+    ck_assert_int_eq(io->read_at(io, &f, got, 8, 0), 8);
+    ck_assert_mem_eq(got, "kept\0\0\0\0", 8);
+    ck_assert_int_eq(io->read_at(io, &f, got, 8, 999996), 4);
+    ck_assert_int_eq(io->sync(io, &f), 0);
+    ck_assert_int_eq(io->truncate(io, &f, 2), 0);
+    ck_assert_int_eq(io->size(io, &f), 2);
+    ck_assert_int_eq(io->truncate(io, &f, 6), 0);
+    ck_assert_int_eq(io->read_at(io, &f, got, 8, 0), 6);
+    ck_assert_mem_eq(got, "ke\0\0\0\0", 6);
+    io->close(io, &f);
+    end();
+}
+END_TEST
+
+static void note_name(void *arg, const char *name) {
+    char *all = arg;
+    size_t len = strlen(all);
+    snprintf(all + len, 256 - len, "%s;", name);
+}
+
+START_TEST(names_come_and_go) {
+    begin();
+    char names[256] = "";
+    struct io_file f = open_file("one", IO_CREATE);
+    io->close(io, &f);
+    ck_assert_int_eq(io->rename(io, in_dir("one"), in_dir("two")), 0);
+    ck_assert_int_eq(io->rename(io, in_dir("one"), in_dir("two")), -ENOENT);
+    ck_assert_int_eq(io->list(io, dir, note_name, names), 0);
+    ck_assert_str_eq(names, "two;");
+    ck_assert_int_eq(io->sync_dir(io, dir), 0);
+    ck_assert_int_eq(io->sync_dir(io, in_dir("none")), -ENOENT);
+    ck_assert_int_eq(io->list(io, in_dir("none"), note_name, names), -ENOENT);
+    ck_assert_int_eq(io->unlink(io, in_dir("two")), 0);
+    ck_assert_int_eq(io->unlink(io, in_dir("two")), -ENOENT);
+    ck_assert_int_eq(io->mkdir(io, in_dir("sub")), 0);
+    ck_assert_int_eq(io->mkdir(io, in_dir("sub")), 0);
+    f = open_file("file", IO_CREATE);
+    io->close(io, &f);
+    ck_assert_int_eq(io->mkdir(io, in_dir("file")), -EEXIST);
+    ck_assert_int_eq(io->mkdir(io, in_dir("none/sub")), -ENOENT);
+    end();
+}
+END_TEST
+
+START_TEST(a_map_shows_what_is_written_later) {
+    begin();
+    struct io_file f = open_file("map", IO_CREATE);
+    ck_assert_int_eq(io->allocate(io, &f, 8192), 0);
+    const char *map = io->map(io, &f, 8192);
+    ck_assert_ptr_nonnull(map);
+    ck_assert_int_eq(map[5000], 0);
+    write_text(&f, "later", 5000);
+    ck_assert_mem_eq(map + 5000, "later", 6);
+    io->close(io, &f);
+    ck_assert_mem_eq(map + 5000, "later", 6); /* it outlives the file */
+    io->unmap(io, map, 8192);
+    struct io_file no_file = {.fd = -1};
+    ck_assert_ptr_null(io->map(io, &no_file, 8192));
+    end();
+}
+END_TEST
+
+/* The sums stand in files: they may never change. */
+START_TEST(sums_are_those_of_xxh3) {
+    ck_assert_uint_eq(sum64("", 0, 0), 0x2d06800538d394c2);
+    ck_assert_uint_eq(sum64("a", 1, 0), 0xe6c632b61e964e1f);
+    ck_assert_uint_eq(sum64("abc", 3, 0), 0x78af5f94892f3950);
+    ck_assert_uint_ne(sum64("abc", 3, 1), sum64("abc", 3, 2));
+    ck_assert_uint_ne(sum_seed(1, 2), sum_seed(2, 1));
+    ck_assert_uint_eq(sum_seed(1, 2), sum64("\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0", 16, 0));
+}
+END_TEST
+
+CHECK_MAIN("io", modes_are_kept, many_pieces_are_written_in_order,
+           a_write_in_parts_goes_on_or_says_why_not, reading_is_short_only_at_the_end,
+           allocated_room_reads_as_zeros_and_keeps_what_was_there, names_come_and_go,
+           a_map_shows_what_is_written_later, sums_are_those_of_xxh3)
