@@ -9,6 +9,7 @@
 #include "server/base/time.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* Frees what is durable now. */
 static void release(struct log *l, uint64_t durable) {
@@ -127,6 +128,19 @@ static void make_spare(struct log *l) {
     }
 }
 
+/* Nothing was written for a while: the buffers go back to the allocator. */
+static void empty_pool(struct log *l) {
+    struct buffer gone[POOL_MAX];
+    pthread_mutex_lock(&l->lock);
+    uint32_t count = l->first == NULL ? l->pool_count : 0;
+    memcpy(gone, l->pool, count * sizeof(gone[0]));
+    l->pool_count -= count;
+    pthread_mutex_unlock(&l->lock);
+    for (uint32_t i = 0; i < count; i++) {
+        mem_free(gone[i].ptr);
+    }
+}
+
 /* Microseconds until the next sync is due. */
 static int64_t due_in_us(struct log *l, int64_t last_us) {
     int64_t passed = time_mono_us() - last_us;
@@ -169,8 +183,8 @@ void log_sync_main(void *arg) {
             return;
         }
         make_spare(l);
-        if (wait_us > 0) {
-            (void)wake_wait(&l->sync_wake, wait_us);
+        if (wait_us > 0 && !wake_wait(&l->sync_wake, wait_us)) {
+            empty_pool(l);
         }
     }
 }
