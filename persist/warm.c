@@ -22,7 +22,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { RETRY_MS = 100 };
+enum { RETRY_MS = 100, ENTRY_OVERHEAD = 64 /* at most, of an entry as it stands in a snapshot */ };
 
 static enum range_state state_of(const struct warm *w, uint32_t range) {
     /* pairs with the release in set_state */
@@ -84,15 +84,20 @@ void warm_attach(struct warm *w, struct store *s) {
             keyspace_set_flush_version(store_keyspace(s, i), w->image.queue.flushed[i]);
         }
     }
+    w->bytes_expected = w->image.queue.bytes;
     if (w->image.snap != NULL) {
-        w->entries_expected = snap_facts(w->image.snap)->entries;
+        const struct snap_facts *facts = snap_facts(w->image.snap);
+        w->entries_expected = facts->entries;
+        w->bytes_expected += facts->plain_bytes + facts->entries * ENTRY_OVERHEAD;
     }
     for (uint32_t r = 0; r < w->range_count; r++) {
         w->ranges[r].cost = range_cost(w, r);
         set_state(w, r, w->ranges[r].cost > 0 ? RANGE_COLD : RANGE_WARM);
         cold += w->ranges[r].cost > 0;
+        w->cost_total += w->ranges[r].cost;
     }
     w->unfinished = cold;
+    atomic_store_explicit(&w->cost_left, w->cost_total, memory_order_relaxed);
     atomic_store_explicit(&w->not_warm, cold, memory_order_relaxed);
 }
 
@@ -151,15 +156,21 @@ struct kit *kit_take(struct warm *w) {
     }
     lock_release(&w->lock);
     if (kit == NULL) {
+        struct snap_block *block = snap_block_create();
+        if (block == NULL) {
+            return NULL;
+        }
         kit = mem_must_aligned(64, sizeof(*kit));
         memset(kit, 0, sizeof(*kit));
+        kit->block = block;
         kit->scratch = load_scratch_create(w->store);
         store_thread_init(&kit->scratch_thread, kit->scratch, &kit->metrics, 1);
         store_thread_init(&kit->thread, w->store, &kit->metrics, 1);
         mut_init(&kit->scratch_mut, kit->scratch, &kit->scratch_thread);
         mut_init(&kit->mut, w->store, &kit->thread);
-        kit->block = snap_block_create();
         load_run_init(&kit->run, kit->scratch);
+        atomic_fetch_add_explicit(&w->scratch_bytes, load_scratch_len(kit->scratch),
+                                  memory_order_relaxed);
     }
     return kit;
 }
@@ -189,6 +200,7 @@ static bool settle(struct warm *w, uint32_t range, enum dc_err err, const char *
     }
     if (err != DC_ENOMEM) {
         last = --w->unfinished == 0;
+        atomic_fetch_sub_explicit(&w->cost_left, w->ranges[range].cost, memory_order_relaxed);
     }
     if (w->waiters > 0 || last) {
         pthread_cond_broadcast(&w->changed);
@@ -200,8 +212,10 @@ static bool settle(struct warm *w, uint32_t range, enum dc_err err, const char *
 static enum dc_err load_claimed(struct warm *w, uint32_t range) {
     char text[ERR_TEXT_MAX] = "";
     struct kit *kit = kit_take(w);
-    enum dc_err err = range_load(w, kit, range);
-    kit_give(w, kit);
+    enum dc_err err = kit == NULL ? DC_ENOMEM : range_load(w, kit, range);
+    if (kit != NULL) {
+        kit_give(w, kit);
+    }
     if (err != DC_OK) {
         snprintf(text, sizeof(text), "%s", dc_fail_take(err));
     } else {

@@ -139,8 +139,8 @@ static enum dc_err load_effects(struct pass *p, const struct image *image) {
         case QUEUE_EFFECT:
             break;
         }
-        if (!is_wanted(p, e.keyspace)) {
-            continue;
+        if (!is_wanted(p, e.keyspace) || e.version <= flushed_below(p, image, e.keyspace)) {
+            continue; /* the flush may stand in the log behind the image */
         }
         enum dc_err err = replay_effect(&p->kit->scratch_mut, &e, e.version <= image->window_end);
         if (err != DC_OK) {
@@ -194,7 +194,8 @@ struct choice {
     struct warm *w;
     uint64_t bytes[SCORE_CLASSES];
     uint64_t total;
-    uint32_t limit; /* classes below go */
+    uint32_t limit;        /* classes below go ... */
+    uint64_t keep_of_last; /* ... but for so many bytes of the uppermost */
     struct mut *mut;
     struct entry *victims[EVICT_BATCH];
     uint32_t count;
@@ -230,33 +231,68 @@ static void weigh(void *arg, struct keyspace *ks, struct entry *e) {
 static void choose(void *arg, struct keyspace *ks, struct entry *e) {
     struct choice *c = arg;
     (void)ks;
-    if (c->count < EVICT_BATCH && score_class(c->w->store, e) < c->limit) {
-        c->victims[c->count++] = e;
+    uint32_t class = score_class(c->w->store, e);
+    if (c->count == EVICT_BATCH || class >= c->limit) {
+        return;
     }
+    uint64_t bytes = entry_cost(e);
+    if (class == c->limit - 1 && c->keep_of_last >= bytes) {
+        c->keep_of_last -= bytes;
+        return;
+    }
+    c->victims[c->count++] = e;
 }
 
-/* How far up the classes go that don't fit. */
-static void set_limit(struct choice *c, const struct pass *p, uint64_t excess) {
+static void weigh_all(struct choice *c, const struct pass *p) {
     struct store *s = p->kit->scratch;
     for (uint32_t ks = 0; ks < store_keyspace_count(s); ks++) {
         for (uint32_t slot = p->slot; slot < p->slot_end; slot++) {
             (void)load_step(store_keyspace(s, ks), slot, 0, UINT32_MAX, weigh, c);
         }
     }
-    uint64_t gone = 0;
+}
+
+/* Which classes of the range have to go for everything that is still to come to fit as well as this range does: each
+ * range gives the same share, so that the last ones aren't left out whole. */
+static void set_limit(struct choice *c, const struct pass *p) {
+    struct warm *w = p->w;
+    struct mem_stats stats;
+    uint64_t limit = atomic_load_explicit(&w->limit, memory_order_relaxed);
+    uint64_t left = atomic_load_explicit(&w->cost_left, memory_order_relaxed);
+    uint64_t cost = w->ranges[p->range].cost;
+    if (limit == 0 || cost == 0) {
+        return;
+    }
+    mem_stats_read(&stats);
+    uint64_t scratch = atomic_load_explicit(&w->scratch_bytes, memory_order_relaxed);
+    stats.allocated -= scratch < stats.allocated ? scratch : stats.allocated;
+    double expected = (double)w->bytes_expected * (double)left / (double)w->cost_total;
+    if ((double)stats.allocated + expected < (double)limit) {
+        return; /* there is room for the rest by any measure */
+    }
+    weigh_all(c, p);
+    uint64_t others = stats.allocated > c->total ? stats.allocated - c->total : 0;
+    double room = limit > others ? (double)(limit - others) : 0;
+    double need = (double)c->total * (double)left / (double)cost;
+    double excess = need > room ? (double)c->total * (1 - room / need) : 0;
+    double gone = 0;
     while (c->limit < SCORE_CLASSES && gone < excess) {
-        gone += c->bytes[c->limit++];
+        gone += (double)c->bytes[c->limit++];
+    }
+    /* The last class would go whole: as much of it stays as may. */
+    if (c->limit > 0 && gone > excess) {
+        double last = (double)c->bytes[c->limit - 1];
+        c->keep_of_last = (uint64_t)(gone - excess < last ? gone - excess : last);
     }
 }
 
-/* A batch of a slot's victims goes by one mutation. Slot lock held. False: nothing is to be had. */
-static bool evict_batch(struct choice *c, struct keyspace *ks, uint32_t slot) {
+/* The next batch of a slot's victims goes by one mutation; moves *hash. Slot lock held. False: that was the last one, or the log refuses. */
+static bool evict_batch(struct choice *c, struct keyspace *ks, uint32_t slot, uint64_t *hash) {
     struct warm *w = c->w;
     struct mut *m = c->mut;
-    uint64_t hash = 0;
     c->count = 0;
-    while (hash < (uint64_t)1 << 50 && c->count < EVICT_BATCH) {
-        hash = load_step(ks, slot, hash, EVICT_BATCH, choose, c);
+    while (*hash < LOAD_END && c->count == 0) {
+        *hash = load_step(ks, slot, *hash, 1, choose, c); /* whole lines: a few entries */
     }
     if (c->count == 0) {
         return false;
@@ -279,23 +315,11 @@ static bool evict_batch(struct choice *c, struct keyspace *ks, uint32_t slot) {
     return true;
 }
 
-/* Bytes that are too many once the range is in. */
-static uint64_t excess_now(const struct warm *w) {
-    struct mem_stats stats;
-    uint64_t limit = atomic_load_explicit(&w->limit, memory_order_relaxed);
-    if (limit == 0) {
-        return 0;
-    }
-    mem_stats_read(&stats);
-    return stats.allocated > limit ? stats.allocated - limit : 0;
-}
-
 /* --- moving it in ------------------------------------------------------------------------------------ */
 
 static void publish_slot(const struct pass *p, uint32_t slot, struct choice *c) {
     struct warm *w = p->w;
     struct store *s = w->store;
-    bool more = true;
     store_lock(s, slot);
     /* Set under all slot locks: ours orders the load. */
     uint32_t dropped = atomic_load_explicit(&w->dropped, memory_order_relaxed);
@@ -308,10 +332,11 @@ static void publish_slot(const struct pass *p, uint32_t slot, struct choice *c) 
     }
     store_unlock(s, slot);
     for (uint32_t ks = 0; ks < store_keyspace_count(s) && c->limit > 0; ks++) {
-        for (more = true; more;) {
+        uint64_t hash = 0;
+        for (bool more = true; more;) {
             mut_reset(c->mut, 0);
             store_lock(s, slot);
-            more = evict_batch(c, store_keyspace(s, ks), slot);
+            more = evict_batch(c, store_keyspace(s, ks), slot, &hash);
             store_unlock(s, slot);
         }
         mut_reset(c->mut, 0);
@@ -329,12 +354,9 @@ static bool holds_anything(const struct pass *p, uint32_t slot) {
 
 static void publish(const struct pass *p) {
     struct choice *c = mem_must_zalloc(sizeof(*c));
-    uint64_t excess = excess_now(p->w);
     c->w = p->w;
     c->mut = &p->kit->mut;
-    if (excess > 0) {
-        set_limit(c, p, excess);
-    }
+    set_limit(c, p);
     for (uint32_t slot = p->slot; slot < p->slot_end; slot++) {
         if (holds_anything(p, slot)) {
             publish_slot(p, slot, c);

@@ -77,6 +77,8 @@ struct warm {
     uint32_t range_bits, range_count;
     struct range *ranges;
     uint64_t entries_expected, effects_expected;
+    uint64_t bytes_expected; /* of memory, generously */
+    uint64_t cost_total;
     int64_t began_us;
     struct store *store;
     void (*done)(void *arg);
@@ -90,8 +92,10 @@ struct warm {
     /* atomic, relaxed: each orders itself by the slot locks */
     _Atomic uint32_t dropped; /* a bit for each keyspace that was flushed since */
     _Atomic uint64_t entries_loaded, entries_left_out, effects_applied;
-    _Atomic int64_t took_us;   /* 0 = not yet */
-    _Atomic uint32_t not_warm; /* COLD, LOADING or FAILED ranges */
+    _Atomic uint64_t cost_left;     /* of ranges that aren't loaded */
+    _Atomic uint64_t scratch_bytes; /* of the kits' stores: allocated, but hardly used */
+    _Atomic int64_t took_us;        /* 0 = not yet */
+    _Atomic uint32_t not_warm;      /* COLD, LOADING or FAILED ranges */
     /* under lock */
     struct lock lock;
     pthread_cond_t changed; /* a range has another state, or the loaders are to stop */
@@ -110,7 +114,7 @@ struct warm {
 };
 
 /* warm.c */
-struct kit *kit_take(struct warm *w);
+struct kit *kit_take(struct warm *w); /* NULL when there is no memory */
 void kit_give(struct warm *w, struct kit *kit);
 
 /* warm_load.c: puts the range together and moves it into the store. Errors: DC_ECORRUPT, DC_EIO, DC_ENOMEM; then nothing of it is in the store. */

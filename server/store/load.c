@@ -31,6 +31,11 @@ struct store *load_scratch_create(const struct store *real) {
     return s;
 }
 
+uint64_t load_scratch_len(const struct store *scratch) {
+    return sizeof(*scratch) + SLOT_COUNT * sizeof(*scratch->locks) +
+           (uint64_t)scratch->keyspace_count * SLOT_COUNT * sizeof(struct root);
+}
+
 void load_scratch_begin(struct store *scratch, const struct store *real) {
     atomic_store_explicit(&scratch->tick, atomic_load_explicit(&real->tick, memory_order_relaxed),
                           memory_order_relaxed);
@@ -162,6 +167,8 @@ void load_discard(struct store *scratch, uint32_t keyspace, uint32_t slot) {
     table_drop(&r->table);
     root_reset(r);
 }
+
+static_assert(LOAD_END == HASH_END, "the end of a slot");
 
 struct step {
     struct keyspace *ks;

@@ -47,6 +47,8 @@ struct load_run {
 };
 
 struct store *load_scratch_create(const struct store *real);
+/* Bytes of address space that one takes; few of them are used. */
+uint64_t load_scratch_len(const struct store *scratch);
 /* Before a range: shows the time of the real store. */
 void load_scratch_begin(struct store *scratch, const struct store *real);
 
@@ -65,8 +67,9 @@ void load_publish(struct store *real, struct store *scratch, uint32_t keyspace, 
 void load_discard(struct store *scratch, uint32_t keyspace, uint32_t slot);
 uint32_t load_count(struct store *s, uint32_t keyspace, uint32_t slot);
 
-/* Visits the entries of a slot from a hash on, at least 'want' of them or to the end; returns where to go on, HASH_END (2^50) at the end.
+/* Visits the entries of a slot from a hash on, at least 'want' of them or to the end; returns where to go on, LOAD_END at the end.
  * 'visit' must not change the store. */
+#define LOAD_END ((uint64_t)1 << 50)
 uint64_t load_step(struct keyspace *ks, uint32_t slot, uint64_t from, uint32_t want,
                    store_visit_fn visit, void *arg);
 
