@@ -2,12 +2,17 @@
 #include "persist/data.h"
 
 #include "persist/data_dir.h"
+#include "persist/retain.h"
+#include "persist/snap_reader.h"
 #include "server/base/assert.h"
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/base/time.h"
 
 #include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -35,6 +40,12 @@ static enum dc_err settle_identity(struct data *d, struct meta_node *node) {
     memcpy(d->plan->node_id, node->node_id, NODE_ID_LEN);
     memcpy(d->plan->seed, node->seed, SEED_LEN);
     return meta_put_node(d->meta, node);
+}
+
+static bool ends_with(const char *name, const char *end) {
+    size_t len = strlen(name);
+    size_t tail = strlen(end);
+    return len > tail && strcmp(name + len - tail, end) == 0;
 }
 
 enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
@@ -106,4 +117,88 @@ void data_close(struct data *d, bool clean, int64_t timeout_ms) {
     }
     memset(d, 0, sizeof(*d));
     d->lock_fd = -1;
+}
+
+/* --- retention ------------------------------------------------------------------------------------------------- */
+
+struct files {
+    const struct data *data;
+    struct meta_file *list;
+    uint32_t count;
+    uint32_t cap;
+};
+
+static struct meta_file *add_file(struct files *f) {
+    if (f->count == f->cap) {
+        f->cap = f->cap == 0 ? 32 : 2 * f->cap;
+        f->list = mem_must_realloc(f->list, f->cap * sizeof(*f->list));
+    }
+    return memset(&f->list[f->count++], 0, sizeof(*f->list));
+}
+
+static void add_snapshot(void *arg, const char *name) {
+    struct files *f = arg;
+    char path[PATH_MAX];
+    struct snap *s = NULL;
+    if (!ends_with(name, ".dcs")) {
+        return;
+    }
+    snprintf(path, sizeof(path), "%s/%s", f->data->dir, name);
+    enum dc_err err = snap_open(f->data->io, path, &s);
+    struct meta_file *file = add_file(f);
+    if (err == DC_OK) {
+        retain_file_of_snapshot(name, snap_facts(s), file);
+        snap_close(s);
+    } else {
+        snprintf(file->name, sizeof(file->name), "%s", name);
+        file->kind = FILE_SNAPSHOT;
+        file->state = FILE_BAD;
+    }
+}
+
+static enum dc_err list_files(const struct data *d, struct files *f) {
+    struct log_dir dir;
+    enum dc_err err = log_dir_open(&dir, d->io, d->dir);
+    if (err != DC_OK) {
+        return err;
+    }
+    struct log_stats now;
+    log_stats(d->log, &now);
+    for (uint32_t i = 0; i < dir.count; i++) {
+        struct meta_file *file = add_file(f);
+        retain_file_of_segment(&dir.segments[i], file);
+        if (strcmp(file->name, now.segment) == 0) {
+            file->state = FILE_OPEN;
+        }
+    }
+    log_dir_close(&dir);
+    (void)d->io->list(d->io, d->dir, add_snapshot, f);
+    return DC_OK;
+}
+
+enum dc_err data_tidy(struct data *d, const struct retain_opts *opts, bool *over) {
+    struct files f = {.data = d};
+    struct retain_opts o = *opts;
+    struct retain_plan plan;
+    uint32_t removed = 0;
+    enum dc_err err = list_files(d, &f);
+    for (uint32_t i = 0; i < f.count && err == DC_OK; i++) {
+        err = meta_put_file(d->meta, &f.list[i]);
+    }
+    if (err == DC_OK) {
+        o.now_ms = time_wall_us() / 1000;
+        o.needed_lsn = UINT64_MAX;
+        retain_decide(f.list, f.count, &o, &plan);
+        err = retain_apply(d->io, d->dir, &plan, d->meta, &removed);
+        if (removed > 0) {
+            diag(DIAG_NOTICE, "retain.removed files=%" PRIu32 " bytes=%" PRIu64 " left=%" PRIu64,
+                 removed, plan.bytes, plan.bytes_left);
+        }
+        if (over != NULL) {
+            *over = plan.over;
+        }
+        retain_plan_fini(&plan);
+    }
+    mem_free(f.list);
+    return err;
 }

@@ -38,4 +38,9 @@ DC_MUST enum dc_err data_begin(struct data *d, const struct log_opts *opts);
 /* The log first (its users are gone); NULL parts are legal. */
 void data_close(struct data *d, bool clean, int64_t timeout_ms);
 
+/* Brings the catalogue up to date and removes what retention gives up; 'opts' without needed_lsn and now_ms. Not while ranges are cold. 'over' (may be NULL):
+ * only a new snapshot can bring the files below their limit. */
+struct retain_opts;
+DC_MUST enum dc_err data_tidy(struct data *d, const struct retain_opts *opts, bool *over);
+
 #endif

@@ -175,6 +175,7 @@ static enum dc_err open_data(struct server *s) {
     n->log = s->data.log;
     n->chain = s->data.chain;
     n->chain_count = s->data.chain_count;
+    n->plan = s->data.plan;
     return err;
 }
 

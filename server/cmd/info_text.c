@@ -8,6 +8,7 @@
 #include "server/cmd/cmd.h"
 #include "server/cmd/info.h"
 #include "server/cmd/node.h"
+#include "server/cmd/saver.h"
 #include "server/cmd/pubsub.h"
 #include "server/cmd/tables.h"
 
@@ -201,22 +202,90 @@ static void write_memory(struct node *n, struct buf *out) {
 }
 
 /* There is no log and no snapshot: what a node of Redis says that was told to keep nothing. */
-static void write_persistence(struct node *n, struct buf *out) {
-    put_count(out, "loading", 0);
-    put_count(out, "async_loading", 0);
-    put_count(out, "rdb_changes_since_last_save", 0);
-    put_count(out, "rdb_bgsave_in_progress", 0);
-    put_number(out, "rdb_last_save_time", n->start_ms / 1000);
-    put_text(out, "rdb_last_bgsave_status", "ok");
-    put_number(out, "rdb_last_bgsave_time_sec", -1);
-    put_number(out, "rdb_current_bgsave_time_sec", -1);
-    put_count(out, "aof_enabled", 0);
+static void write_snapshots(struct node *n, struct buf *out) {
+    struct saver_state s;
+    saver_state(n->saver, &s);
+    put_count(out, "rdb_changes_since_last_save", s.changes);
+    put_count(out, "rdb_bgsave_in_progress", s.running);
+    put_number(out, "rdb_last_save_time", s.last_ms / 1000);
+    put_text(out, "rdb_last_bgsave_status", s.last_failed ? "err" : "ok");
+    put_number(out, "rdb_last_bgsave_time_sec", s.last_took_ms < 0 ? -1 : s.last_took_ms / 1000);
+    put_number(out, "rdb_current_bgsave_time_sec", s.running_ms < 0 ? -1 : s.running_ms / 1000);
+    put_count(out, "rdb_saves", s.written);
+    uint64_t rate = s.running_ms > 0 ? s.done * 1000 / (uint64_t)s.running_ms : 0;
+    put_count(out, "snapshot_percent", s.running && s.expected > 0 ? s.done * 100 / s.expected : 0);
+    put_count(out, "snapshot_keys_per_sec", rate);
+    put_number(out, "snapshot_eta_sec",
+               rate > 0 && s.expected > s.done ? (int64_t)((s.expected - s.done) / rate) : 0);
+    put_count(out, "snapshot_last_lsn", s.last_end_lsn);
+    put_count(out, "snapshot_last_keys", s.last_entries);
+    put_count(out, "snapshot_last_bytes", s.last_bytes);
+    put_number(out, "snapshot_last_ms", s.last_took_ms);
+    put_text(out, "snapshot_last_error", s.last_error);
+}
+
+static void write_log(struct node *n, struct buf *out) {
+    struct log_stats l;
+    char trouble[256];
+    log_stats(n->log, &l);
+    log_trouble(n->log, trouble, sizeof(trouble));
+    bool well = log_state(n->log) == LOG_WELL;
+    put_count(out, "aof_enabled", (uint64_t)conf_get(n->conf, appendonly));
     put_count(out, "aof_rewrite_in_progress", 0);
     put_count(out, "aof_rewrite_scheduled", 0);
     put_number(out, "aof_last_rewrite_time_sec", -1);
     put_number(out, "aof_current_rewrite_time_sec", -1);
     put_text(out, "aof_last_bgrewrite_status", "ok");
-    put_text(out, "aof_last_write_status", "ok");
+    put_text(out, "aof_last_write_status", well ? "ok" : "err");
+    put_count(out, "log_head", log_head(n->log).v);
+    put_count(out, "log_written", log_written(n->log).v);
+    put_count(out, "log_durable", log_durable(n->log).v);
+    put_text(out, "log_segment", l.segment);
+    put_count(out, "log_pending_bytes", l.bytes_pending);
+    put_count(out, "log_syncs", l.syncs);
+    put_count(out, "log_sync_failures", l.sync_failures);
+    put_count(out, "log_write_failures", l.write_failures);
+    put_number(out, "log_last_sync_usec", l.last_sync_us);
+    put_text(out, "log_trouble", trouble);
+}
+
+/* The restart report, and how warm the node is. */
+static void write_recovery(struct node *n, struct buf *out) {
+    struct warm_stats w = {.ranges = 0};
+    const struct data_plan *p = n->plan;
+    bool cold = n->warm != NULL && !warm_is_over(n->warm);
+    if (n->warm != NULL) {
+        warm_stats(n->warm, &w);
+    }
+    put_count(out, "warm_percent", cold && w.ranges > 0 ? 100ull * w.ranges_warm / w.ranges : 100);
+    put_count(out, "warm_ranges", w.ranges_warm);
+    put_count(out, "warm_ranges_total", w.ranges);
+    put_count(out, "warm_ranges_failed", w.ranges_failed);
+    put_count(out, "warm_keys_loaded", w.entries_loaded);
+    put_count(out, "warm_keys_left_out", w.entries_left_out);
+    put_count(out, "warm_effects_applied", w.effects_applied);
+    put_number(out, "warm_ms", w.took_ms);
+    if (p != NULL) {
+        put_text(out, "restart_snapshot", p->snapshot);
+        put_text(out, "restart_clean", p->empty ? "new" : p->clean ? "yes" : "no");
+        put_count(out, "restart_end_lsn", p->end_lsn);
+        put_count(out, "restart_log_bytes", p->log_bytes);
+        put_count(out, "restart_frames", p->frames);
+        put_count(out, "restart_cut_bytes", p->cut_bytes);
+        put_text(out, "restart_cut_file", p->cut_file);
+        put_number(out, "restart_scan_ms", p->scan_us / 1000);
+        put_text(out, "restart_notes", p->notes);
+    }
+}
+
+static void write_persistence(struct node *n, struct buf *out) {
+    put_count(out, "loading", 0);
+    put_count(out, "async_loading", n->warm != NULL && !warm_is_over(n->warm));
+    if (n->saver != NULL) {
+        write_snapshots(n, out);
+    }
+    write_log(n, out);
+    write_recovery(n, out);
 }
 
 static void write_expiry(struct node *n, const struct info_rates *r, struct buf *out) {
@@ -392,7 +461,6 @@ static void write_dcache(struct node *n, struct buf *out) {
     put_count(out, "keys", store_count(n->store));
     put_metric(out, METRIC_TURNS);
     put_count(out, "mailbox_messages", metric_sum(METRIC_MESSAGES));
-    put_count(out, "log_head", log_head(n->log).v);
     put_count(out, "expired_found_last_round", r.expired_last_round);
     put_count(out, "sweep_rounds", r.sweep_rounds);
     put_count(out, "sweep_cut_short", r.sweep_cut_short);

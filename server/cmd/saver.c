@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/saver.h"
 
+#include "persist/retain.h"
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
@@ -171,14 +172,36 @@ static void save(struct saver *s) {
     pthread_cond_broadcast(&s->moved);
 }
 
+/* Files that nobody needs any more; 'lock' held at the beginning and the end. */
+static void tidy(struct saver *s) {
+    const struct conf *conf = s->node->conf;
+    struct retain_opts opts = {.keep_count = (uint32_t)conf_get(conf, snapshot_keep),
+                               .keep_ms = conf_get(conf, retain_age) * 1000,
+                               .max_bytes = (uint64_t)conf_get(conf, retain_size)};
+    bool over = false;
+    bool cold = s->node->warm != NULL && !warm_is_over(s->node->warm);
+    if (cold || !atomic_exchange_explicit(&s->rotated, false, memory_order_relaxed)) {
+        return;
+    }
+    pthread_mutex_unlock(&s->lock);
+    enum dc_err err = data_tidy(s->data, &opts, &over);
+    if (err != DC_OK) {
+        diag(DIAG_WARNING, "retain.failed error=\"%s\"", dc_fail_take(err));
+    }
+    pthread_mutex_lock(&s->lock);
+    s->asked = s->asked || (over && log_head(s->node->log).v > s->base_lsn);
+}
+
 static void run(void *arg) {
     struct saver *s = arg;
     pthread_mutex_lock(&s->lock);
     while (!atomic_load_explicit(&s->stop, memory_order_acquire)) {
         if (is_due(s, clock_now_ms(&s->node->clock))) {
             save(s);
+            saver_note_rotation(s);
             continue;
         }
+        tidy(s);
         int64_t end_us = time_mono_us() + LOOK_MS * 1000;
         struct timespec until = {.tv_sec = end_us / 1000000, .tv_nsec = end_us % 1000000 * 1000};
         pthread_cond_clockwait(&s->moved, &s->lock, CLOCK_MONOTONIC, &until);
@@ -199,6 +222,7 @@ struct saver *saver_start(struct node *n, struct data *d) {
     s->found_len = d->plan->log_bytes;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->moved, NULL);
+    atomic_init(&s->rotated, true);
     thread_start(&s->thread, "snapshotter", run, s);
     return s;
 }
