@@ -81,7 +81,7 @@ struct segment {
     struct io_file file;
     struct segment_head head;
     char name[SEGMENT_NAME_MAX];
-    uint64_t end;  /* LSN behind what is written */
+    _Atomic uint64_t end; /* LSN behind what is written; the sync thread reads it, too */
     uint64_t room; /* LSN that doesn't fit any more */
     bool is_new;   /* its directory entry isn't durable */
 };

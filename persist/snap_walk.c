@@ -143,12 +143,16 @@ static uint32_t want_next(const struct snap_walker *w) {
     return fit < 1 ? 1 : fit > WALK_WANT ? WALK_WANT : (uint32_t)fit;
 }
 
+static uint64_t place_of(const struct store_walk *at) {
+    return (uint64_t)at->slot << 50 | at->hash;
+}
+
 /* One keyspace of one range. */
 static enum dc_err walk_keyspace(struct snap_walker *w, struct store_walk at) {
     struct snap_job *j = w->job;
     enum dc_err err = DC_OK;
     uint32_t want = WALK_WANT;
-    w->first_pos = store_walk_pos(&at);
+    w->first_pos = place_of(&at);
     for (bool more = true; more && err == DC_OK;) {
         snap_pack_reserve(w->pack, PACK_RESERVE);
         more = store_walk(j->opts->store, w->ks, &at, want, show, w);
@@ -160,7 +164,7 @@ static enum dc_err walk_keyspace(struct snap_walker *w, struct store_walk at) {
         bool is_full = snap_pack_len(w->pack) >= j->block_len / 4 * 5;
         if (err == DC_OK && snap_pack_count(w->pack) > 0 && (is_full || !more)) {
             err = write_entries(w);
-            w->first_pos = store_walk_pos(&at);
+            w->first_pos = place_of(&at);
         }
     }
     return err;

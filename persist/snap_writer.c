@@ -149,7 +149,10 @@ static enum dc_err write_tail(struct snap_job *j, uint64_t end) {
     }
     err = log_reader_open(&reader, &dir, j->head.start_lsn);
     if (err == DC_OK) {
-        err = tail_copy(j, reader, &b, end);
+        err = log_reader_joins(reader)
+                  ? tail_copy(j, reader, &b, end)
+                  : dc_fail(DC_ECORRUPT, "snapshot: the log from LSN %" PRIu64 " on is missing",
+                            j->head.start_lsn);
         log_reader_close(reader);
     }
     log_dir_close(&dir);

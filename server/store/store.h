@@ -131,12 +131,9 @@ typedef void (*store_visit_fn)(void *arg, struct keyspace *ks, struct entry *e);
 void store_scan(struct store *s, struct keyspace *ks, uint64_t *cursor, uint32_t want, bool locked,
                 int64_t now_ms, store_visit_fn visit, void *arg);
 
-/*
- * The walk of a snapshot: everything that is there, expired entries too, in the order of positions. One call is one hold of one
- * slot's lock: from the walk's place on until 'want' entries were shown, whole lines; two at one position come together.
- * 'visit' runs under the lock and must not change the store. False: nothing was left to show, no lock was kept.
- * Empty slots are passed without their lock: see store_settle().
- */
+/* The walk of a snapshot: everything that is there, expired entries too, in the order of positions. One call is one hold of one slot's lock:
+ * whole lines from the walk's place on, until 'want' entries were shown; two at one position come together. 'visit' as above. False:
+ * nothing was left to show. Empty slots are passed without their lock: see store_settle(). */
 struct store_walk {
     uint32_t slot; /* the place */
     uint32_t slot_end;
@@ -144,9 +141,6 @@ struct store_walk {
 };
 bool store_walk(struct store *s, struct keyspace *ks, struct store_walk *at, uint32_t want,
                 store_visit_fn visit, void *arg);
-static inline uint64_t store_walk_pos(const struct store_walk *at) {
-    return (uint64_t)at->slot << 50 | at->hash;
-}
 /* Has each slot lock for a moment. Whoever had one when the call began has put what he appended to the log by the
  * time it returns, and the caller's threads see it: so a walk that begins now misses nothing below the log's head before it. */
 void store_settle(struct store *s);
