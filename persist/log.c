@@ -109,6 +109,7 @@ enum dc_err log_reserve(struct log_feed *f, const struct mut *m) {
     uint32_t extents = 1 + 2 * blobs;
     feed_lock(f);
     bool ok = make_room(f, len, extents);
+    f->reserved = ok;
     feed_unlock(f);
     return ok && make_blob_room(f, blobs) ? DC_OK : DC_ENOMEM;
 }
@@ -168,6 +169,7 @@ struct lsn log_append(struct log_feed *f, struct mut *m) {
         add_spliced(f, lsn, f->len, inline_len, blobs);
     }
     f->len += inline_len;
+    f->reserved = false;
     feed_unlock(f);
     return (struct lsn){lsn + len};
 }

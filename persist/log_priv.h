@@ -45,6 +45,7 @@ struct log_feed {
     uint32_t extent_count;
     uint32_t extent_cap;
     uint32_t blob_count;
+    bool reserved; /* there is room that log_append() was promised: the memory stays */
     /* the appender's own */
     struct frame_blob *blobs; /* scratch of log_append() */
     uint32_t blob_cap;
@@ -82,8 +83,8 @@ struct segment {
     struct segment_head head;
     char name[SEGMENT_NAME_MAX];
     _Atomic uint64_t end; /* LSN behind what is written; the sync thread reads it, too */
-    uint64_t room; /* LSN that doesn't fit any more */
-    bool is_new;   /* its directory entry isn't durable */
+    uint64_t room;        /* LSN that doesn't fit any more */
+    bool is_new;          /* its directory entry isn't durable */
 };
 
 struct log {

@@ -200,7 +200,7 @@ static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
     } else {
         f->extent_count = 0;
         f->len = 0;
-        if (f->cap > FEED_KEEP_LEN) {
+        if (f->cap > FEED_KEEP_LEN && !f->reserved) {
             mem_free(f->bytes);
             f->bytes = NULL;
             f->cap = 0;
