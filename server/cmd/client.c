@@ -2,6 +2,7 @@
 #include "server/cmd/client.h"
 
 #include "server/base/mem.h"
+#include "server/cmd/handlers.h"
 #include "server/cmd/node.h"
 #include "server/cmd/pubsub.h"
 #include "server/cmd/tx.h"
@@ -56,6 +57,7 @@ static void client_leave(struct client *c) {
 void client_fini(struct client *c) {
     struct node *n = c->worker->node;
     client_leave(c);
+    backup_client_gone(c);
     lock_acquire(&n->clients_lock);
     if (c->prev != NULL) {
         c->prev->next = c->next;

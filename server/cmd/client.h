@@ -32,6 +32,7 @@ enum client_flag {
 
 struct tx;          /* tx.c */
 struct client_subs; /* pubsub.c */
+struct backup_task; /* cmd_backup.c */
 
 enum { CLIENT_ADDR_MAX = 120 };
 
@@ -47,10 +48,11 @@ struct client {
     enum reply_proto proto;
     uint32_t flags;
     struct keyspace *ks;
-    uint64_t last_version;    /* of the last write: LASTVER */
-    int64_t wait_until_ms;    /* WAITAOF under way, 0 = none */
-    struct tx *tx;            /* queued commands and watched keys, NULL = none */
-    struct client_subs *subs; /* NULL = none */
+    uint64_t last_version;      /* of the last write: LASTVER */
+    int64_t wait_until_ms;      /* WAITAOF under way, 0 = none */
+    struct tx *tx;              /* queued commands and watched keys, NULL = none */
+    struct client_subs *subs;   /* NULL = none */
+    struct backup_task *backup; /* BACKUP under way, NULL = none */
     /* atomic, written by the worker, read by all */
     _Atomic int64_t last_ms;     /* last interaction */
     _Atomic uint32_t seen_flags; /* copy of flags */

@@ -494,11 +494,18 @@ static bool waits_for_disk(struct node *n, struct client *c, const struct job *j
     return cold && (flags & F_NEEDS_ALL) && !(c->flags & CLIENT_MULTI && job->cmd->id != CMD_EXEC);
 }
 
+/* A command whose answer takes its time. */
+static bool waits_for_answer(struct cmd_worker *w, struct client *c, const struct job *job) {
+    if (dc_likely(job->cmd->id != CMD_WAITAOF && job->cmd->id != CMD_BACKUP)) {
+        return false;
+    }
+    return job->cmd->id == CMD_BACKUP ? backup_is_pending(w, c, job->req.argv, job->req.argc)
+                                      : waitaof_is_pending(w, c, job->req.argv, job->req.argc);
+}
+
 bool cmd_is_held(struct cmd_worker *w, struct client *c, const struct job *job) {
     struct node *n = w->node;
-    if (job->cmd != NULL &&
-        (waits_for_disk(n, c, job) || (dc_unlikely(job->cmd->id == CMD_WAITAOF) &&
-                                       waitaof_is_pending(w, c, job->req.argv, job->req.argc)))) {
+    if (job->cmd != NULL && (waits_for_disk(n, c, job) || waits_for_answer(w, c, job))) {
         return true;
     }
     int64_t until = atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed);

@@ -15,5 +15,10 @@
 /* WAITAOF that still has to wait: its request is held. */
 bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
                         uint32_t argc);
+/* The same for BACKUP, which begins when it is first asked. */
+bool backup_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
+                       uint32_t argc);
+/* The backup goes on; nobody waits for it. */
+void backup_client_gone(struct client *c);
 
 #endif

@@ -28,7 +28,8 @@ struct saver {
     pthread_cond_t moved;
     bool asked; /* a snapshot is wanted */
     bool running;
-    uint64_t ended; /* snapshots that came to an end, good or bad */
+    struct saver_job *jobs; /* in order */
+    uint64_t ended;         /* snapshots that came to an end, good or bad */
     uint64_t base_changes;
     uint64_t base_lsn;  /* the log behind the last snapshot begins here, */
     uint64_t found_len; /* after so many bytes of earlier runs */
@@ -192,10 +193,73 @@ static void tidy(struct saver *s) {
     s->asked = s->asked || (over && log_head(s->node->log).v > s->base_lsn);
 }
 
+/* --- jobs -------------------------------------------------------------------------------------------- */
+
+static bool is_cold(const struct saver *s) {
+    return s->node->warm != NULL && !warm_is_over(s->node->warm);
+}
+
+/* 'lock' held at the beginning and the end. */
+static bool run_job(struct saver *s, struct saver_job *j, const char *failed) {
+    pthread_mutex_unlock(&s->lock);
+    bool done = j->run(j, s->data, failed);
+    pthread_mutex_lock(&s->lock);
+    return done;
+}
+
+/* The first job that can be done; 'lock' held at the beginning and the end. False: there is none. */
+static bool do_job(struct saver *s) {
+    struct saver_job **at = &s->jobs;
+    while (*at != NULL && (*at)->waits && is_cold(s)) {
+        at = &(*at)->next;
+    }
+    struct saver_job *j = *at;
+    if (j == NULL) {
+        return false;
+    }
+    *at = j->next;
+    if (!j->waits && !run_job(s, j, NULL)) {
+        j->waits = true;
+        j->next = s->jobs;
+        s->jobs = j;
+    } else if (j->waits) {
+        save(s);
+        bool done = run_job(s, j, s->state.last_failed ? s->state.last_error : NULL);
+        dc_assert(done);
+        saver_note_rotation(s);
+    }
+    return true;
+}
+
+static void refuse_jobs(struct saver *s) {
+    while (s->jobs != NULL) {
+        struct saver_job *j = s->jobs;
+        s->jobs = j->next;
+        (void)run_job(s, j, "the node is stopping");
+    }
+}
+
+void saver_do(struct saver *s, struct saver_job *j) {
+    struct saver_job **at = &s->jobs;
+    pthread_mutex_lock(&s->lock);
+    while (*at != NULL) {
+        at = &(*at)->next;
+    }
+    j->next = NULL;
+    j->waits = false;
+    j->stop = &s->stop;
+    *at = j;
+    pthread_cond_broadcast(&s->moved);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static void run(void *arg) {
     struct saver *s = arg;
     pthread_mutex_lock(&s->lock);
     while (!atomic_load_explicit(&s->stop, memory_order_acquire)) {
+        if (do_job(s)) {
+            continue;
+        }
         if (is_due(s, clock_now_ms(&s->node->clock))) {
             save(s);
             saver_note_rotation(s);
@@ -206,6 +270,7 @@ static void run(void *arg) {
         struct timespec until = {.tv_sec = end_us / 1000000, .tv_nsec = end_us % 1000000 * 1000};
         pthread_cond_clockwait(&s->moved, &s->lock, CLOCK_MONOTONIC, &until);
     }
+    refuse_jobs(s);
     pthread_mutex_unlock(&s->lock);
 }
 

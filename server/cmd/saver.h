@@ -28,6 +28,17 @@ enum saver_answer saver_request(struct saver *s, bool may_wait);
 /* Waits for the end of the snapshot that is under way or asked for. Errors: DC_EIO with what went wrong. */
 DC_MUST enum dc_err saver_wait(struct saver *s);
 
+/* Work that must not meet a snapshot or retention: done between them, in the snapshotter's thread. */
+struct saver_job {
+    struct saver_job *next;
+    bool waits;               /* for a snapshot */
+    const _Atomic bool *stop; /* the node ends */
+    /* False: a snapshot is wanted first; when it has ended, this is called again. 'failed' says why there is none, or that the node
+     * ends (else NULL): true has to be returned then. The job isn't touched after that. */
+    bool (*run)(struct saver_job *j, const struct data *d, const char *failed);
+};
+void saver_do(struct saver *s, struct saver_job *j);
+
 /* A file of the log was begun or finished: catalogue, retention. Called by the log's writer. */
 void saver_note_rotation(struct saver *s);
 
