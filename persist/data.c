@@ -107,8 +107,8 @@ enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
 }
 
 void data_close(struct data *d, bool clean, int64_t timeout_ms) {
+    warm_destroy(d->warm); /* its loaders may append */
     log_close(d->log, clean, timeout_ms);
-    warm_destroy(d->warm);
     meta_close(d->meta);
     mem_free(d->plan);
     mem_free(d->chain);

@@ -75,7 +75,7 @@ static struct buffer pool_get(struct log *l, size_t cap) {
 void pool_put(struct log *l, char *ptr, size_t cap) {
     bool kept = false;
     pthread_mutex_lock(&l->lock);
-    if (cap > 0 && l->pool_count < POOL_MAX) {
+    if (cap > 0 && cap <= FEED_KEEP_LEN && l->pool_count < POOL_MAX) {
         l->pool[l->pool_count++] = (struct buffer){ptr, cap};
         kept = true;
     }
@@ -93,8 +93,8 @@ static struct stretch *take_over(struct log *l, struct gather *g) {
         feed_lock(f);
         if (f->extent_count == 1 && f->extents[0].blob == NULL && f->extents[0].lsn == g->from &&
             f->extents[0].lsn + f->extents[0].len == g->to && f->extents[0].at == 0 &&
-            f->len >= TAKE_OVER_LEN) {
-            struct buffer fresh = pool_get(l, f->cap);
+            f->len >= TAKE_OVER_LEN && !f->reserved) {
+            struct buffer fresh = pool_get(l, f->cap < FEED_KEEP_LEN ? f->cap : FEED_KEEP_LEN);
             s = mem_must_zalloc(sizeof(*s) + sizeof(s->parts[0]));
             s->lsn = g->from;
             s->end = g->to;

@@ -179,6 +179,12 @@ static enum dc_err open_data(struct server *s) {
     return err;
 }
 
+/* A signal that serve() will find. */
+static bool end_is_asked(void) {
+    sigset_t set;
+    return sigpending(&set) == 0 && (sigismember(&set, SIGTERM) || sigismember(&set, SIGINT));
+}
+
 static void start_warming(struct server *s) {
     struct node *n = &s->node;
     long threads = (long)conf_get(&s->conf, warm_threads);
@@ -209,7 +215,7 @@ static enum dc_err start(struct server *s) {
     s->janitor = janitor_start(n);
     start_warming(s);
     while (conf_get(&s->conf, warm_restart) == WARM_RESTART_FULL && n->warm != NULL &&
-           !warm_is_over(n->warm)) {
+           !warm_is_over(n->warm) && !end_is_asked()) {
         usleep(1000);
     }
     for (uint32_t i = 0; i < n->worker_count; i++) {
@@ -230,10 +236,13 @@ static void stop_workers(struct node *n) {
 static void tear_down(struct server *s, bool clean) {
     struct node *n = &s->node;
     listeners_close(s->listeners);
+    data_close(&s->data, clean,
+               CLOSE_TIMEOUT_MS); /* until then the log's threads call the workers */
+    n->log = NULL;
+    n->warm = NULL;
     for (uint32_t i = 0; i < n->worker_count && n->workers[i] != NULL; i++) {
         worker_destroy((struct worker *)n->workers[i]);
     }
-    data_close(&s->data, clean, CLOSE_TIMEOUT_MS);
     if (s->store != NULL) {
         node_fini(n);
         store_destroy(s->store);

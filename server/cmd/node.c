@@ -125,7 +125,9 @@ void cmd_worker_init(struct cmd_worker *w, struct node *n, uint32_t index, struc
 }
 
 void cmd_worker_fini(struct cmd_worker *w) {
-    log_feed_destroy(w->feed);
+    if (w->node->log != NULL) { /* a log that is closed took its feeds along */
+        log_feed_destroy(w->feed);
+    }
     mut_fini(&w->evict_mut);
     mut_fini(&w->mut);
     pubsub_local_destroy(w->pubsub);

@@ -295,9 +295,10 @@ static struct task *task_copy(const struct task *t) {
 }
 
 static void run_task(struct conn *c, struct task *t, struct reply *reply) {
+    size_t before = reply->out->len;
     reply->proto = c->client.proto;
-    c->answers++;
     cmd_run(&c->w->cmd, &c->client, &t->job, reply);
+    c->answers += reply->out->len > before; /* CLIENT REPLY OFF */
     if (c->client.flags & CLIENT_CLOSE_SOON) {
         c->close_soon = true;
     }

@@ -11,6 +11,7 @@
 #include "server/base/mem.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -94,6 +95,36 @@ void conn_drop_queue(struct conn *c) {
         c->queue = next;
     }
     c->queued = 0;
+}
+
+/* Nothing of a chunk that waits has been sent. Its bytes may hold a reply's beginning whose end is in the next one, so
+ * each is answered where it ends. */
+static void refuse_chunk(struct conn *c, const struct chunk *k) {
+    char text[96];
+    int len = snprintf(text, sizeof(text),
+                       "-UNCONFIRMED applied at LSN %llu, not confirmed: the node ends\r\n",
+                       (unsigned long long)k->lsn);
+    for (uint32_t i = 0; i < k->answers; i++) {
+        queue_bytes(c, text, (size_t)len);
+    }
+}
+
+void conn_refuse_gated(struct conn *c) {
+    struct chunk *k = c->queue;
+    c->queue = NULL;
+    c->queued = 0;
+    c->gate = 0;
+    while (k != NULL) {
+        struct chunk *next = k->next;
+        if (k->lsn > c->w->mark) {
+            refuse_chunk(c, k);
+            chunk_free(k);
+        } else {
+            k->lsn = 0;
+            add_chunk(c, k);
+        }
+        k = next;
+    }
 }
 
 /* --- large values ------------------------------------------------------------------------------------ */

@@ -14,7 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { OUT_KEEP_LEN = 1024 * 1024 };
+enum { OUT_KEEP_LEN = 1024 * 1024, SETTLE_US = 1000000 };
 
 static void host_resume(struct node *n);
 
@@ -208,6 +208,25 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     }
 }
 
+/* The end: replies that wait for the log leave when it has come so far, else the client is told that nothing is confirmed. */
+static void settle(struct worker *w) {
+    struct node *n = w->cmd.node;
+    if (w->gated.first != NULL) {
+        log_hurry(n->log);
+        (void)log_wait(n->log, node_level(n), log_head(n->log), SETTLE_US);
+        flush_phase(w);
+    }
+    for (struct conn *c = list_take(&w->gated); c != NULL;) {
+        struct conn *next = c->next_gated;
+        c->in_gated = false;
+        if (!c->closed) {
+            conn_refuse_gated(c);
+            conn_flush(c);
+        }
+        c = next;
+    }
+}
+
 static void worker_main(void *arg) {
     struct worker *w = arg;
     while (!atomic_load_explicit(&w->stopping, memory_order_acquire)) {
@@ -218,6 +237,7 @@ static void worker_main(void *arg) {
         }
         turn_end(w);
     }
+    settle(w);
     while (w->conns != NULL) {
         conn_close(w->conns);
     }
