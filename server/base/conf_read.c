@@ -14,6 +14,7 @@
 struct origin {
     const char *file; /* NULL = the command line */
     int line;
+    bool has_save; /* it gave a rule of 'save': the next one is added */
     char text[256];
 };
 
@@ -45,6 +46,17 @@ static void join(struct buf *out, const struct bytes *words, size_t count) {
     }
 }
 
+/* Lines of 'save' add up, as in Redis; one without words forgets those before it. */
+static void begin_save(struct conf *draft, struct origin *o, bool has_words, struct buf *value) {
+    char before[CONF_VALUE_MAX];
+    if (has_words && o->has_save) {
+        (void)conf_text(draft, CONF_ID_save, before, sizeof(before));
+        buf_append_str(value, before);
+        buf_append(value, " ", 1);
+    }
+    o->has_save = has_words;
+}
+
 /* words[0] is the name, what follows the value. */
 static enum dc_err put_words(struct conf *draft, struct origin *o, const struct bytes *words,
                              size_t count) {
@@ -57,8 +69,12 @@ static enum dc_err put_words(struct conf *draft, struct origin *o, const struct 
     struct buf value;
     struct conf_why why;
     buf_init(&value, 0);
+    if (id == CONF_ID_save) {
+        begin_save(draft, o, count > 1 && words[1].len > 0, &value);
+    }
     join(&value, words + 1, count - 1);
-    bool right_count = row->flags & COMPAT || count == 2 || (row->flags & WORDS && count > 2);
+    bool right_count = row->flags & COMPAT || count == 2 || id == CONF_ID_save ||
+                       (row->flags & WORDS && count > 2);
     enum dc_err err = DC_OK;
     if (value.failed) {
         err = DC_ENOMEM;

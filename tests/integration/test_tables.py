@@ -24,7 +24,7 @@ PATH = re.compile(r"(?:\./)?[a-zA-Z_*.][\w.*-]*(?:/[\w.*-]*)+|[\w*-]+\.(?:c|h|de
 FUNCTION = re.compile(r"([a-z]\w*_\w+)\(\)")
 CONSTANT = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 SESSION = re.compile(r"^```redis\n(.*?)^```", re.S | re.M)
-VERSION = re.compile(r"\b\d{16}\b")
+VERSION = re.compile(r"\b104\d{4}\b")
 # Made by a build or a run, so they aren't in a fresh tree.
 MADE = ("build/", "./build/", "data/", "./data")
 

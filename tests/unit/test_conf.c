@@ -24,12 +24,13 @@ START_TEST(options_begin_at_their_defaults) {
     ck_assert_int_eq(conf_get(&conf, maxmemory_policy), EVICT_ADAPTIVE);
     ck_assert_str_eq(value_of("maxmemory-policy"), "adaptive");
     ck_assert_str_eq(value_of("protected-mode"), "yes");
-    ck_assert_str_eq(value_of("save"), "");
-    ck_assert_str_eq(value_of("appendonly"), "no");
+    ck_assert_str_eq(value_of("save"), "3600 1 300 100 60 10000");
+    ck_assert_str_eq(value_of("appendonly"), "yes");
+    ck_assert_str_eq(value_of("rdbcompression"), "yes");
     ck_assert_str_eq(value_of("proto-max-bulk-len"), "536870912");
     ck_assert_int_eq(conf_validate(&conf), DC_OK);
     ck_assert_str_eq(conf_name(CONF_ID_maxmemory), "maxmemory");
-    ck_assert(conf_is_compat(CONF_ID_save));
+    ck_assert(conf_is_compat(CONF_ID_rdbcompression));
     ck_assert(!conf_is_compat(CONF_ID_port));
     end();
 }
@@ -122,7 +123,7 @@ START_TEST(values_of_every_kind_can_be_set) {
     expect_set("MaxMemory", "1k", "1000");
     expect_set("protected-mode", "NO", "no");
     expect_set("loglevel", "Warning", "warning");
-    expect_set("appendonly", "no", "no");
+    expect_set("rdbcompression", "no", "no");
     expect_set("save", "10 1 20 2", "10 1 20 2");
     expect_set("save", "", "");
     ck_assert_int_eq(conf_get(&conf, timeout), INT32_MAX);

@@ -255,7 +255,7 @@ START_TEST(the_printed_file_says_the_defaults) {
     ck_assert_ptr_nonnull(strstr(out.ptr, "\nproto-max-bulk-len 512mb\n"));
     ck_assert_ptr_nonnull(strstr(out.ptr, "\nlogfile \"\"\n"));
     ck_assert_ptr_nonnull(strstr(out.ptr, "\nbind 127.0.0.1 -::1\n"));
-    ck_assert_ptr_nonnull(strstr(out.ptr, "\n# appendonly\n"));
+    ck_assert_ptr_nonnull(strstr(out.ptr, "\n# rdbcompression\n"));
     buf_fini(&out);
     end();
 }

@@ -202,7 +202,8 @@ START_TEST(an_expired_victim_counts_as_expired) {
     struct evictor by = {.node = &w.node,
                          .worker = w.workers[0],
                          .store = &w.workers[0]->store,
-                         .mut = &w.workers[0]->evict_mut};
+                         .mut = &w.workers[0]->evict_mut,
+                         .feed = w.workers[0]->feed};
     ck_assert(memory_evict(&by, w.workers[0]->now_us / 1000));
     ck_assert_uint_eq(metric_sum(METRIC_EVICTED), 0);
     ck_assert_uint_eq(metric_sum(METRIC_EXPIRED), 1);
