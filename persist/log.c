@@ -44,6 +44,7 @@ void log_feed_destroy(struct log_feed *f) {
         struct log *l = f->log;
         feed_lock(f);
         f->gone = true; /* freed when the writer has what it holds, or at the close */
+        atomic_fetch_add_explicit(&l->gone_count, 1, memory_order_relaxed);
         feed_unlock(f);
         wake_raise(&l->writer_wake);
     }
@@ -95,9 +96,9 @@ static bool make_blob_room(struct log_feed *f, uint32_t blobs) {
            grow_count((void **)&f->blobs, &f->blob_cap, blobs, sizeof(struct frame_blob));
 }
 
-/* Whether frames are written down. Under a feed's lock: log_writer.c, keeps_now() waits for each of them. */
+/* Whether frames are written down. Under a feed's lock: the writer, when it has changed its mind, waits for each of them. */
 static inline bool is_kept(const struct log *l) {
-    return l->o.keeps || atomic_load_explicit(&l->pins, memory_order_relaxed) > 0;
+    return l->o.keeps || atomic_load_explicit(&l->kept, memory_order_relaxed);
 }
 
 enum dc_err log_reserve(struct log_feed *f, const struct mut *m) {
@@ -109,7 +110,7 @@ enum dc_err log_reserve(struct log_feed *f, const struct mut *m) {
     uint32_t extents = 1 + 2 * blobs;
     feed_lock(f);
     bool ok = make_room(f, len, extents);
-    f->reserved = ok;
+    f->reserved = ok ? len : 0;
     feed_unlock(f);
     return ok && make_blob_room(f, blobs) ? DC_OK : DC_ENOMEM;
 }
@@ -169,7 +170,7 @@ struct lsn log_append(struct log_feed *f, struct mut *m) {
         add_spliced(f, lsn, f->len, inline_len, blobs);
     }
     f->len += inline_len;
-    f->reserved = false;
+    f->reserved = 0;
     feed_unlock(f);
     return (struct lsn){lsn + len};
 }
@@ -228,10 +229,18 @@ void log_tell(struct log *l) {
     }
 }
 
+/* Two threads move the durable mark when nothing is kept. True when it has risen. */
+static bool rise(_Atomic uint64_t *mark, uint64_t lsn) {
+    uint64_t before = load_lsn(mark);
+    while (before < lsn && !atomic_compare_exchange_weak_explicit(
+                               mark, &before, lsn, memory_order_seq_cst, memory_order_seq_cst)) {}
+    return before < lsn;
+}
+
 void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn) {
-    /* Sequentially consistent, like the looks at 'wanted' and 'waiters': who says that he waits, and then sees the old mark, is told. */
-    atomic_store_explicit(mark, lsn, memory_order_seq_cst);
-    log_tell(l);
+    if (rise(mark, lsn)) {
+        log_tell(l);
+    }
 }
 
 bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us) {
@@ -242,7 +251,7 @@ bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeo
     }
     atomic_fetch_add_explicit(&l->waiters, 1, memory_order_seq_cst);
     wake_raise(&l->writer_wake);
-    if (level == LOG_LEVEL_DISK) {
+    if (level == LOG_LEVEL_DISK && rise(&l->hurry_lsn, lsn.v)) {
         wake_raise(&l->sync_wake);
     }
     pthread_mutex_lock(&l->lock);
@@ -256,8 +265,9 @@ bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeo
 }
 
 void log_hurry(struct log *l) {
-    atomic_store_explicit(&l->hurry, true, memory_order_seq_cst);
-    wake_raise(&l->sync_wake);
+    if (rise(&l->hurry_lsn, load_lsn(&l->head))) {
+        wake_raise(&l->sync_wake);
+    }
 }
 
 void log_want(struct log *l) {
@@ -267,7 +277,7 @@ void log_want(struct log *l) {
 /* --- state ------------------------------------------------------------------------------------------- */
 
 bool log_has_room(const struct log *l) {
-    return load_lsn(&l->head) - load_lsn(&l->durable) < l->o.memory_limit || !is_kept(l);
+    return log_pending(l) < l->o.memory_limit || !is_kept(l);
 }
 
 enum log_state log_state(const struct log *l) {
@@ -313,35 +323,38 @@ void log_set_segment_len(struct log *l, uint64_t len) {
 }
 
 struct lsn log_pin(struct log *l) {
-    atomic_fetch_add_explicit(&l->pins, 1, memory_order_seq_cst);
     uint64_t lsn = 0;
-    while (lsn == 0) {
-        pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->lock);
+    l->pins++;
+    for (;;) {
         if (l->current != NULL) {
             lsn = l->o.keeps ? load_lsn(&l->written) : l->current->end;
         }
-        pthread_mutex_unlock(&l->lock);
-        if (lsn == 0) {
-            wake_raise(&l->writer_wake);
-            struct timespec nap = {0, 1000000};
-            nanosleep(&nap, NULL);
-            if (log_state(l) != LOG_WELL) {
-                break; /* there is no file to be had: the caller's wait for S will tell */
-            }
+        if (lsn != 0 || log_state(l) != LOG_WELL) {
+            break; /* no file is to be had: the caller finds nothing in it */
         }
+        pthread_mutex_unlock(&l->lock);
+        wake_raise(&l->writer_wake);
+        struct timespec nap = {0, 1000000};
+        nanosleep(&nap, NULL);
+        pthread_mutex_lock(&l->lock);
     }
+    pthread_mutex_unlock(&l->lock);
     return (struct lsn){lsn != 0 ? lsn : load_lsn(&l->written)};
 }
 
 void log_unpin(struct log *l) {
-    atomic_fetch_sub_explicit(&l->pins, 1, memory_order_seq_cst);
+    pthread_mutex_lock(&l->lock);
+    dc_assert(l->pins > 0);
+    l->pins--;
+    pthread_mutex_unlock(&l->lock);
     wake_raise(&l->writer_wake);
 }
 
 void log_stats(const struct log *l, struct log_stats *out) {
     struct log *mine = (struct log *)(uintptr_t)l;
     memset(out, 0, sizeof(*out));
-    out->bytes_pending = load_lsn(&l->head) - load_lsn(&l->durable);
+    out->bytes_pending = log_pending(l);
     out->syncs = atomic_load_explicit(&l->syncs, memory_order_relaxed);
     out->sync_failures = atomic_load_explicit(&l->sync_failures, memory_order_relaxed);
     out->write_failures = atomic_load_explicit(&l->write_failures, memory_order_relaxed);
@@ -386,8 +399,13 @@ static int begin(struct log *l) {
     atomic_store(&l->head, s->end);
     atomic_store(&l->written, s->end);
     atomic_store(&l->durable, s->end);
-    atomic_store(&l->room_left, s->room - s->end);
     return 0;
+}
+
+static void log_free(struct log *l) {
+    pthread_cond_destroy(&l->moved);
+    pthread_mutex_destroy(&l->lock);
+    mem_free_aligned(l, 64, (sizeof(*l) + 63) / 64 * 64);
 }
 
 enum dc_err log_open(const struct log_opts *opts, struct log **out) {
@@ -406,7 +424,7 @@ enum dc_err log_open(const struct log_opts *opts, struct log **out) {
     pthread_cond_init(&l->moved, NULL);
     int err = opts->keeps ? begin(l) : 0;
     if (err < 0) {
-        mem_free_aligned(l, 64, (sizeof(*l) + 63) / 64 * 64);
+        log_free(l);
         return dc_fail(DC_EIO, "the log can't be begun in %s: %s", opts->dir, dc_errno_text(-err));
     }
     thread_start(&l->writer, "log-writer", log_writer_main, l);
@@ -435,6 +453,19 @@ static void seal(struct log *l) {
     buf_fini(&frame);
 }
 
+/* At the close; 'appendonly no' keeps none. */
+static void leave_segments(struct log *l, struct segment *s) {
+    while (s != NULL) {
+        struct segment *next = s->next;
+        if (l->o.keeps) {
+            segment_close(l, s);
+        } else {
+            segment_discard(l, s);
+        }
+        s = next;
+    }
+}
+
 void log_close(struct log *l, bool clean, int64_t timeout_ms) {
     if (l == NULL) {
         return;
@@ -445,7 +476,7 @@ void log_close(struct log *l, bool clean, int64_t timeout_ms) {
     thread_join(&l->writer);
     wake_raise(&l->sync_wake);
     thread_join(&l->syncer);
-    if (clean && l->current != NULL) {
+    if (clean && l->o.keeps) {
         seal(l);
     }
     for (uint32_t i = 0; i < l->feed_count; i++) {
@@ -459,21 +490,14 @@ void log_close(struct log *l, bool clean, int64_t timeout_ms) {
         stretch_free(l, l->first);
         l->first = next;
     }
-    while (l->closed != NULL) {
-        struct segment *next = l->closed->next;
-        segment_close(l, l->closed);
-        l->closed = next;
-    }
     for (uint32_t i = 0; i < l->pool_count; i++) {
         mem_free(l->pool[i].ptr);
     }
-    if (l->current != NULL) {
-        segment_close(l, l->current);
-    }
+    leave_segments(l, l->closed);
+    leave_segments(l, l->pinned);
+    leave_segments(l, l->current);
     if (l->spare != NULL) {
         segment_discard(l, l->spare);
     }
-    pthread_cond_destroy(&l->moved);
-    pthread_mutex_destroy(&l->lock);
-    mem_free_aligned(l, 64, (sizeof(*l) + 63) / 64 * 64);
+    log_free(l);
 }

@@ -45,7 +45,7 @@ struct log_feed {
     uint32_t extent_count;
     uint32_t extent_cap;
     uint32_t blob_count;
-    bool reserved; /* there is room that log_append() was promised: the memory stays */
+    size_t reserved; /* room that log_append() was promised: the memory stays */
     /* the appender's own */
     struct frame_blob *blobs; /* scratch of log_append() */
     uint32_t blob_cap;
@@ -99,18 +99,18 @@ struct log {
     _Atomic uint32_t state;
     _Atomic uint32_t sync_mode;
     _Atomic uint64_t segment_len;
-    _Atomic int64_t oldest_us; /* when the oldest byte that isn't durable was written; 0 = none */
-    _Atomic uint32_t wanted;   /* somebody waits for 'moved' */
-    _Atomic uint32_t waiters;  /* in log_wait() */
-    _Atomic uint32_t pins;
-    _Atomic bool hurry; /* somebody waits for the disk */
+    _Atomic int64_t oldest_us;  /* when the oldest byte that isn't durable was written; 0 = none */
+    _Atomic uint32_t wanted;    /* somebody waits for 'moved' */
+    _Atomic uint32_t waiters;   /* in log_wait() */
+    _Atomic uint64_t hurry_lsn; /* somebody waits for the disk: up to here */
+    _Atomic bool
+        kept; /* 'appendonly no': frames are written down, since somebody has pinned. Set by the writer */
+    _Atomic uint32_t gone_count; /* feeds that wait to be freed */
     _Atomic bool stopping;
     _Atomic bool writer_done;
     _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */
     _Atomic uint64_t syncs, sync_failures, write_failures, rotations;
     _Atomic int64_t last_sync_us;
-    _Atomic uint64_t room_left; /* in the segment */
-    _Atomic bool has_spare;
     struct wake writer_wake;
     struct wake sync_wake;
     /* under 'lock' */
@@ -120,23 +120,32 @@ struct log {
     uint32_t feed_count;
     struct stretch *first; /* written, not durable */
     struct stretch **tail;
+    uint32_t pins;
     struct segment *current; /* NULL: nothing is kept */
     struct segment *closed;  /* complete, not yet durable; oldest first */
+    struct segment *pinned;  /* 'appendonly no': durable; somebody may still read them */
     struct segment *spare;
     struct buffer pool[POOL_MAX];
     uint32_t pool_count;
     char trouble[256];
 };
 
+/* Sequentially consistent, like the marks' stores and the flags of those who wait: either they see the new mark, or are seen. */
 static inline uint64_t load_lsn(const _Atomic uint64_t *p) {
-    return atomic_load_explicit(p, memory_order_acquire);
+    return atomic_load_explicit(p, memory_order_seq_cst);
+}
+
+/* Bytes in memory that aren't durable. The mark first: it may pass the head that was read before. */
+static inline uint64_t log_pending(const struct log *l) {
+    uint64_t durable = load_lsn(&l->durable);
+    return load_lsn(&l->head) - durable;
 }
 
 void feed_lock(struct log_feed *f);
 void feed_unlock(struct log_feed *f);
 void feed_free(struct log_feed *f);
 
-/* Moves a watermark and tells those who wait. */
+/* Moves a watermark, unless it is there already, and tells those who wait. */
 void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn);
 void log_tell(struct log *l);
 void log_set_state(struct log *l, enum log_state state, const char *what, int err);
@@ -145,9 +154,12 @@ void stretch_free(struct log *l, struct stretch *s);
 void pool_put(struct log *l, char *ptr, size_t cap);
 
 /* log_segment.c; they return 0 or -errno. */
+int segment_prepare(struct log *l, uint64_t len, struct segment **out); /* a spare */
+int segment_start(struct log *l, struct segment *s, uint64_t lsn);      /* its header */
+int segment_publish(struct log *l, struct segment *s);                  /* its name */
+/* All three; the spare is used if it has room. */
 int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
                   struct segment **out);
-int segment_prepare(struct log *l, uint64_t len, struct segment **out); /* a spare */
 int segment_write(struct log *l, struct segment *s, const struct part *parts, uint32_t count,
                   uint64_t lsn);
 int segment_write_mark(struct log *l, struct segment *s, uint64_t durable);
@@ -156,7 +168,5 @@ void segment_discard(struct log *l, struct segment *s); /* and its file */
 
 void log_writer_main(void *arg);
 void log_sync_main(void *arg);
-/* One round of the sync thread, for the close. */
-int log_sync_now(struct log *l);
 
 #endif

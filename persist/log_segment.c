@@ -44,21 +44,8 @@ int segment_prepare(struct log *l, uint64_t len, struct segment **out) {
     return 0;
 }
 
-int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
-                  struct segment **out) {
-    const struct io *io = l->o.io;
-    struct segment *s = spare;
+int segment_start(struct log *l, struct segment *s, uint64_t lsn) {
     uint8_t head[SEGMENT_HEADER_USED];
-    char from[PATH_MAX];
-    char to[PATH_MAX];
-    if (s != NULL && s->room < len) {
-        segment_discard(l, s);
-        s = NULL;
-    }
-    int err = s == NULL ? segment_prepare(l, len, &s) : 0;
-    if (err < 0) {
-        return err;
-    }
     memcpy(s->head.node_id, l->o.node_id, NODE_ID_LEN);
     memcpy(s->head.seed, l->o.seed, SEED_LEN);
     s->head.first_lsn = lsn;
@@ -68,14 +55,39 @@ int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spa
     s->room += lsn;
     segment_head_encode(&s->head, head);
     struct iovec iov = {head, sizeof(head)};
-    ssize_t n = io->write_at(io, &s->file, &iov, 1, 0);
+    ssize_t n = l->o.io->write_at(l->o.io, &s->file, &iov, 1, 0);
+    return n < 0 ? (int)n : 0;
+}
+
+int segment_publish(struct log *l, struct segment *s) {
+    char name[SEGMENT_NAME_MAX];
+    char from[PATH_MAX];
+    char to[PATH_MAX];
+    segment_name(s->head.first_lsn, s->head.history.id, name);
     path_of(l, s->name, from);
-    segment_name(lsn, l->o.history.id, s->name);
-    path_of(l, s->name, to);
-    err = n < 0 ? (int)n : io->rename(io, from, to);
+    path_of(l, name, to);
+    int err = l->o.io->rename(l->o.io, from, to);
+    if (err == 0) {
+        memcpy(s->name, name, sizeof(name));
+    }
+    return err;
+}
+
+int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
+                  struct segment **out) {
+    struct segment *s = spare;
+    if (s != NULL && s->room < len) {
+        segment_discard(l, s);
+        s = NULL;
+    }
+    int err = s == NULL ? segment_prepare(l, len, &s) : 0;
     if (err < 0) {
-        (void)io->unlink(io, from);
-        segment_close(l, s);
+        return err;
+    }
+    err = segment_start(l, s, lsn);
+    err = err < 0 ? err : segment_publish(l, s);
+    if (err < 0) {
+        segment_discard(l, s);
         return err;
     }
     *out = s;

@@ -37,83 +37,118 @@ static void release(struct log *l, uint64_t durable) {
     }
 }
 
-/* A complete segment: synced, cut to its length, left alone. */
-static int finish_closed(struct log *l) {
-    for (;;) {
-        pthread_mutex_lock(&l->lock);
-        struct segment *s = l->closed;
-        pthread_mutex_unlock(&l->lock);
-        if (s == NULL) {
-            return 0;
-        }
-        int err =
-            l->o.io->truncate(l->o.io, &s->file, SEGMENT_HEADER_LEN + (s->end - s->head.first_lsn));
-        err = err < 0 ? err : segment_write_mark(l, s, s->head.first_lsn);
-        err = err < 0 ? err : l->o.io->sync(l->o.io, &s->file);
-        err = err < 0 ? err : segment_write_mark(l, s, s->end);
-        if (err < 0) {
-            return err;
-        }
-        pthread_mutex_lock(&l->lock);
-        l->closed = s->next;
-        pthread_mutex_unlock(&l->lock);
-        if (l->o.keeps) {
-            segment_close(l, s);
-        } else {
-            segment_discard(l, s); /* who needed it has read it */
-        }
-    }
-}
-
-/* Only the writer replaces 'current', and what it replaces stays open in 'closed' until this thread has seen it. */
-static int sync_files(struct log *l) {
-    int err = finish_closed(l);
-    pthread_mutex_lock(&l->lock);
-    struct segment *s = l->current;
-    bool is_new = s != NULL && s->is_new;
-    pthread_mutex_unlock(&l->lock);
-    if (err < 0 || s == NULL) {
-        return err;
-    }
-    err = l->o.io->sync(l->o.io, &s->file);
-    if (err == 0 && is_new) {
+/* Bytes and, once, the name. */
+static int sync_segment(struct log *l, struct segment *s) {
+    int err = l->o.io->sync(l->o.io, &s->file);
+    if (err == 0 && s->is_new) {
         err = l->o.io->sync_dir(l->o.io, l->o.dir);
         s->is_new = err < 0;
     }
     return err;
 }
 
-int log_sync_now(struct log *l) {
+/* A complete segment: cut to its length, synced, left alone. */
+static int finish_segment(struct log *l, struct segment *s) {
+    int err =
+        l->o.io->truncate(l->o.io, &s->file, SEGMENT_HEADER_LEN + (s->end - s->head.first_lsn));
+    err = err < 0 ? err : sync_segment(l, s);
+    if (err < 0) {
+        return err;
+    }
+    log_advance(l, &l->durable, s->end);
+    (void)segment_write_mark(l, s, s->end); /* a mark that is late does no harm */
+    return 0;
+}
+
+/* Takes it out of the list of complete ones. Whoever may read it has to be waited for if nothing is kept but for them. */
+static void pop_closed(struct log *l, struct segment *s) {
+    pthread_mutex_lock(&l->lock);
+    l->closed = s->next;
+    if (!l->o.keeps) {
+        s->next = l->pinned;
+        l->pinned = s;
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (l->o.keeps) {
+        segment_close(l, s);
+    }
+}
+
+/* 'appendonly no': what nobody needs any more. */
+static void discard_unpinned(struct log *l) {
+    struct segment *lists[2] = {NULL, NULL};
+    pthread_mutex_lock(&l->lock);
+    if (!l->o.keeps && l->current == NULL) {
+        lists[0] = l->closed;
+        lists[1] = l->pinned;
+        l->closed = NULL;
+        l->pinned = NULL;
+    }
+    pthread_mutex_unlock(&l->lock);
+    for (int i = 0; i < 2; i++) {
+        for (struct segment *s = lists[i]; s != NULL;) {
+            struct segment *next = s->next;
+            segment_discard(l, s);
+            s = next;
+        }
+    }
+}
+
+/*
+ * All files that hold bytes below 'target'. Which one is next is decided under the lock: a segment that the writer leaves meanwhile
+ * is the oldest complete one then, and is seen in the next round of the loop. Only this thread closes complete ones, unless an
+ * fdatasync has failed.
+ */
+static int sync_files(struct log *l, uint64_t target) {
+    for (;;) {
+        pthread_mutex_lock(&l->lock);
+        bool is_closed = l->closed != NULL;
+        struct segment *s = is_closed ? l->closed : l->current;
+        pthread_mutex_unlock(&l->lock);
+        if (s == NULL || s->head.first_lsn >= target) {
+            return 0;
+        }
+        if (!is_closed || s->end > target) {
+            int err = sync_segment(l, s);
+            if (err == 0) {
+                log_advance(l, &l->durable, target);
+                (void)segment_write_mark(l, s, target);
+            }
+            return err;
+        }
+        int err = finish_segment(l, s);
+        if (err < 0) {
+            return err;
+        }
+        pop_closed(l, s);
+    }
+}
+
+static int log_sync_now(struct log *l) {
     uint64_t target = load_lsn(&l->written);
     int64_t began_us = time_mono_us();
-    int err = sync_files(l);
+    discard_unpinned(l);
+    int err = sync_files(l, target);
     int64_t took_us = time_mono_us() - began_us;
     atomic_store_explicit(&l->last_sync_us, took_us, memory_order_relaxed);
     atomic_fetch_add_explicit(&l->syncs, 1, memory_order_relaxed);
     if (err < 0) {
         atomic_fetch_add_explicit(&l->sync_failures, 1, memory_order_relaxed);
-        atomic_store_explicit(&l->poisoned, true, memory_order_release);
+        /* The state first: the writer sets it right when it has begun anew. */
         log_set_state(l, LOG_BROKEN, "fdatasync of the log has failed", err);
+        atomic_store_explicit(&l->poisoned, true, memory_order_release);
         wake_raise(&l->writer_wake);
-        return err;
-    }
-    if (target > load_lsn(&l->durable)) {
+    } else {
         log_advance(l, &l->durable, target);
-        pthread_mutex_lock(&l->lock);
-        struct segment *s = l->current;
-        pthread_mutex_unlock(&l->lock);
-        if (s != NULL) {
-            (void)segment_write_mark(l, s, target); /* a mark that is late does no harm */
-        }
-        release(l, target);
     }
-    return 0;
+    release(l, load_lsn(&l->durable));
+    return err;
 }
 
 /* Nothing waits for the spare but the next rotation. */
 static void make_spare(struct log *l) {
     pthread_mutex_lock(&l->lock);
-    bool wanted = l->spare == NULL && l->current != NULL && l->o.keeps;
+    bool wanted = l->spare == NULL && l->o.keeps;
     pthread_mutex_unlock(&l->lock);
     if (!wanted) {
         return;
@@ -124,7 +159,6 @@ static void make_spare(struct log *l) {
         pthread_mutex_lock(&l->lock);
         l->spare = s;
         pthread_mutex_unlock(&l->lock);
-        atomic_store_explicit(&l->has_spare, true, memory_order_relaxed);
     }
 }
 
@@ -141,19 +175,31 @@ static void empty_pool(struct log *l) {
     }
 }
 
+/* 'appendonly no': the last one who needed files has gone. */
+static bool has_leftovers(struct log *l) {
+    if (l->o.keeps) {
+        return false;
+    }
+    pthread_mutex_lock(&l->lock);
+    bool has = l->current == NULL && (l->closed != NULL || l->pinned != NULL || l->first != NULL);
+    pthread_mutex_unlock(&l->lock);
+    return has;
+}
+
 /* Microseconds until the next sync is due. */
 static int64_t due_in_us(struct log *l, int64_t last_us) {
     int64_t passed = time_mono_us() - last_us;
-    bool pending = load_lsn(&l->written) > load_lsn(&l->durable);
-    bool much = load_lsn(&l->head) - load_lsn(&l->durable) > l->o.memory_limit / 2;
+    uint64_t durable = load_lsn(&l->durable);
     if (atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
         return RETRY_US; /* first the writer */
     }
-    if (!pending) {
-        return EVERYSEC_US;
+    if (has_leftovers(l)) {
+        return 0;
     }
-    if (much || atomic_exchange_explicit(&l->hurry, false, memory_order_seq_cst) ||
-        atomic_load_explicit(&l->waiters, memory_order_seq_cst) > 0) {
+    if (load_lsn(&l->written) <= durable) {
+        return EVERYSEC_US; /* the writer tells if somebody is in a hurry */
+    }
+    if (load_lsn(&l->hurry_lsn) > durable || log_pending(l) > l->o.memory_limit / 2) {
         return 0;
     }
     switch ((enum log_sync)atomic_load_explicit(&l->sync_mode, memory_order_relaxed)) {
@@ -175,9 +221,7 @@ void log_sync_main(void *arg) {
         int64_t wait_us = due_in_us(l, last_us);
         if (wait_us <= 0 || (stop && !atomic_load_explicit(&l->poisoned, memory_order_acquire))) {
             last_us = time_mono_us();
-            if (l->current != NULL || !l->o.keeps) {
-                (void)log_sync_now(l);
-            }
+            (void)log_sync_now(l);
         }
         if (stop) {
             return;

@@ -85,21 +85,28 @@ void pool_put(struct log *l, char *ptr, size_t cap) {
     }
 }
 
+/* All of the stretch, and nothing else, lies in this feed's buffer, and fills a good part of it (the buffer is held until
+ * it is durable). Feed locked. */
+static bool has_it_all(const struct log_feed *f, const struct gather *g) {
+    const struct extent *x = f->extents;
+    return f->extent_count == 1 && x->blob == NULL && x->at == 0 && x->lsn == g->from &&
+           x->lsn + x->len == g->to && f->len >= TAKE_OVER_LEN && f->len >= f->cap / 4;
+}
+
 /* When one appender has it all, which is nearly always, his bytes aren't copied: he gets another buffer. */
 static struct stretch *take_over(struct log *l, struct gather *g) {
-    struct stretch *s = NULL;
-    for (uint32_t i = 0; i < g->feed_count && s == NULL; i++) {
+    if (g->to - g->from < TAKE_OVER_LEN) {
+        return NULL;
+    }
+    bool done = false;
+    struct buffer fresh = pool_get(l, 2 * (size_t)TAKE_OVER_LEN);
+    struct stretch *s = mem_must_zalloc(sizeof(*s) + sizeof(s->parts[0]));
+    for (uint32_t i = 0; i < g->feed_count && !done; i++) {
         struct log_feed *f = g->feeds[i];
         feed_lock(f);
-        if (f->extent_count == 1 && f->extents[0].blob == NULL && f->extents[0].lsn == g->from &&
-            f->extents[0].lsn + f->extents[0].len == g->to && f->extents[0].at == 0 &&
-            f->len >= TAKE_OVER_LEN && !f->reserved) {
-            struct buffer fresh = pool_get(l, f->cap < FEED_KEEP_LEN ? f->cap : FEED_KEEP_LEN);
-            s = mem_must_zalloc(sizeof(*s) + sizeof(s->parts[0]));
-            s->lsn = g->from;
-            s->end = g->to;
-            s->bytes = f->bytes;
-            s->cap = f->cap;
+        done = has_it_all(f, g) && f->reserved <= fresh.cap;
+        if (done) {
+            *s = (struct stretch){.lsn = g->from, .end = g->to, .bytes = f->bytes, .cap = f->cap};
             s->parts[s->part_count++] = (struct part){f->bytes, f->len};
             f->bytes = fresh.ptr;
             f->cap = fresh.cap;
@@ -108,7 +115,11 @@ static struct stretch *take_over(struct log *l, struct gather *g) {
         }
         feed_unlock(f);
     }
-    return s;
+    if (!done) {
+        pool_put(l, fresh.ptr, fresh.cap);
+        mem_free(s);
+    }
+    return done ? s : NULL;
 }
 
 /* Room for everything below 'to': bytes between blobs, and the blobs. */
@@ -187,8 +198,10 @@ static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
             if (s == NULL || x->lsn < g->from) {
                 blob_release(x->blob);
             }
-        } else if (s != NULL && x->lsn >= g->from) { /* before: appended before it was kept */
-            memcpy(place_of(g, s, x->lsn), f->bytes + x->at, len);
+        } else if (s != NULL && x->lsn + len > g->from) {
+            /* What was appended before the log was kept may be part of the extent. */
+            size_t skip = x->lsn < g->from ? (size_t)(g->from - x->lsn) : 0;
+            memcpy(place_of(g, s, x->lsn + skip), f->bytes + x->at + skip, len - skip);
         }
         if (len < x->len) {
             *x = (struct extent){x->lsn + len, x->at + len, x->len - len, NULL};
@@ -200,7 +213,7 @@ static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
     } else {
         f->extent_count = 0;
         f->len = 0;
-        if (f->cap > FEED_KEEP_LEN && !f->reserved) {
+        if (f->cap > FEED_KEEP_LEN && f->reserved == 0) {
             mem_free(f->bytes);
             f->bytes = NULL;
             f->cap = 0;
@@ -229,13 +242,19 @@ static struct stretch *collect(struct log *l, bool keep) {
     }
     mem_free(g.blobs);
     if (s == NULL) {
-        log_advance(l, &l->durable, g.to);
         log_advance(l, &l->written, g.to);
+        log_advance(l, &l->durable, g.to);
     }
     return s;
 }
 
 /* --- writing ----------------------------------------------------------------------------------------- */
+
+static void tell_rotated(struct log *l) {
+    if (l->o.rotated != NULL) {
+        l->o.rotated(l->o.arg);
+    }
+}
 
 static void use_segment(struct log *l, struct segment *s) {
     pthread_mutex_lock(&l->lock);
@@ -250,11 +269,8 @@ static void use_segment(struct log *l, struct segment *s) {
         *tail = old;
     }
     pthread_mutex_unlock(&l->lock);
-    atomic_store_explicit(&l->room_left, s == NULL ? 0 : s->room - s->end, memory_order_relaxed);
     atomic_fetch_add_explicit(&l->rotations, 1, memory_order_relaxed);
-    if (l->o.rotated != NULL) {
-        l->o.rotated(l->o.arg);
-    }
+    tell_rotated(l);
 }
 
 static int rotate(struct log *l, uint64_t lsn, uint64_t need) {
@@ -264,7 +280,6 @@ static int rotate(struct log *l, uint64_t lsn, uint64_t need) {
     struct segment *spare = l->spare;
     l->spare = NULL;
     pthread_mutex_unlock(&l->lock);
-    atomic_store_explicit(&l->has_spare, false, memory_order_relaxed);
     int err = segment_begin(l, lsn, need > len ? need : len, spare, &s);
     if (err < 0) {
         return err;
@@ -294,6 +309,9 @@ static void advance(const struct stretch *s, struct place *p, uint64_t len) {
 /* The longest run of whole frames from a place that ends at or before 'limit' (one frame at least if 'one'). */
 static uint64_t whole_frames(const struct stretch *s, struct place p, uint64_t limit, bool one) {
     uint64_t from = p.lsn;
+    if (dc_likely(s->end <= limit)) {
+        return s->end - from;
+    }
     while (p.lsn < s->end) {
         /* A frame's header is never parted: it has no blob in it. */
         uint64_t len = FRAME_HEADER_LEN + get_u64(s->parts[p.part].ptr + p.offset + 8);
@@ -305,7 +323,9 @@ static uint64_t whole_frames(const struct stretch *s, struct place p, uint64_t l
     return p.lsn - from;
 }
 
-static int write_run(struct log *l, const struct stretch *s, struct place *p, uint64_t len) {
+/* To a segment in which they fit. */
+static int write_run(struct log *l, struct segment *to_segment, const struct stretch *s,
+                     struct place *p, uint64_t len) {
     struct part *parts = mem_must_alloc((s->part_count + 1) * sizeof(*parts));
     uint32_t count = 0;
     struct place end = *p;
@@ -317,12 +337,11 @@ static int write_run(struct log *l, const struct stretch *s, struct place *p, ui
             parts[count++] = (struct part){s->parts[i].ptr + from, to - from};
         }
     }
-    int err = segment_write(l, l->current, parts, count, p->lsn);
+    int err = segment_write(l, to_segment, parts, count, p->lsn);
     mem_free(parts);
     if (err == 0) {
         *p = end;
-        l->current->end = end.lsn;
-        atomic_store_explicit(&l->room_left, l->current->room - end.lsn, memory_order_relaxed);
+        to_segment->end = end.lsn;
     }
     return err;
 }
@@ -335,7 +354,7 @@ static int write_stretch(struct log *l, const struct stretch *s, uint64_t from) 
         uint64_t fits = l->current == NULL ? 0 : whole_frames(s, p, l->current->room, false);
         int err = 0;
         if (dc_likely(fits > 0)) {
-            err = write_run(l, s, &p, fits);
+            err = write_run(l, l->current, s, &p, fits);
         } else {
             err = rotate(l, p.lsn, whole_frames(s, p, 0, true));
         }
@@ -359,13 +378,43 @@ static void leave_behind(struct log *l, struct segment *old, uint64_t durable) {
     }
 }
 
-/* An fdatasync has failed: nothing that it should have made durable is trusted. */
+/* A file, not yet with a segment's name, with all that is written and not durable. */
+static int write_again(struct log *l, uint64_t durable, struct segment **out) {
+    uint64_t len = atomic_load_explicit(&l->segment_len, memory_order_relaxed);
+    uint64_t written = load_lsn(&l->written);
+    int err = segment_prepare(l, written - durable > len ? written - durable : len, out);
+    if (err < 0) {
+        return err;
+    }
+    err = segment_start(l, *out, durable);
+    pthread_mutex_lock(&l->lock);
+    const struct stretch *s = l->first; /* none is freed while 'poisoned' */
+    pthread_mutex_unlock(&l->lock);
+    for (; s != NULL && err == 0; s = s->next) {
+        if (s->end > durable) {
+            struct place p = {.lsn = s->lsn};
+            advance(s, &p, durable > s->lsn ? durable - s->lsn : 0);
+            err = write_run(l, *out, s, &p, s->end - p.lsn);
+        }
+    }
+    dc_assert(err < 0 || (*out)->end == written);
+    return err;
+}
+
+/*
+ * An fdatasync has failed: nothing that it should have made durable is trusted. The sync thread leaves all files alone until
+ * 'poisoned' is false again. The new segment gets its name when it holds all that the old ones hold: so a kill -9 loses nothing at
+ * any moment.
+ */
 static int begin_anew(struct log *l) {
     struct segment *s = NULL;
     uint64_t durable = load_lsn(&l->durable);
-    uint64_t len = atomic_load_explicit(&l->segment_len, memory_order_relaxed);
-    int err = segment_begin(l, durable, len, NULL, &s);
+    int err = write_again(l, durable, &s);
+    err = err < 0 ? err : segment_publish(l, s);
     if (err < 0) {
+        if (s != NULL) {
+            segment_discard(l, s);
+        }
         return err;
     }
     pthread_mutex_lock(&l->lock);
@@ -376,20 +425,13 @@ static int begin_anew(struct log *l) {
         old = l->current;
     }
     l->current = s;
-    struct stretch *first = l->first;
     pthread_mutex_unlock(&l->lock);
     leave_behind(l, old, durable);
-    for (struct stretch *x = first; x != NULL && err == 0; x = x->next) {
-        if (x->end > durable) {
-            err = write_stretch(l, x, x->lsn > durable ? x->lsn : durable);
-        }
-    }
-    if (err == 0) {
-        atomic_store_explicit(&l->poisoned, false, memory_order_release);
-        diag(DIAG_WARNING, "log.begun_anew lsn=%llu", (unsigned long long)durable);
-        wake_raise(&l->sync_wake);
-    }
-    return err;
+    atomic_store_explicit(&l->poisoned, false, memory_order_release);
+    diag(DIAG_WARNING, "log.begun_anew lsn=%llu", (unsigned long long)durable);
+    tell_rotated(l);
+    wake_raise(&l->sync_wake);
+    return 0;
 }
 
 static void enter(struct log *l, struct stretch *s) {
@@ -407,23 +449,29 @@ static enum log_state state_of(int err) {
     return err == -ENOSPC || err == -EDQUOT ? LOG_FULL : LOG_BROKEN;
 }
 
-/* True when it is done; false when the disk doesn't take it. */
-static bool write_out(struct log *l, struct stretch *s, uint64_t *from) {
-    int err =
-        dc_unlikely(atomic_load_explicit(&l->poisoned, memory_order_acquire)) ? begin_anew(l) : 0;
-    err = err < 0 || s == NULL ? err : write_stretch(l, s, *from);
+static void note_failure(struct log *l, const char *what, int err) {
+    atomic_fetch_add_explicit(&l->write_failures, 1, memory_order_relaxed);
+    log_set_state(l, state_of(err), what, err);
+}
+
+/* From 'from' on, which moves. True when it is done; false when the disk doesn't take it. */
+static bool write_out(struct log *l, const struct stretch *s, uint64_t *from) {
+    int err = 0;
+    if (dc_unlikely(atomic_load_explicit(&l->poisoned, memory_order_acquire))) {
+        err = begin_anew(l);
+        *from = err == 0 && s != NULL
+                    ? s->lsn
+                    : *from; /* what stands in the old segment isn't in the new one */
+    }
+    if (err == 0 && s != NULL) {
+        err = write_stretch(l, s, *from);
+        uint64_t end = l->current != NULL ? l->current->end : 0;
+        *from = end > *from ? end : *from;
+    }
     if (err < 0) {
-        *from =
-            s != NULL && l->current != NULL && l->current->end > *from ? l->current->end : *from;
-        atomic_fetch_add_explicit(&l->write_failures, 1, memory_order_relaxed);
-        log_set_state(l, state_of(err), "the log can't be written", err);
-        return false;
+        note_failure(l, "the log can't be written", err);
     }
-    if (dc_unlikely(log_state(l) != LOG_WELL) &&
-        !atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
-        log_set_state(l, LOG_WELL, "", 0);
-    }
-    return true;
+    return err == 0;
 }
 
 /* Feeds whose owners are gone and that hold nothing. */
@@ -437,6 +485,7 @@ static void bury_feeds(struct log *l) {
         if (done) {
             l->feeds[i] = l->feeds[--l->feed_count];
             feed_free(f);
+            atomic_fetch_sub_explicit(&l->gone_count, 1, memory_order_relaxed);
         } else {
             i++;
         }
@@ -444,7 +493,9 @@ static void bury_feeds(struct log *l) {
     pthread_mutex_unlock(&l->lock);
 }
 
-/* Whoever appends from here on sees that it is kept. Returns the head: everything behind it is in the feeds. */
+/* --- 'appendonly no': files only while somebody needs them --------------------------------------------- */
+
+/* Whoever appends from here on sees whether it is kept. Returns the head: what is kept behind it is all in the feeds. */
 static uint64_t fence(struct log *l) {
     pthread_mutex_lock(&l->lock);
     for (uint32_t i = 0; i < l->feed_count; i++) {
@@ -455,57 +506,100 @@ static uint64_t fence(struct log *l) {
     return load_lsn(&l->head);
 }
 
-/* 'appendonly no': files only while somebody needs them. */
-static bool keeps_now(struct log *l) {
-    bool keep = l->o.keeps || atomic_load_explicit(&l->pins, memory_order_seq_cst) > 0;
-    if (dc_likely(l->o.keeps) || keep == (l->current != NULL)) {
-        return keep;
+static bool begin_keeping(struct log *l) {
+    atomic_store_explicit(&l->kept, true, memory_order_relaxed);
+    uint64_t lsn = fence(l);
+    log_advance(l, &l->written, lsn);
+    log_advance(l, &l->durable, lsn);
+    int err = rotate(l, lsn, 0);
+    if (err < 0) {
+        atomic_store_explicit(&l->kept, false, memory_order_relaxed);
+        note_failure(l, "the log can't be begun", err);
     }
-    if (keep) {
-        uint64_t lsn = fence(l);
-        int err = rotate(l, lsn, 0);
-        log_advance(l, &l->durable, lsn);
-        log_advance(l, &l->written, lsn);
-        if (err < 0) {
-            log_set_state(l, state_of(err), "the log can't be begun", err);
-        }
-        return err == 0;
+    return err == 0;
+}
+
+/* What a file can't be had for isn't needed any more either. */
+static void end_keeping(struct log *l, struct stretch **pending) {
+    atomic_store_explicit(&l->kept, false, memory_order_relaxed);
+    use_segment(l, NULL); /* the sync thread removes it */
+    if (*pending != NULL) {
+        stretch_free(l, *pending);
+        *pending = NULL;
     }
-    use_segment(l, NULL); /* the sync thread finishes it */
-    return false;
+    wake_raise(&l->sync_wake);
+}
+
+enum keeping { KEEPS, KEEPS_NOT, KEEPS_BADLY /* there should be a file, and can't be */ };
+
+static enum keeping keeps_now(struct log *l, struct stretch **pending) {
+    if (dc_likely(l->o.keeps)) {
+        return KEEPS;
+    }
+    pthread_mutex_lock(&l->lock);
+    bool wanted = l->pins > 0;
+    pthread_mutex_unlock(&l->lock);
+    if (wanted && l->current == NULL) {
+        return begin_keeping(l) ? KEEPS : KEEPS_BADLY;
+    }
+    if (!wanted && l->current != NULL) {
+        end_keeping(l, pending);
+    }
+    return wanted ? KEEPS : KEEPS_NOT;
+}
+
+/* --- the thread -------------------------------------------------------------------------------------- */
+
+/* It is in the kernel's hands; the sync thread's turn. */
+static void finish(struct log *l, struct stretch *s) {
+    uint64_t end = s->end;
+    enter(l, s);
+    log_advance(l, &l->written, end);
+    if (atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS ||
+        load_lsn(&l->hurry_lsn) > load_lsn(&l->durable) || log_pending(l) > l->o.memory_limit / 2) {
+        wake_raise(&l->sync_wake);
+    }
+}
+
+/* One round; false when there is nothing to do, or the disk doesn't let it. 's' from 'from' on is what an earlier round couldn't write. */
+static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *well) {
+    enum keeping keeping = keeps_now(l, s);
+    bool anew = atomic_load_explicit(&l->poisoned, memory_order_acquire);
+    if (*s == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
+        *s = collect(l, keeping == KEEPS);
+        *from = *s == NULL ? 0 : (*s)->lsn;
+    }
+    *well = keeping != KEEPS_BADLY && ((*s == NULL && !anew) || write_out(l, *s, from));
+    if (dc_unlikely(*well && log_state(l) != LOG_WELL) &&
+        !atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
+        log_set_state(l, LOG_WELL, "", 0);
+    }
+    if (!*well || *s == NULL) {
+        return false;
+    }
+    finish(l, *s);
+    *s = NULL;
+    return true;
 }
 
 void log_writer_main(void *arg) {
     struct log *l = arg;
     struct stretch *s = NULL;
     uint64_t from = 0;
-    for (;;) {
-        bool stop = atomic_load_explicit(&l->stopping, memory_order_acquire);
-        bool keep = s != NULL || keeps_now(l);
-        if (s == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
-            s = collect(l, keep);
-            from = s == NULL ? 0 : s->lsn;
-        }
+    bool stop = false;
+    do {
         bool well = true;
-        if (s != NULL || atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
-            well = write_out(l, s, &from);
-        }
-        if (well && s != NULL) {
-            uint64_t end = s->end;
-            enter(l, s);
-            s = NULL;
-            log_advance(l, &l->written, end);
-            if (atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS ||
-                end - load_lsn(&l->durable) > l->o.memory_limit / 2) {
-                wake_raise(&l->sync_wake);
-            }
-        } else if (stop) {
-            break;
-        } else {
+        stop = atomic_load_explicit(&l->stopping, memory_order_acquire); /* before the last look */
+        bool worked = run_round(l, &s, &from, &well);
+        if (atomic_load_explicit(&l->gone_count, memory_order_relaxed) > 0) {
             bury_feeds(l);
+        }
+        if (worked) {
+            stop = false;
+        } else if (!stop) {
             (void)wake_wait(&l->writer_wake, well ? EVERYSEC_US : RETRY_US);
         }
-    }
+    } while (!stop);
     if (s != NULL) {
         stretch_free(l, s);
     }
