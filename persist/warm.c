@@ -381,6 +381,10 @@ bool warm_is_over(const struct warm *w) {
     return w == NULL || atomic_load_explicit(&w->not_warm, memory_order_relaxed) == 0;
 }
 
+bool warm_is_settled(const struct warm *w) {
+    return w == NULL || atomic_load_explicit(&w->unfinished, memory_order_acquire) == 0;
+}
+
 bool warm_slot_is_ready(const struct warm *w, uint32_t slot) {
     return w == NULL || state_of(w, range_of(w, slot)) == RANGE_WARM;
 }

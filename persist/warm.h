@@ -70,6 +70,8 @@ void warm_destroy(struct warm *w); /* stops the loaders, waits for them */
 
 /* Nothing cold is left (one relaxed load). */
 bool warm_is_over(const struct warm *w);
+/* Nothing is cold or being loaded; ranges may have failed. */
+bool warm_is_settled(const struct warm *w);
 /* The slot's range can be used. */
 bool warm_slot_is_ready(const struct warm *w, uint32_t slot);
 /* Loads the slot's range if it is cold, waits if somebody is loading it. Errors: DC_ECORRUPT, DC_ENOMEM. */

@@ -54,6 +54,8 @@ struct server {
     struct store *store;
     struct listeners *listeners;
     struct janitor *janitor;
+    struct lock evict_lock; /* of what loading leaves out */
+    struct log_feed *evict_feed;
 };
 
 /* Prints a table of the program and ends, if the first argument asks for one. */
@@ -185,6 +187,18 @@ static bool end_is_asked(void) {
     return sigpending(&set) == 0 && (sigismember(&set, SIGTERM) || sigismember(&set, SIGINT));
 }
 
+/* What doesn't fit under the memory limit at loading is evicted, so it doesn't come back at the next start. */
+static enum dc_err evict_unloaded(void *arg, struct mut *m) {
+    struct server *s = arg;
+    lock_acquire(&s->evict_lock);
+    enum dc_err err = log_reserve(s->evict_feed, m);
+    if (err == DC_OK) {
+        (void)log_commit(s->evict_feed, m);
+    }
+    lock_release(&s->evict_lock);
+    return err;
+}
+
 static void start_warming(struct server *s) {
     struct node *n = &s->node;
     long threads = (long)conf_get(&s->conf, warm_threads);
@@ -194,6 +208,9 @@ static void start_warming(struct server *s) {
     if (threads == 0) {
         threads = sysconf(_SC_NPROCESSORS_ONLN);
     }
+    lock_init(&s->evict_lock, LOCK_RANK_EVICT);
+    s->evict_feed = log_feed_create(n->log);
+    warm_set_evict(n->warm, evict_unloaded, s);
     warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory));
     warm_start(n->warm, (uint32_t)threads, warm_done, n);
 }
@@ -215,7 +232,7 @@ static enum dc_err start(struct server *s) {
     s->janitor = janitor_start(n);
     start_warming(s);
     while (conf_get(&s->conf, warm_restart) == WARM_RESTART_FULL && n->warm != NULL &&
-           !warm_is_over(n->warm) && !end_is_asked()) {
+           !warm_is_settled(n->warm) && !end_is_asked()) {
         usleep(1000);
     }
     for (uint32_t i = 0; i < n->worker_count; i++) {

@@ -218,6 +218,10 @@ static enum dc_err fail_unknown(const struct bytes *argv, uint32_t argc) {
 }
 
 /* What keeps the command from running. Nothing has happened yet. */
+static inline bool has_lost_ranges(const struct node *n) {
+    return n->warm != NULL && !warm_is_over(n->warm) && warm_is_settled(n->warm);
+}
+
 /* Before any effect, so nothing has to be taken back. */
 static enum dc_err fail_misconf(const struct node *n) {
     char why[256];
@@ -243,6 +247,10 @@ static enum dc_err admit(struct cmd_worker *w, struct client *c, const struct jo
     uint32_t flags = cmd->flags | (cmd->id == CMD_EXEC ? tx_flags(c) : 0);
     if (dc_unlikely(log_state(w->node->log) != LOG_WELL) && (flags & F_WRITE)) {
         return fail_misconf(w->node);
+    }
+    if (dc_unlikely(has_lost_ranges(w->node)) && (flags & F_NEEDS_ALL)) {
+        return dc_fail(DC_ECORRUPT, "parts of the stored data are damaged and can't be loaded: see "
+                                    "the log, and dcache-restore --repair");
     }
     if ((flags & F_DENYOOM) && memory_is_short(w) && memory_make_room(w) != DC_OK) {
         return DC_EOOM;
@@ -481,7 +489,7 @@ static bool runs_inside_multi(const struct cmd *cmd) {
 
 /* What is in memory and not yet safe has reached its limit, or something that is needed isn't loaded yet. */
 static bool waits_for_disk(struct node *n, struct client *c, const struct job *job) {
-    bool cold = n->warm != NULL && !warm_is_over(n->warm);
+    bool cold = !warm_is_settled(n->warm);
     bool full = !log_has_room(n->log);
     if (dc_likely(!cold && !full)) {
         return false;

@@ -280,7 +280,7 @@ static void write_recovery(struct node *n, struct buf *out) {
 
 static void write_persistence(struct node *n, struct buf *out) {
     put_count(out, "loading", 0);
-    put_count(out, "async_loading", n->warm != NULL && !warm_is_over(n->warm));
+    put_count(out, "async_loading", !warm_is_settled(n->warm));
     if (n->saver != NULL) {
         write_snapshots(n, out);
     }

@@ -124,9 +124,7 @@ static uint64_t expired_by(const struct janitor *j) {
 /* 'passed_ms' since it last ran. False when there is more to do. */
 static bool sweep(struct janitor *j, uint32_t passed_ms) {
     struct node *n = j->node;
-    /* What is being loaded may have a later expiry in the log. */
-    if (!atomic_load_explicit(&n->active_expire, memory_order_relaxed) ||
-        (n->warm != NULL && !warm_is_over(n->warm))) {
+    if (!atomic_load_explicit(&n->active_expire, memory_order_relaxed)) {
         return true;
     }
     int64_t began_us = time_mono_us();
@@ -143,8 +141,7 @@ static void evict(struct janitor *j, int64_t limit_us) {
     struct evictor by = {.node = n, .store = &j->store, .mut = &j->mut, .feed = j->feed};
     int64_t end_us = time_mono_us() + limit_us;
     int64_t budget = atomic_load_explicit(&n->memory_budget, memory_order_relaxed);
-    if (conf_get(n->conf, maxmemory_policy) == EVICT_NONE || log_state(n->log) != LOG_WELL ||
-        (n->warm != NULL && !warm_is_over(n->warm))) {
+    if (conf_get(n->conf, maxmemory_policy) == EVICT_NONE || log_state(n->log) != LOG_WELL) {
         return;
     }
     (void)mem_thread_delta();

@@ -322,9 +322,6 @@ static enum dc_err refuse_unless_spare(struct node *n) {
 }
 
 enum dc_err memory_make_room(struct cmd_worker *w) {
-    if (w->node->warm != NULL && !warm_is_over(w->node->warm)) {
-        return DC_OK; /* a removal in the middle of loading would be undone; the loaders mind the limit */
-    }
     struct node *n = w->node;
     struct evictor by = {
         .node = n, .worker = w, .store = &w->store, .mut = &w->evict_mut, .feed = w->feed};

@@ -65,14 +65,14 @@ static bool log_has_grown(struct saver *s) {
 
 /* 'lock' held. */
 static bool is_due(struct saver *s, int64_t now_ms) {
-    if (s->node->warm != NULL && !warm_is_over(s->node->warm)) {
+    if (!warm_is_settled(s->node->warm)) {
         return false;
     }
     if (s->asked) {
         return true;
     }
     int64_t passed_ms = now_ms - s->state.last_ms;
-    if (s->state.last_failed && passed_ms < RETRY_MS) {
+    if ((s->state.last_failed && passed_ms < RETRY_MS) || !warm_is_over(s->node->warm)) {
         return false;
     }
     return rule_applies(s, passed_ms / 1000, changes_since(s)) || log_has_grown(s);
@@ -87,7 +87,10 @@ static uint32_t thread_count(const struct conf *conf) {
 
 static enum dc_err write_snapshot(struct saver *s, struct snap_written *out) {
     struct node *n = s->node;
-    dc_assert(n->warm == NULL || warm_is_over(n->warm)); /* what isn't loaded would be missing */
+    if (!warm_is_over(n->warm)) {
+        return dc_fail(DC_ECORRUPT, "parts of the stored data are damaged and not loaded: a "
+                                    "snapshot would be without them");
+    }
     struct snap_write_opts opts = {
         .io = s->data->io,
         .dir = s->data->dir,
