@@ -102,11 +102,15 @@ static inline bool is_kept(const struct log *l) {
 }
 
 enum dc_err log_reserve(struct log_feed *f, const struct mut *m) {
+    return log_reserve_more(f, m, 0);
+}
+
+enum dc_err log_reserve_more(struct log_feed *f, const struct mut *m, size_t more) {
     uint32_t blobs;
     if (!is_kept(f->log)) {
         return DC_OK;
     }
-    size_t len = frame_inline_len(m, &blobs);
+    size_t len = frame_inline_len(m, &blobs) + more;
     uint32_t extents = 1 + 2 * blobs;
     feed_lock(f);
     bool ok = make_room(f, len, extents);

@@ -77,6 +77,8 @@ void log_feed_destroy(struct log_feed *f); /* what it holds is written all the s
 
 /* Memory for the mutation's frame; nothing is given a position. Errors: DC_ENOMEM. */
 DC_MUST enum dc_err log_reserve(struct log_feed *f, const struct mut *m);
+/* Likewise for 'more' bytes of effects still to come, if effects are shown before all are prepared: they can't be taken back. */
+DC_MUST enum dc_err log_reserve_more(struct log_feed *f, const struct mut *m, size_t more);
 /* Position, versions and bytes of the frame. Slot locks held; log_reserve() came before. Returns the end of the frame. */
 struct lsn log_append(struct log_feed *f, struct mut *m);
 /* The one place where a mutation becomes part of the cache: log_append(), then the store shows it. */

@@ -373,8 +373,9 @@ void cmd_call(struct cmd_ctx *ctx) {
     struct cmd_worker *w = ctx->worker;
     size_t start = ctx->reply->out->len;
     struct notice **notices = w->notices == NULL ? &w->notices : w->notices_tail;
+    uint32_t effects = ctx->mut->count;
     enum dc_err err = ctx->cmd->run(ctx);
-    if (ctx->mut->count > ctx->mut->applied && err == DC_OK) {
+    if (ctx->mut->count > effects && err == DC_OK) {
         err = log_reserve(ctx->worker->feed, ctx->mut);
     }
     if (dc_unlikely(err != DC_OK)) {

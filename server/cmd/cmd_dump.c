@@ -173,10 +173,14 @@ static enum dc_err restore_dead(struct cmd_ctx *ctx, const struct entry *old) {
     return err;
 }
 
-/* Age and frequency are set behind the effect, which counts as an access. */
-static void restore_history(struct cmd_ctx *ctx, const struct restore_opts *o) {
+/* Age and frequency are set behind the effect, which counts as an access. It can't be taken back then, so its frame's memory comes first. */
+static enum dc_err restore_history(struct cmd_ctx *ctx, const struct restore_opts *o) {
     if (o->idle_s < 0 && o->freq < 0) {
-        return;
+        return DC_OK;
+    }
+    enum dc_err err = log_reserve(ctx->worker->feed, ctx->mut);
+    if (err != DC_OK) {
+        return err;
     }
     mut_apply(ctx->mut);
     struct entry *e = ctx->mut->effects[ctx->mut->count - 1].entry;
@@ -186,6 +190,7 @@ static void restore_history(struct cmd_ctx *ctx, const struct restore_opts *o) {
         int64_t idle_s = o->idle_s < INT64_MAX / 1000 ? o->idle_s : INT64_MAX / 1000;
         store_set_idle_ms(ctx->node->store, e, idle_s * 1000, ctx->now_ms);
     }
+    return DC_OK;
 }
 
 static enum dc_err restore_live(struct cmd_ctx *ctx, const struct restore_opts *o,
@@ -194,7 +199,10 @@ static enum dc_err restore_live(struct cmd_ctx *ctx, const struct restore_opts *
     if (err != DC_OK) {
         return err;
     }
-    restore_history(ctx, o);
+    err = restore_history(ctx, o);
+    if (err != DC_OK) {
+        return err;
+    }
     ctx_notify(ctx, NOTIFY_NEW, "new", ctx->keys[0].name);
     ctx_notify(ctx, NOTIFY_GENERIC, "restore", ctx->keys[0].name);
     return DC_OK;

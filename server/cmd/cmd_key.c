@@ -9,19 +9,29 @@
 
 /* --- DEL, EXISTS, TYPE, TOUCH ------------------------------------------------------------------------ */
 
+/* Memory for all effects and their frame: those of the first keys are applied before the last ones are looked at. */
+static enum dc_err reserve_dels(struct cmd_ctx *ctx) {
+    size_t len = 0;
+    for (uint32_t i = 0; i < ctx->key_count; i++) {
+        len += EFFECT_HEADER_LEN + ctx->keys[i].name.len;
+    }
+    enum dc_err err = mut_reserve(ctx->mut, ctx->key_count);
+    return err == DC_OK ? log_reserve_more(ctx->worker->feed, ctx->mut, len) : err;
+}
+
 /* Each deletion is applied at once, so a key that is named twice is found once. */
 enum dc_err cmd_del(struct cmd_ctx *ctx) {
     int64_t count = 0;
-    enum dc_err err = mut_reserve(ctx->mut, ctx->key_count);
+    enum dc_err err = ctx->key_count > 1 ? reserve_dels(ctx) : DC_OK;
     for (uint32_t i = 0; i < ctx->key_count && err == DC_OK; i++) {
         if (ctx_find(ctx, i) == NULL) {
             continue;
         }
         err = ctx_del(ctx, i);
-        dc_assert(err == DC_OK); /* reserved: what is applied can't be taken back */
-        if (ctx->key_count > 1) {
+        if (err == DC_OK && ctx->key_count > 1) {
             mut_apply(ctx->mut);
         }
+        dc_assert(err == DC_OK || i == 0); /* reserved: what is applied can't be taken back */
         ctx_notify(ctx, NOTIFY_GENERIC, "del", ctx->keys[i].name);
         count++;
     }
