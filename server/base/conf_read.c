@@ -48,10 +48,8 @@ static void join(struct buf *out, const struct bytes *words, size_t count) {
 
 /* Lines of 'save' add up, as in Redis; one without words forgets those before it. */
 static void begin_save(struct conf *draft, struct origin *o, bool has_words, struct buf *value) {
-    char before[CONF_VALUE_MAX];
     if (has_words && o->has_save) {
-        (void)conf_text(draft, CONF_ID_save, before, sizeof(before));
-        buf_append_str(value, before);
+        buf_append_str(value, draft->texts[CONF_ID_save]); /* nobody else sees a draft */
         buf_append(value, " ", 1);
     }
     o->has_save = has_words;
