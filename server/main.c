@@ -46,6 +46,7 @@ static const char usage[] =
     "win.\n";
 
 enum { WARM_RESTART_FULL = 1, CLOSE_TIMEOUT_MS = 10000 };
+enum { LOG_MEMORY_SHARE = 16, LOG_MEMORY_MIN = 4 * 1024 * 1024 };
 
 struct server {
     struct conf conf;
@@ -147,6 +148,14 @@ static void warm_done(void *arg) {
     n->host->resume(n);
 }
 
+/* What isn't durable yet counts in resident memory: of a small node it may only take its share. */
+static uint64_t log_memory_limit(const struct conf *conf) {
+    uint64_t limit = (uint64_t)conf_get(conf, log_buffer_size);
+    uint64_t share = (uint64_t)conf_get(conf, maxmemory) / LOG_MEMORY_SHARE;
+    share = share < LOG_MEMORY_MIN ? LOG_MEMORY_MIN : share;
+    return conf_get(conf, maxmemory) > 0 && share < limit ? share : limit;
+}
+
 /* Directory, store, log. */
 static enum dc_err open_data(struct server *s) {
     struct node *n = &s->node;
@@ -168,7 +177,7 @@ static enum dc_err open_data(struct server *s) {
     struct log_opts log = {.keeps = conf_get(conf, appendonly) != 0,
                            .sync = (enum log_sync)conf_get(conf, appendfsync),
                            .segment_len = (uint64_t)conf_get(conf, log_segment_size),
-                           .memory_limit = (uint64_t)conf_get(conf, log_buffer_size),
+                           .memory_limit = log_memory_limit(conf),
                            .moved = log_moved,
                            .rotated = log_rotated,
                            .arg = n};

@@ -85,6 +85,10 @@ void node_options_changed(struct node *n) {
     diag_set_level((enum diag_level)conf_get(n->conf, loglevel));
     atomic_store_explicit(&n->tracks_latency, conf_get(n->conf, latency_tracking) != 0,
                           memory_order_relaxed);
+    if (n->log != NULL) {
+        log_set_sync(n->log, (enum log_sync)conf_get(n->conf, appendfsync));
+        log_set_segment_len(n->log, (uint64_t)conf_get(n->conf, log_segment_size));
+    }
     int64_t ms = conf_get(n->conf, latency_monitor_threshold);
     atomic_store_explicit(&n->latency_ticks, ms == 0 ? UINT64_MAX : ticks_of_us(ms * 1000),
                           memory_order_relaxed);
