@@ -31,8 +31,9 @@ struct saver {
     struct saver_job *jobs; /* in order */
     uint64_t ended;         /* snapshots that came to an end, good or bad */
     uint64_t base_changes;
-    uint64_t base_lsn;  /* the log behind the last snapshot begins here, */
-    uint64_t found_len; /* after so many bytes of earlier runs */
+    uint64_t seen_failures; /* of fdatasync */
+    uint64_t base_lsn;      /* the log behind the last snapshot begins here, */
+    uint64_t found_len;     /* after so many bytes of earlier runs */
     struct saver_state state;
 };
 
@@ -63,11 +64,21 @@ static bool log_has_grown(struct saver *s) {
     return limit > 0 && conf_get(s->node->conf, appendonly) && grown > limit;
 }
 
+/* An fdatasync has failed: what it should have made durable was written again, and a snapshot makes the files before superfluous. */
+static bool disk_has_lied(struct saver *s) {
+    struct log_stats now;
+    log_stats(s->node->log, &now);
+    bool more = now.sync_failures > s->seen_failures;
+    s->seen_failures = now.sync_failures;
+    return more;
+}
+
 /* 'lock' held. */
 static bool is_due(struct saver *s, int64_t now_ms) {
     if (!warm_is_settled(s->node->warm)) {
         return false;
     }
+    s->asked = s->asked || disk_has_lied(s);
     if (s->asked) {
         return true;
     }
