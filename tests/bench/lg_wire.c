@@ -16,6 +16,8 @@ enum { POOL_LEN = 1 << 20 };
 /* The 64 B to 4 KB that follow any offset below POOL_LEN are part of it too. */
 static char pool[POOL_LEN + LG_VALUE_MAX];
 
+static enum lg_values values_kind = LG_VALUES_POOL;
+
 static const char digit_pairs[] = "00010203040506070809101112131415161718192021222324"
                                   "25262728293031323334353637383940414243444546474849"
                                   "50515253545556575859606162636465666768697071727374"
@@ -68,9 +70,55 @@ size_t lg_value_len(uint64_t id, uint64_t min, uint64_t max) {
     return (size_t)(min + ((h * (max - min + 1)) >> 32));
 }
 
+void lg_wire_use_values(enum lg_values values) {
+    values_kind = values;
+}
+
+static void random_write(char *p, struct lg_rng *r, size_t len) {
+    for (size_t at = 0; at < len; at += 8) {
+        uint64_t word = lg_rng_next(r);
+        memcpy(p + at, &word, len - at < 8 ? len - at : 8);
+    }
+}
+
+/* Words and numbers of the kind that sessions are made of. */
+static void words_write(char *p, struct lg_rng *r, size_t len) {
+    static const char *const words[] = {
+        "\"id\": ", "\"name\": ", "\"user\": ", "\"email\": ", "true, ",   "false, ",  "null, ",
+        "{",        "}, ",        "the ",       "of ",         "and ",     "session ", "account ",
+        "address ", "http://",    ".com/",      "index",       "expires ", "token ",   "state ",
+        "order ",   "item ",      "price ",     "counter ",    "status ",  "active ",  "page ",
+        "list ",    "in ",        "value ",     "2024-",
+    };
+    enum { WORD_COUNT = sizeof(words) / sizeof(words[0]) };
+    for (size_t at = 0; at < len;) {
+        uint64_t draw = lg_rng_next(r);
+        char digits[4] = {(char)('0' + (draw >> 16) % 10), (char)('0' + (draw >> 24) % 10),
+                          (char)('0' + (draw >> 32) % 10), ' '};
+        bool number = (draw >> 8) % 4 == 0;
+        const char *word = number ? digits : words[draw % WORD_COUNT];
+        size_t word_len = number ? sizeof(digits) : strlen(word);
+        word_len = word_len < len - at ? word_len : len - at;
+        memcpy(p + at, word, word_len);
+        at += word_len;
+    }
+}
+
+/* The first bytes tell whose a value is. */
 static void value_write(char *p, uint64_t id, size_t len) {
     uint64_t h = lg_mix64(id);
-    memcpy(p, pool + (h & (POOL_LEN - 1)), len);
+    struct lg_rng rng = {.s = {h, id, ~h, 1}};
+    switch (values_kind) {
+    case LG_VALUES_POOL:
+        memcpy(p, pool + (h & (POOL_LEN - 1)), len);
+        break;
+    case LG_VALUES_RANDOM:
+        random_write(p, &rng, len);
+        break;
+    case LG_VALUES_TEXT:
+        words_write(p, &rng, len);
+        break;
+    }
     memcpy(p, &h, len < 8 ? len : 8);
 }
 

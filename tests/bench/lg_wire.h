@@ -5,7 +5,8 @@
  * Purpose. What a client must do per operation, at the price of a few copies, so that the server is
  *   the slower side even with long pipelines.
  * Invariants. I1: a key has LG_KEY_LEN bytes. I2: the first eight bytes of a value (of as many as it has)
- *   and its length are functions of the id of its key; the rest is a piece of one pool of random bytes.
+ *   and its length are functions of the id of its key; the rest is a piece of one pool of random bytes, or made
+ *   for this key (lg_wire_use_values()).
  * Threads. lg_wire_init() once, before all; then anybody, each connection in one thread.
  */
 #ifndef DC_TESTS_BENCH_LG_WIRE_H
@@ -28,6 +29,9 @@ struct lg_rng {
     uint64_t s[4];
 };
 
+/* The numbers of --values. */
+enum lg_values { LG_VALUES_POOL, LG_VALUES_RANDOM, LG_VALUES_TEXT };
+
 enum lg_kind { LG_PARTIAL, LG_STATUS, LG_ERROR, LG_INTEGER, LG_BULK, LG_NULL };
 
 struct lg_reply {
@@ -39,6 +43,8 @@ struct lg_reply {
 };
 
 void lg_wire_init(uint64_t seed);
+/* Before the first request. Pieces of one pool repeat; what is to be compressed must not, or only as text does. */
+void lg_wire_use_values(enum lg_values values);
 
 uint64_t lg_mix64(uint64_t x);
 void lg_rng_seed(struct lg_rng *r, uint64_t seed);

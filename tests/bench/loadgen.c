@@ -9,6 +9,7 @@
  *   lg_cache.c    cache: a read-through stream and its hit ratio
  *   lg_expiry.c   expiry: fresh keys with a TTL at a steady rate
  *   lg_idle.c     idle: connections that do nothing
+ *   lg_pace.c     pace: a steady rate, and how long each request took
  */
 #include "tests/bench/loadgen.h"
 
@@ -50,6 +51,7 @@ static const struct option options[] = {
     {"--value-max",       OPT_COUNT, offsetof(struct lg_opts, value_max)},
     {"--ttl-ms",          OPT_COUNT, offsetof(struct lg_opts, ttl_ms)},
     {"--get-pct",         OPT_COUNT, offsetof(struct lg_opts, get_pct)},
+    {"--values",          OPT_COUNT, offsetof(struct lg_opts, values)},
     {"--requests",        OPT_COUNT, offsetof(struct lg_opts, requests)},
     {"--warmup-requests", OPT_COUNT, offsetof(struct lg_opts, warmup_requests)},
     {"--zipf",            OPT_REAL,  offsetof(struct lg_opts, zipf)},
@@ -72,6 +74,7 @@ static const struct mode {
     {"cache",  lg_cache_run},
     {"expiry", lg_expiry_run},
     {"idle",   lg_idle_run},
+    {"pace",   lg_pace_run},
 };
 /* clang-format on */
 
@@ -193,6 +196,9 @@ static void options_check(const struct lg_opts *o) {
         o->shift_min > o->shift_max || o->shift_max > LG_VALUE_MAX) {
         lg_die("lengths of values: 1 <= min <= max <= %d", LG_VALUE_MAX);
     }
+    if (o->values > LG_VALUES_TEXT) {
+        lg_die("--values: 0 from a pool, 1 random, 2 like text");
+    }
     if (o->get_pct > 100 || o->one_hit_pct > 100 || o->drift_pct > 50 || o->set_pct > 100) {
         lg_die("a share is at most 100 per cent, that which drifts 50");
     }
@@ -212,13 +218,15 @@ int main(int argc, char **argv) {
         .zipf = 0.9,
     };
     if (argc < 2 || argc % 2 != 0) {
-        lg_die("usage: dcache-loadgen fill|mix|cache|expiry|idle --port N [--option value ...]");
+        lg_die(
+            "usage: dcache-loadgen fill|mix|cache|expiry|idle|pace --port N [--option value ...]");
     }
     for (int i = 2; i < argc; i += 2) {
         option_set(&o, argv[i], argv[i + 1]);
     }
     options_check(&o);
     lg_wire_init(o.seed);
+    lg_wire_use_values((enum lg_values)o.values);
     for (size_t i = 0; i < MODE_COUNT; i++) {
         if (strcmp(argv[1], modes[i].name) == 0) {
             modes[i].run(&o);

@@ -35,6 +35,7 @@ struct lg_opts {
     uint64_t value_max;
     uint64_t ttl_ms; /* 0: SET without PX */
     uint64_t get_pct;
+    uint64_t values; /* enum lg_values */
     /* cache: a read-through stream */
     uint64_t requests;
     uint64_t warmup_requests; /* not counted; part of `requests` */
@@ -46,7 +47,7 @@ struct lg_opts {
     uint64_t shift_min;
     uint64_t shift_max;
     uint64_t set_pct; /* requests that are a SET whatever the cache holds */
-    /* cache, expiry */
+    /* cache, expiry, pace */
     uint64_t rate; /* requests per second; 0: as fast as possible */
 };
 
@@ -56,6 +57,7 @@ void lg_mix_run(const struct lg_opts *o);
 void lg_cache_run(const struct lg_opts *o);
 void lg_expiry_run(const struct lg_opts *o);
 void lg_idle_run(const struct lg_opts *o);
+void lg_pace_run(const struct lg_opts *o);
 
 /* Zeroed memory, page-aligned, never given back. */
 void *lg_grab(size_t len);

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """run: the benchmark. Measures our server next to redis-server in one run and prints one table.
 
-    run.py                      everything but the system calls (about 20 minutes)
+    run.py                      everything but the system calls (about half an hour)
     run.py cpu memory           these scenarios; run.py --list names them
-    run.py --quick              everything at reduced sizes, in a minute: shows that it works, proves nothing
+    run.py --quick              everything at reduced sizes, in two minutes: shows that it works, proves nothing
     run.py --json FILE          the table and all raw results too
 
 See tests/bench/README.md for how each figure is taken.
@@ -20,9 +20,13 @@ import subprocess
 import sys
 import time
 
-from scenarios import EXTRA, SCENARIOS, Context
+import durability
+import scenarios
+from common import Context, file_system
 from servers import BenchError, cpu_busy_s, own_cpu_s
 
+SCENARIOS = {**scenarios.SCENARIOS, **durability.SCENARIOS}
+EXTRA = scenarios.EXTRA
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOREIGN_LOAD_NOTED = 0.05  # of all cores
 
@@ -32,6 +36,7 @@ def parse(argv):
     parser.add_argument("names", nargs="*", metavar="SCENARIO", help="default: all but %s" % ", ".join(sorted(EXTRA)))
     parser.add_argument("--bin", default=os.path.join(ROOT, "build/release/bin"), help="where the release build is")
     parser.add_argument("--ours", help="our server; default: dcache-server in --bin")
+    parser.add_argument("--dir", help="where the servers have their directories; default: --bin")
     parser.add_argument("--redis", default="redis-server", help="the other server")
     parser.add_argument("--loadgen", help="default: dcache-loadgen in --bin")
     parser.add_argument("--ours-args", type=shlex.split, default=[], help="more options for our server, one string")
@@ -49,6 +54,7 @@ def parse(argv):
     if unknown:
         parser.error("no scenario %s; --list names them" % ", ".join(sorted(unknown)))
     args.ours = args.ours or os.path.join(args.bin, "dcache-server")
+    args.dir = args.dir or args.bin
     args.loadgen = args.loadgen or os.path.join(args.bin, "dcache-loadgen")
     return args
 
@@ -74,6 +80,7 @@ def environment(args, cores):
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "machine": "%s, %d cores, %d used" % (cpu_model(), os.cpu_count(), len(cores)),
         "kernel": platform.release(),
+        "disk": "%s at %s" % (file_system(args.dir), args.dir),
         "ours": first_line([args.ours, "--version"]) if args.side != "redis" else "not measured",
         "redis": first_line([args.redis, "--version"]) if args.side != "ours" else "not measured",
         "tree": first_line(["git", "describe", "--always", "--dirty"]),
@@ -137,7 +144,8 @@ def main(argv):
     if args.syscalls and "syscalls" not in names:
         names.append("syscalls")
     cores = sorted(os.sched_getaffinity(0))[:2]
-    ctx = Context(args, cores)
+    sizes = {**scenarios.QUICK, **durability.QUICK} if args.quick else {**scenarios.SIZES, **durability.SIZES}
+    ctx = Context(args, cores, sizes)
     report = {"environment": environment(args, cores), "scenarios": {}, "raw": ctx.raw}
     for key, value in report["environment"].items():
         print("%-8s %s" % (key, value))

@@ -49,14 +49,17 @@ def free_port():
 
 
 class Server:
-    """One server process on a port of its own, with an empty directory. kind: 'dcache' or 'redis'."""
+    """One server process on a port of its own, with an empty directory below `place`. kind: 'dcache' or 'redis'.
 
-    def __init__(self, path, threads=1, cpus=None, options=()):
+    It keeps nothing on the disk unless the options say so; later options win."""
+
+    def __init__(self, path, threads=1, cpus=None, options=(), place=None):
         self.path = path
         self.kind = "redis" if any(name in os.path.basename(path) for name in ("redis", "valkey")) else "dcache"
         self.threads = threads
         self.cpus = cpus
         self.options = list(options)
+        self.place = place
         self.process = None
         self.dir = None
         self.port = None
@@ -71,11 +74,9 @@ class Server:
         return argv + self.options
 
     def __enter__(self):
-        self.dir = tempfile.mkdtemp(prefix="dcache-bench-")
-        self.port = free_port()
-        with open(self._log_path(), "wb") as log:
-            self.process = spawn(self._argv(), self.cpus, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.dir = tempfile.mkdtemp(prefix="dcache-bench-", dir=self.place)
         try:
+            self.launch()
             self._wait_until_ready()
         except BaseException:
             self.__exit__()
@@ -83,18 +84,48 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
+        if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
                 self.process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+    def launch(self):
+        """Start the process in its directory, with what is in there, and don't wait. The time just before."""
+        self.port = free_port()
+        with open(self._log_path(), "ab") as log:
+            start_s = time.monotonic()
+            self.process = spawn(self._argv(), self.cpus, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return start_s
+
+    def kill(self):
+        """As a crash does, and wait until nothing of it runs any more."""
+        self.process.kill()
+        self.process.wait()
 
     def _log_path(self):
         return os.path.join(self.dir, "bench.log")
+
+    def wait_for(self, condition, step_s=0.001, timeout_s=600):
+        """Until condition() is true; no connection and error replies count as false. Returns when that was."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, BenchError):
+                if condition():
+                    return time.monotonic()
+            if self.process.poll() is not None:
+                raise BenchError("%s has ended: %s" % (" ".join(self._argv()), self._log_end()))
+            time.sleep(step_s)
+        raise BenchError("%s: what was waited for did not come: %s" % (" ".join(self._argv()), self._log_end()))
+
+    def _log_end(self):
+        with open(self._log_path(), errors="replace") as log:
+            return log.read()[-2000:].strip()
 
     def _wait_until_ready(self):
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -105,8 +136,7 @@ class Server:
                 if self.ask("PING") == "PONG":
                     return
             time.sleep(0.02)
-        with open(self._log_path(), errors="replace") as log:
-            raise BenchError("%s did not start: %s" % (" ".join(self._argv()), log.read()[-2000:].strip()))
+        raise BenchError("%s did not start: %s" % (" ".join(self._argv()), self._log_end()))
 
     def ask(self, *words):
         """One command on a fresh connection; only for replies of one line and bulk strings."""
@@ -122,6 +152,11 @@ class Server:
                     return reader.read(int(line[1:])).decode(errors="replace")
                 return line[1:-2]
 
+    def info(self, section):
+        """The fields of a section of INFO, as text."""
+        lines = self.ask("INFO", section).split("\r\n")
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
     @property
     def pid(self):
         return self.process.pid
@@ -134,6 +169,11 @@ class Server:
     def peak_rss_bytes(self):
         with open("/proc/%d/status" % self.pid) as status:
             return _kib_field(status, "VmHWM:")
+
+    def forget_peak(self):
+        """The peak of resident memory is that from now on."""
+        with open("/proc/%d/clear_refs" % self.pid, "w") as clear:
+            clear.write("5")
 
     def settled_rss_bytes(self, settle_s):
         """Resident memory after a rest: allocators give unused pages back ten seconds later."""
