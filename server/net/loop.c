@@ -310,7 +310,8 @@ void worker_join(struct worker *w) {
 }
 
 void worker_destroy(struct worker *w) {
-    run_messages(w); /* what came too late frees itself */
+    w->turn_open = true; /* none begins any more: the log is closed */
+    run_messages(w);     /* what came too late frees itself */
     arena_reset(&w->arena);
     event_free(w->timer);
     event_free(w->wake);
