@@ -136,10 +136,39 @@ static struct meta_file *add_file(struct files *f) {
     return memset(&f->list[f->count++], 0, sizeof(*f->list));
 }
 
+struct known {
+    const char *name;
+    int64_t created_ms;
+};
+
+static void find_created(void *arg, const struct meta_file *file) {
+    struct known *k = arg;
+    if (strcmp(file->name, k->name) == 0) {
+        k->created_ms = file->created_ms;
+    }
+}
+
+/* A tail that was cut; its age is that of the catalogue's entry. */
+static void add_side(struct files *f, const char *name) {
+    struct known known = {.name = name, .created_ms = time_wall_us() / 1000};
+    struct meta_file *file = add_file(f);
+    if (meta_each_file(f->data->meta, find_created, &known) != DC_OK) {
+        known.created_ms = time_wall_us() / 1000; /* too young to go */
+    }
+    snprintf(file->name, sizeof(file->name), "%s", name);
+    file->kind = FILE_SIDE;
+    file->state = FILE_COMPLETE;
+    file->created_ms = known.created_ms;
+}
+
 static void add_snapshot(void *arg, const char *name) {
     struct files *f = arg;
     char path[PATH_MAX];
     struct snap *s = NULL;
+    if (strncmp(name, "cut-", 4) == 0 && ends_with(name, ".bad")) {
+        add_side(f, name);
+        return;
+    }
     if (!ends_with(name, ".dcs")) {
         return;
     }

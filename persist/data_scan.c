@@ -522,12 +522,23 @@ static bool has_anything(const struct scan *s) {
     return s->image.queue.effects > 0;
 }
 
+/* A run began behind the clean end: what it handed out and lost must not be handed out again, even if nothing of it is left. */
+static bool went_on(const struct scan *s) {
+    for (uint32_t i = 0; i < s->dir.count; i++) {
+        const struct segment_info *segment = &s->dir.segments[i];
+        if (!segment->abandoned && (segment->blank || segment->head.first_lsn >= s->at)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum dc_err finish(struct scan *s, enum log_end end, const struct log_end_info *info,
                           struct warm **out) {
     struct data_plan *plan = s->plan;
     enum dc_err err = DC_OK;
     plan->end_lsn = s->at;
-    plan->clean = end == LOG_END && !s->stopped && s->last_kind == FRAME_CLOSE;
+    plan->clean = end == LOG_END && !s->stopped && s->last_kind == FRAME_CLOSE && !went_on(s);
     if (end == LOG_TORN) {
         err = data_cut(s->opts, &s->dir, info, plan);
     }

@@ -31,6 +31,7 @@ struct saver {
     struct saver_job *jobs; /* in order */
     uint64_t ended;         /* snapshots that came to an end, good or bad */
     uint64_t base_changes;
+    int64_t tried_ms;       /* when one last ended, good or bad */
     uint64_t seen_failures; /* of fdatasync */
     uint64_t base_lsn;      /* the log behind the last snapshot begins here, */
     uint64_t found_len;     /* after so many bytes of earlier runs */
@@ -83,7 +84,7 @@ static bool is_due(struct saver *s, int64_t now_ms) {
         return true;
     }
     int64_t passed_ms = now_ms - s->state.last_ms;
-    if ((s->state.last_failed && passed_ms < RETRY_MS) || !warm_is_over(s->node->warm)) {
+    if ((s->state.last_failed && now_ms - s->tried_ms < RETRY_MS) || !warm_is_over(s->node->warm)) {
         return false;
     }
     return rule_applies(s, passed_ms / 1000, changes_since(s)) || log_has_grown(s);
@@ -171,8 +172,9 @@ static void save(struct saver *s) {
     s->state.last_failed = err != DC_OK;
     memcpy(s->state.last_error, why, sizeof(why));
     s->state.last_took_ms = time_mono_us() / 1000 - s->state.running_ms;
-    s->state.last_ms = clock_now_ms(&s->node->clock);
+    s->tried_ms = clock_now_ms(&s->node->clock);
     if (err == DC_OK) {
+        s->state.last_ms = s->tried_ms;
         s->base_changes = changes;
         s->state.written++;
         s->state.last_end_lsn = w.end_lsn;
