@@ -7,6 +7,7 @@
  * (renamed, the last one first), then the segment itself (cut, synced).
  */
 #include "persist/warm_priv.h"
+#include "server/base/assert.h"
 #include "server/base/mem.h"
 
 #include <inttypes.h>
@@ -102,6 +103,7 @@ static enum dc_err set_aside_later(const struct warm_opts *o, const struct log_d
 
 enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir *dir,
                      const struct log_end_info *end, struct data_plan *plan) {
+    dc_assert(end->segment < dir->count);
     const struct segment_info *seg = &dir->segments[end->segment];
     char path[DATA_PATH_MAX];
     struct io_file file;

@@ -384,7 +384,7 @@ static enum dc_err judge_end(struct scan *s, enum log_end end, const struct log_
                  s->opts->dir, seg->name, info->file_offset, s->at, seg->durable_lsn);
         return refuse(s, text);
     }
-    if (s->at < s->must_reach) {
+    if (!s->stopped && s->at < s->must_reach) {
         snprintf(text, sizeof(text), "%.200s; and the log ends at LSN %" PRIu64 ", before it",
                  s->bad_text, s->at);
         return refuse(s, text);
@@ -465,7 +465,8 @@ static enum dc_err try_all(struct scan *s, uint64_t below, enum log_end *end,
     enum dc_err err = DC_OK;
     for (uint32_t i = 0; i <= s->snap_count; i++) {
         const struct snap_name *n = i < s->snap_count ? &s->snaps[i] : NULL;
-        if (n != NULL && n->end_lsn >= below) {
+        if (n != NULL &&
+            (n->end_lsn >= below || (s->opts->to_lsn != 0 && n->end_lsn > s->opts->to_lsn))) {
             continue;
         }
         if (n == NULL && s->dir.count == 0) {

@@ -12,7 +12,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { CHUNK_FIRST_LEN = 64, CHUNK_LEN_MAX = 8192 };
+enum { CHUNK_FIRST_LEN = 64, CHUNK_LEN_MAX = 8192, PREFETCH_AHEAD = 6 };
 
 struct effect_chunk {
     struct effect_chunk *next;
@@ -214,6 +214,15 @@ void queue_begin(const struct effect_queue *q, uint32_t range, struct effect_cur
     *out = (struct effect_cursor){.queue = q, .chunk = q->ranges[range].first, .range = range};
 }
 
+/* The places are far apart: those of the next effects are on their way while this one is applied. */
+static void prefetch(const struct effect_queue *q, uint64_t place) {
+    const char *at = q->files[q->sources[place >> QUEUE_OFFSET_BITS].file].map +
+                     (place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1));
+    __builtin_prefetch(at);
+    __builtin_prefetch(at + 64);
+    __builtin_prefetch(at + 128);
+}
+
 enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
     const struct effect_queue *q = c->queue;
     for (;;) {
@@ -225,12 +234,8 @@ enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
             return QUEUE_END;
         }
         uint64_t place = c->chunk->places[c->index++];
-        if (c->index < c->chunk->count) {
-            /* The places are far apart: the next one is on its way while this one is applied. */
-            uint64_t next = c->chunk->places[c->index];
-            const struct effect_source *s = &q->sources[next >> QUEUE_OFFSET_BITS];
-            __builtin_prefetch(q->files[s->file].map +
-                               (next & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1)));
+        if (c->index + PREFETCH_AHEAD <= c->chunk->count) {
+            prefetch(q, c->chunk->places[c->index + PREFETCH_AHEAD - 1]);
         }
         const struct effect_source *s = &q->sources[place >> QUEUE_OFFSET_BITS];
         const struct effect_file *f = &q->files[s->file];

@@ -46,6 +46,10 @@ struct warm *warm_create(const struct warm_opts *opts, struct image *take) {
     w->opts = *opts;
     w->dir = mem_must_strdup(opts->dir);
     w->opts.dir = w->dir;
+    if (opts->node_id != NULL) {
+        memcpy(w->node_id, opts->node_id, NODE_ID_LEN);
+        w->opts.node_id = w->node_id;
+    }
     w->image = *take;
     take->exists = false;
     w->range_bits = w->image.queue.range_bits;

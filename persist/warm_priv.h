@@ -73,6 +73,7 @@ struct warm {
     /* constant after init */
     struct warm_opts opts;
     char *dir;
+    uint8_t node_id[NODE_ID_LEN]; /* opts points here */
     struct image image;
     uint32_t range_bits, range_count;
     struct range *ranges;

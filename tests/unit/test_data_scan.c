@@ -456,6 +456,21 @@ START_TEST(recovery_to_a_point_ends_with_a_frame) {
     c.opts.to_time_ms = time_ms + 1000;
     must(case_scan(&c));
     expect_eq(plan->end_lsn, digest_end);
+    case_forget(&c);
+
+    /* That a newer snapshot is damaged doesn't matter. */
+    char path[512], junk[8] = "damaged";
+    snprintf(path, sizeof(path), "%s/%s", c.dir, c.snapshot);
+    file_poke(path, -64, junk, sizeof(junk));
+    c.opts.to_time_ms = time_ms + 500;
+    must(case_scan(&c));
+    expect_eq(plan->end_lsn, target);
+    case_forget(&c);
+    c.opts.to_time_ms = 0;
+    c.opts.to_lsn = target;
+    must(case_scan(&c));
+    expect_eq(plan->end_lsn, target);
+    expect_eq(plan->snapshots_bad, 0);
     case_close(&c);
 }
 END_TEST

@@ -7,6 +7,8 @@
 #include "tests/support/data_case.h"
 #include "tests/support/expect.h"
 
+#include <sys/stat.h>
+
 static struct data_case c;
 
 static void must(enum dc_err err) {
@@ -321,6 +323,39 @@ START_TEST(test_h34_a_range_that_cannot_be_loaded_answers_an_error_for_ever) {
 }
 END_TEST
 
+/* Every byte counts: what is loaded is right, or it is an error. */
+START_TEST(flipped_bytes_of_a_snapshot_are_never_served) {
+    char path[512];
+    struct stat st;
+    case_open(&c);
+    set_many(0, "key:", 60);
+    must(hand_expire(&c.hand, 0, BYTES("key:1"), ENGINE_NOW_MS + 5, &(bool){false}));
+    case_snapshot(&c);
+    snprintf(path, sizeof(path), "%s/%s", c.dir, c.snapshot);
+    ck_assert_int_eq(stat(path, &st), 0);
+    char *bytes = mem_must_alloc((size_t)st.st_size);
+    FILE *f = fopen(path, "r");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fread(bytes, 1, (size_t)st.st_size, f), (size_t)st.st_size);
+    fclose(f);
+    for (int64_t at = 0; at < st.st_size; at += TEST_SANITIZED ? 61 : 7) {
+        char flipped = (char)(bytes[at] ^ 1 << at % 8);
+        file_poke(path, at, &flipped, 1);
+        if (case_scan(&c) == DC_OK) {
+            case_forget(&c);
+            case_attach(&c);
+            expect_eq(warm_all(c.warm, &c.thread), DC_ECORRUPT);
+        }
+        case_forget(&c);
+        file_poke(path, at, &bytes[at], 1);
+    }
+    mem_free(bytes);
+    case_load(&c);
+    case_same(&c);
+    case_close(&c);
+}
+END_TEST
+
 START_TEST(a_range_that_lacks_memory_is_tried_again) {
     case_open(&c);
     set_many(0, "key:", 2000);
@@ -454,6 +489,6 @@ CHECK_MAIN("warm", a_touch_loads_a_range_and_nothing_else, values_of_every_kind_
            clients_and_loaders_at_the_same_time, test_h32_a_flush_while_warming,
            test_h34_a_damaged_block_is_rebuilt_from_the_older_snapshot,
            test_h34_a_range_that_cannot_be_loaded_answers_an_error_for_ever,
-           a_range_that_lacks_memory_is_tried_again,
+           flipped_bytes_of_a_snapshot_are_never_served, a_range_that_lacks_memory_is_tried_again,
            test_h33_what_does_not_fit_is_left_out_and_what_clients_touched_stays,
            the_least_used_are_left_out_first, frequency_and_age_survive)

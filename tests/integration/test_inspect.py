@@ -1,0 +1,418 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Does dcache-inspect say of a data directory what is in it, and find what is damaged?"""
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import zlib
+from pathlib import Path
+
+BIN = Path(os.environ["DCACHE_SERVER"]).parent
+INSPECT = BIN / "dcache-inspect"
+FIXTURE = BIN / "inspect_fixture"
+SEED = int(os.environ.get("DC_SEED", os.getpid()))
+SEGMENT_HEADER_LEN = 4096
+
+
+def make_directory(seed):
+    path = Path(tempfile.mkdtemp(prefix="dcache-test-"))
+    subprocess.run([FIXTURE, path, str(seed)], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def run(*words, status=0):
+    done = subprocess.run([INSPECT, *map(str, words)], capture_output=True, timeout=60)
+    assert done.returncode == status, "%s: status %d\n%s%s" % (
+        words, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    return done
+
+
+def objects(*words, status=0):
+    return [json.loads(line) for line in run(*words, "--json", status=status).stdout.splitlines()]
+
+
+def bytes_of(record, name):
+    return bytes.fromhex(record[name + "_hex"]) if name + "_hex" in record else record[name].encode()
+
+
+def model(path):
+    """What the fixture says: (keyspace, key) -> (CRC, length, version, expiry)."""
+    out = {}
+    for line in path.read_text().splitlines():
+        keyspace, key, *rest = line.split()
+        out[int(keyspace), bytes.fromhex(key)] = tuple(map(int, rest))
+    return out
+
+
+def listing(*words):
+    """The same of a listing of keys, without what has expired."""
+    out = {}
+    for record in objects("keys", *words, "--values"):
+        value = bytes_of(record, "value")
+        place = record["keyspace"], bytes_of(record, "key")
+        assert place not in out, place
+        assert len(value) == record["bytes"]
+        out[place] = None if record.get("expired") else (
+            zlib.crc32(value), len(value), int(record["version"]), record.get("expires_ms", -1))
+    return {place: facts for place, facts in out.items() if facts}
+
+
+class InspectCase(unittest.TestCase):
+    maxDiff = 2000
+
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = make_directory(SEED)
+        cls.calm, cls.last = sorted(cls.dir.glob("snap-*.dcs"))
+        cls.segments = sorted(cls.dir.glob("log-*.dcl"))
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.dir)
+
+    def copy(self, path):
+        to = Path(tempfile.mkdtemp(prefix="dcache-test-"))
+        self.addCleanup(shutil.rmtree, to)
+        return Path(shutil.copy(path, to)) if path.is_file() else Path(shutil.copytree(path, to / "data"))
+
+
+class Entries(InspectCase):
+    def test_a_snapshot_lists_what_was_there_at_its_end(self):
+        self.assertEqual(listing(self.calm), model(self.dir / "calm.txt"))
+
+    def test_a_directory_lists_what_is_there_at_the_end_of_its_log(self):
+        self.assertEqual(listing(self.dir), model(self.dir / "end.txt"))
+
+    def test_without_its_snapshots_the_log_says_the_same(self):
+        copy = self.copy(self.dir)
+        for snapshot in copy.glob("*.dcs"):
+            snapshot.unlink()
+        self.assertEqual(listing(copy), model(self.dir / "end.txt"))
+
+    def test_a_snapshot_taken_among_writers_is_the_log_up_to_its_end(self):
+        copy = self.copy(self.dir)
+        end = int(objects("summary", self.last)[0]["end_lsn"])
+        for path in list(copy.glob("*.dcs")) + [p for p in copy.glob("*.dcl") if int(p.name[4:20], 16) >= end]:
+            path.unlink()
+        # The last segment that is left goes on behind the end: cut it there.
+        segment = sorted(copy.glob("*.dcl"))[-1]
+        os.truncate(segment, SEGMENT_HEADER_LEN + end - int(segment.name[4:20], 16))
+        with open(segment, "r+b") as file:
+            file.seek(512)
+            file.write(bytes(16))  # its durable mark
+        now = max(objects("stats", path)[0]["as_of_ms"] for path in (copy, self.last))
+        images = [{k: v for k, v in listing(path).items() if not -1 < v[3] <= now} for path in (copy, self.last)]
+        self.assertEqual(*images)
+
+    def test_get_finds_each_key_by_its_position(self):
+        keys = sorted(model(self.dir / "calm.txt").items())
+        for (keyspace, key), (crc, length, version, expiry) in random.Random(SEED).sample(keys, 40):
+            words = [os.fsdecode(key), "--keyspace", keyspace]
+            (record,) = objects("get", self.calm, *words)
+            value = bytes_of(record, "value")
+            self.assertEqual((zlib.crc32(value), len(value), int(record["version"]), record.get("expires_ms", -1)),
+                             (crc, length, version, expiry))
+            self.assertEqual(run("get", self.calm, *words, "--raw").stdout, value)
+
+    def test_get_of_a_directory_sees_the_log(self):
+        end = model(self.dir / "end.txt")
+        for (keyspace, key), (crc, length, _, _) in random.Random(SEED).sample(sorted(end.items()), 10):
+            value = run("get", self.dir, os.fsdecode(key), "--keyspace", keyspace, "--raw").stdout
+            self.assertEqual((zlib.crc32(value), len(value)), (crc, length))
+
+    def test_get_of_what_is_not_there(self):
+        self.assertIn(b"no such key", run("get", self.calm, "nothing", status=1).stderr)
+        self.assertEqual(run("get", self.dir, "nothing", "--keyspace", 15, status=1).stdout, b"")
+
+    def test_keys_are_filtered(self):
+        every = {(r["keyspace"], bytes_of(r, "key")) for r in objects("keys", self.calm)}
+        tagged = {(r["keyspace"], r["key"].encode()) for r in objects("keys", self.calm, "--match", "{tag}:*")}
+        self.assertEqual(tagged, {(db, key) for db, key in every if key.startswith(b"{tag}:")})
+        self.assertEqual({r["keyspace"] for r in objects("keys", self.dir, "--keyspace", 1)}, {1})
+        self.assertEqual(len(objects("keys", self.dir, "--limit", 7)), 7)
+
+    def test_text_for_people_has_a_line_per_key(self):
+        lines = run("keys", self.calm).stdout.decode("ascii").splitlines()
+        self.assertEqual(len(lines), len(objects("keys", self.calm)))
+        strange = [line for line in lines if '"b\\xff\\xfe\\"\\\\\\n:' in line]
+        self.assertTrue(strange)
+
+    def test_statistics_are_the_sums_of_the_keys(self):
+        for path in (self.calm, self.dir):
+            (stats,) = objects("stats", path, "--top", 25)
+            keys = objects("keys", path)
+            self.assertEqual(stats["troubles"], 0)
+            for one in stats["keyspaces"]:
+                mine = [k for k in keys if k["keyspace"] == one["keyspace"]]
+                self.assertEqual(one["keys"], len(mine))
+                self.assertEqual(one["key_bytes"], sum(len(bytes_of(k, "key")) for k in mine))
+                self.assertEqual(one["value_bytes"], sum(k["bytes"] for k in mine))
+                self.assertEqual(one["with_expiry"], sum("expires_ms" in k for k in mine))
+                self.assertEqual(one["expired"], sum(k.get("expired", False) for k in mine))
+                self.assertEqual(sum(b["keys"] for b in one["value_sizes"]), len(mine))
+                self.assertEqual(sum(b["keys"] for b in one["times_to_live"]), one["with_expiry"])
+                self.assertEqual(sum(one["kinds"].values()), len(mine))
+            sizes = sorted((len(bytes_of(k, "key")) + k["bytes"] for k in keys), reverse=True)
+            self.assertEqual([b["bytes"] for b in stats["biggest"]], sizes[:25])
+
+    def test_summary_of_a_snapshot(self):
+        (summary,) = objects("summary", self.calm)
+        self.assertEqual(summary["keys"], sum(k["keys"] for k in summary["keyspaces"]))
+        self.assertEqual(summary["size"], self.calm.stat().st_size)
+        self.assertEqual(summary["node_id"][:6], "d0cace")
+        self.assertEqual([h["id"] for h in summary["histories"]], ["000000000000aaaa"])
+        self.assertEqual(summary["blocks"], sum(k["blocks"] + k["pieces"] for k in summary["keyspaces"]))
+
+
+class Log(InspectCase):
+    def frames(self, *words):
+        return objects("log", *words)
+
+    def test_frames_follow_each_other(self):
+        frames = self.frames(self.dir)
+        forks = [f for f in frames if f["frame"] == "fork"]
+        for before, after in zip(frames, frames[1:]):
+            if after["frame"] == "fork":
+                self.assertEqual(after["parent_end"], before["end"])
+            else:
+                self.assertEqual(after["lsn"], before["end"])
+        self.assertEqual([f["history"] for f in forks], ["000000000000aaaa", "000000000000bbbb"])
+        self.assertEqual(frames[-1]["frame"], "close")
+        (summary,) = objects("summary", self.dir)
+        self.assertEqual(summary["log"]["frames"], len(frames))
+        self.assertEqual(summary["log"]["effects"], sum(len(f["effects"]) for f in frames))
+        self.assertEqual(summary["log"]["state"], "whole")
+
+    def test_a_stretch_of_it(self):
+        frames = self.frames(self.dir)
+        some = frames[100:140]
+        self.assertEqual(self.frames(self.dir, "--from", some[0]["lsn"], "--to", frames[140]["lsn"]), some)
+        self.assertEqual(self.frames(self.dir, "--from", int(some[0]["lsn"]) - 1, "--limit", 40), some)
+
+    def test_effects_of_some_keys(self):
+        frames = self.frames(self.dir, "--match", "key:1*", "--keyspace", 2)
+        self.assertTrue(frames)
+        for effect in (e for f in frames for e in f["effects"]):
+            self.assertEqual(effect["keyspace"], 2)
+            self.assertTrue(effect["effect"] == "FLUSH" or effect["key"].startswith("key:1"))
+
+    def test_a_segment_and_a_tail(self):
+        frames = [f for f in self.frames(self.dir) if f["file"] == self.segments[1].name]
+        alone = self.frames(self.segments[1])
+        self.assertEqual(alone, frames)
+        (summary,) = objects("summary", self.last)
+        tail = self.frames(self.last)
+        self.assertEqual(tail[0]["lsn"], summary["start_lsn"])
+        self.assertEqual(tail[-1]["end"], summary["end_lsn"])
+
+    def test_values_are_shown(self):
+        lines = run("log", self.dir, "--values", "--limit", 200).stdout.decode("ascii")
+        self.assertIn('"patch"', lines)
+
+    def test_a_log_is_followed_while_it_is_written(self):
+        path = Path(tempfile.mkdtemp(prefix="dcache-test-"))
+        self.addCleanup(shutil.rmtree, path)
+        node = subprocess.Popen([FIXTURE, path, str(SEED)], stdout=subprocess.DEVNULL)
+        while not list(path.glob("*.dcl")):
+            time.sleep(0.001)
+        tool = subprocess.Popen([INSPECT, "log", path, "--follow", "--json", "--quiet"], stdout=subprocess.PIPE)
+        seen = []
+        for line in tool.stdout:
+            seen.append(json.loads(line))
+            if seen[-1]["frame"] == "close":
+                break
+        tool.send_signal(signal.SIGINT)
+        tool.wait(10)
+        tool.stdout.close()
+        self.assertEqual(node.wait(30), 0)
+        self.assertEqual(seen, self.frames(path))
+
+
+class Diff(InspectCase):
+    def test_nothing_differs_from_itself(self):
+        (sums,) = objects("diff", self.calm, self.calm)
+        self.assertEqual((sums["added"], sums["removed"], sums["changed"]), (0, 0, 0))
+
+    def test_differences_are_those_of_the_listings(self):
+        def versions(path):
+            return {(r["keyspace"], bytes_of(r, "key")): r["version"] for r in objects("keys", path)}
+        *changes, sums = objects("diff", self.calm, self.dir, status=1)
+        old, new = versions(self.calm), versions(self.dir)
+        found = {"added": set(), "removed": set(), "changed": set()}
+        for change in changes:
+            found[change["change"]].add((change["keyspace"], bytes_of(change, "key")))
+        self.assertEqual(found["added"], new.keys() - old.keys())
+        self.assertEqual(found["removed"], old.keys() - new.keys())
+        self.assertEqual(found["changed"], {k for k in new.keys() & old.keys() if new[k] != old[k]})
+        self.assertEqual(sums["compared_by"], "version")
+        self.assertEqual(sums["added"], len(found["added"]))
+        signs = {line[0] for line in run("diff", self.calm, self.dir, status=1).stdout.decode().splitlines()}
+        self.assertTrue({"+", "-", "~"} <= signs)
+
+    def test_the_same_content_in_another_history_is_the_same(self):
+        # Another chain of histories: the file of a node that has the same data by chance.
+        copy = self.copy(self.dir)
+        *changes, sums = objects("diff", self.dir, copy)
+        self.assertEqual((changes, sums["same"]), ([], len(objects("keys", self.dir))))
+
+
+class Damage(InspectCase):
+    def flip(self, path, at):
+        with open(path, "r+b") as file:
+            file.seek(at)
+            old = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([old ^ 1 << random.randrange(8)]))
+
+    def damages(self, path):
+        return [o for o in objects("verify", path, "--quiet", status=1) if o["what"] == "damaged"]
+
+    def test_a_whole_directory(self):
+        *notes, sums = objects("verify", self.dir)
+        self.assertEqual((notes, sums["damaged"]), ([], 0))
+        self.assertEqual(sums["files"], len(self.segments) + 2 + 1)
+        for path in (self.calm, self.last, *self.segments[1:3]):
+            self.assertEqual(objects("verify", path)[-1]["damaged"], 0)
+
+    def test_each_flipped_byte_of_a_snapshot_is_found(self):
+        rng = random.Random(SEED)
+        size = self.calm.stat().st_size
+        for at in [0, 8, 12, 100, size - 1, size - 9] + [rng.randrange(size) for _ in range(60)]:
+            copy = self.copy(self.calm)
+            self.flip(copy, at)
+            self.assertTrue(self.damages(copy) or "newer" in str(self.damages(copy)), at)
+
+    def test_each_flipped_byte_of_a_segment_is_found(self):
+        rng = random.Random(SEED)
+        end = max(int(f["offset"]) for f in objects("log", self.segments[1]))
+        for at in [0, 8, 20, 100] + [rng.randrange(SEGMENT_HEADER_LEN, end) for _ in range(30)]:
+            copy = self.copy(self.segments[1])
+            self.flip(copy, at)
+            self.assertTrue(self.damages(copy), at)
+
+    def test_what_lies_behind_the_damage_is_found_too(self):
+        copy = self.copy(self.dir)
+        later = sorted(p for p in copy.glob("log-*.dcl") if int(p.name[21:37], 16) == 0xbbbb)
+        self.flip(later[1], SEGMENT_HEADER_LEN + 50)
+        self.flip(later[3], SEGMENT_HEADER_LEN + 50)
+        self.flip(copy / self.calm.name, 5000)
+        files = {Path(d["file"]).name for d in self.damages(copy)}
+        self.assertEqual(files, {later[1].name, later[3].name, self.calm.name})
+
+    def test_a_missing_segment_is_found(self):
+        copy = self.copy(self.dir)
+        later = sorted(p for p in copy.glob("log-*.dcl") if int(p.name[21:37], 16) == 0xbbbb)
+        later[1].unlink()
+        self.assertTrue(self.damages(copy))
+
+    def test_a_missing_last_segment_is_a_note(self):
+        copy = self.copy(self.dir)
+        last = sorted(copy.glob("log-*.dcl"))[-1]
+        last.unlink()
+        *notes, sums = objects("verify", copy)
+        self.assertEqual([Path(n["file"]).name for n in notes], [last.name])
+
+    def test_the_rest_of_a_damaged_snapshot_can_be_read(self):
+        every = len(objects("keys", self.calm))
+        for at in range(1000, 100000, 5000):  # a block of entries is hit soon
+            copy = self.copy(self.calm)
+            self.flip(copy, at)
+            done = subprocess.run([INSPECT, "keys", copy], capture_output=True, timeout=60)
+            left = len(done.stdout.splitlines())
+            if done.returncode == 1 and left < every:
+                self.assertIn(b"is damaged", done.stderr)
+                self.assertGreater(left, every * 8 // 10)
+                return
+        self.fail("no flip cost a key")
+
+    def test_a_damaged_newest_snapshot_is_passed_over(self):
+        copy = self.copy(self.dir)
+        os.truncate(copy / self.last.name, 1000)
+        done = run("keys", copy, "--json", "--values", status=1)
+        self.assertIn(self.last.name.encode(), done.stderr)
+        alive = [r for r in map(json.loads, done.stdout.splitlines()) if not r.get("expired")]
+        self.assertEqual(len(alive), len(model(self.dir / "end.txt")))
+
+    def test_a_torn_tail_is_a_note(self):
+        copy = self.copy(self.dir)
+        with open(sorted(copy.glob("*.dcl"))[-1], "ab") as file:
+            file.write(b"torn" * 10)
+        records = objects("verify", copy)
+        self.assertEqual([r["what"] for r in records], ["note", "sums"])
+
+    def test_a_damaged_catalogue_is_found(self):
+        copy = self.copy(self.dir)
+        os.truncate(copy / "meta" / "data.mdb", 5000)
+        self.assertTrue(any("meta" in d["file"] for d in self.damages(copy)))
+        run("catalogue", copy, status=1)
+
+    def test_progress_is_shown(self):
+        done = run("verify", self.dir)
+        self.assertEqual(done.stderr, b"")  # no terminal, and it took less than five seconds
+
+
+class Faces(InspectCase):
+    def test_the_catalogue(self):
+        records = objects("catalogue", self.dir)
+        kinds = [r["what"] for r in records]
+        self.assertEqual(kinds.count("node"), 1)
+        self.assertEqual(kinds.count("history"), 2)
+        self.assertEqual(kinds.count("segment"), len(self.segments))
+        self.assertIn({"what": "text", "name": "role", "value": "primary"}, records)
+        self.assertIn(self.last.name, [r.get("file") for r in records])
+        self.assertIn(b"primary", run("catalogue", self.dir).stdout)
+
+    def test_nothing_is_written(self):
+        before = sorted((p, p.stat().st_mtime_ns) for p in self.dir.iterdir())
+        for command in ("summary", "stats", "keys", "verify", "catalogue"):
+            run(command, self.dir)
+        self.assertEqual(sorted((p, p.stat().st_mtime_ns) for p in self.dir.iterdir()), before)
+
+    def test_the_manual(self):
+        manual = run("--help").stdout.decode()
+        for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "EXIT STATUS", "EXAMPLES"):
+            self.assertIn("\n" + section + "\n", "\n" + manual)
+        self.assertLessEqual(max(map(len, manual.splitlines())), 100)
+        for command in ("summary", "stats", "keys", "get", "log", "diff", "verify", "catalogue"):
+            self.assertIn("\n    " + command, manual)
+            text = run(command, "--help").stdout.decode()
+            for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS"):
+                self.assertIn(section, text)
+        self.assertRegex(run("--version").stdout.decode(), r"^dcache-inspect \d")
+
+    def test_wrong_usage(self):
+        for words in ((), ("nosuch", "x"), ("keys",), ("keys", "a", "b"), ("keys", "a", "--nosuch"),
+                      ("keys", "a", "--raw"), ("keys", "a", "--keyspace"), ("keys", "a", "--keyspace", "16"),
+                      ("log", "a", "--from", "x"), ("stats", "a", "--top", "-1")):
+            self.assertTrue(run(*words, status=2).stderr, words)
+
+    def test_what_is_no_file_of_ours(self):
+        self.assertIn(b"No such file", run("summary", self.dir / "nothing", status=2).stderr)
+        self.assertIn(b"neither", run("keys", self.dir / "calm.txt", status=1).stderr)
+        self.assertIn(b"log segment", run("keys", self.segments[0], status=2).stderr)
+        empty = Path(tempfile.mkdtemp(prefix="dcache-test-"))
+        self.addCleanup(shutil.rmtree, empty)
+        self.assertEqual(objects("keys", empty), [])
+        self.assertEqual(objects("verify", empty)[-1]["damaged"], 0)
+        run("catalogue", empty, status=2)
+
+    def test_a_key_that_begins_with_a_dash(self):
+        self.assertIn(b"no such key", run("get", self.calm, "--", "--x", status=1).stderr)
+
+    def test_a_closed_pipe_ends_it(self):
+        tool = subprocess.Popen([INSPECT, "log", self.dir], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        tool.stdout.read(10)
+        tool.stdout.close()
+        self.assertNotEqual(tool.wait(10), 0)
+
+
+if __name__ == "__main__":
+    print("DC_SEED=%d" % SEED, file=sys.stderr)
+    unittest.main()

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* keys: lists or greps keys, a range at a time. get: one key, by its position. */
+#include "server/base/limits.h"
+#include "tools/dcache-inspect/inspect.h"
+
+#include <inttypes.h>
+
+enum { TEXT_VALUE_MAX = 200 }; /* bytes of a value in a line of text */
+
+struct listing {
+    struct inspect *in;
+    struct buf value;
+    uint64_t count;
+    bool failed;
+};
+
+static void show_facts(struct emit *out, const struct view *v, const struct item *item) {
+    const struct fold *f = &item->fold;
+    emit_u64(out, "keyspace", item->keyspace);
+    emit_bytes(out, "key", item->key);
+    emit_str(out, "kind", kind_name(f->kind));
+    emit_u64(out, "bytes", f->value_len);
+    emit_lsn(out, "version", f->version);
+    if (f->expiry_ms != EXPIRY_NONE) {
+        emit_time(out, "expires", f->expiry_ms);
+        emit_bool(out, "expired", item_has_expired(v, item));
+    }
+    if (f->idle_ms >= 0) {
+        emit_i64(out, "idle_ms", f->idle_ms);
+        emit_u64(out, "frequency", f->freq);
+    }
+}
+
+static void show_line(struct emit *out, const struct view *v, const struct item *item,
+                      const struct buf *value) {
+    const struct fold *f = &item->fold;
+    char time[EMIT_TIME_LEN];
+    fprintf(out->to, "%2" PRIu32 "  ", item->keyspace);
+    text_quote(out->to, item->key, 0);
+    fprintf(out->to, "  %s %" PRIu64, kind_name(f->kind), f->value_len);
+    if (f->expiry_ms != EXPIRY_NONE) {
+        fprintf(out->to, "  %s %s", item_has_expired(v, item) ? "expired" : "expires",
+                text_time(time, f->expiry_ms));
+    }
+    if (value != NULL) {
+        fputs("  ", out->to);
+        text_quote(out->to, bytes_of(value->ptr, value->len), TEXT_VALUE_MAX);
+    }
+    putc('\n', out->to);
+}
+
+/* Fetches the value; false: it can't be had, which was told. */
+static bool fetch(struct listing *l, struct view *v, const struct item *item) {
+    enum dc_err err = item_content(v, item, &l->value);
+    if (err != DC_OK) {
+        view_trouble(v, err);
+    }
+    return err == DC_OK;
+}
+
+static bool list_item(void *arg, struct view *v, const struct item *item) {
+    struct listing *l = arg;
+    struct emit *out = &l->in->out;
+    bool has_value = l->in->values && fetch(l, v, item);
+    if (out->json) {
+        emit_begin(out, NULL);
+        show_facts(out, v, item);
+        if (has_value) {
+            emit_bytes(out, "value", buf_bytes(&l->value));
+        }
+        emit_end(out);
+    } else {
+        show_line(out, v, item, has_value ? &l->value : NULL);
+    }
+    l->count++;
+    return ferror(out->to) == 0 && (l->in->limit == 0 || l->count < l->in->limit);
+}
+
+enum status cmd_keys(struct inspect *in) {
+    struct view v;
+    struct listing l = {.in = in};
+    struct item_filter filter = filter_of(in);
+    buf_init(&l.value, 0);
+    enum status status = STATUS_FINE;
+    enum dc_err err = view_open(&v, in->args[0], complain_text, NULL);
+    if (err == DC_OK) {
+        view_all(&v, &filter, list_item, &l);
+        status = v.troubles > 0 ? STATUS_FOUND : STATUS_FINE;
+    } else {
+        status = complain(err);
+    }
+    buf_fini(&l.value);
+    view_close(&v);
+    return status;
+}
+
+/* --- get ----------------------------------------------------------------------------------------------------------------- */
+
+static bool show_item(void *arg, struct view *v, const struct item *item) {
+    struct listing *l = arg;
+    struct emit *out = &l->in->out;
+    l->count++;
+    if (!fetch(l, v, item)) {
+        l->failed = true;
+        return false;
+    }
+    if (l->in->raw) {
+        fwrite(l->value.ptr, 1, l->value.len, out->to);
+        return false;
+    }
+    emit_begin(out, NULL);
+    show_facts(out, v, item);
+    emit_u64(out, "slot", key_pos(item->key, v->seed) >> 50);
+    emit_str(out, "from",
+             item->base == NULL      ? "log"
+             : item->touched == NULL ? "block"
+                                     : "block and log");
+    emit_bytes(out, "value", buf_bytes(&l->value));
+    emit_end(out);
+    return false;
+}
+
+enum status cmd_get(struct inspect *in) {
+    struct view v;
+    struct listing l = {.in = in};
+    struct bytes key = bytes_str(in->args[1]);
+    struct item_filter filter = {.has_keyspace = true, .keyspace = in->keyspace, .key = &key};
+    buf_init(&l.value, 0);
+    enum status status = STATUS_FINE;
+    enum dc_err err = view_open(&v, in->args[0], complain_text, NULL);
+    if (err == DC_OK) {
+        view_range(&v, view_range_of(&v, key), &filter, show_item, &l);
+        if (l.count == 0 && v.troubles == 0) {
+            fprintf(stderr, "dcache-inspect: keyspace %" PRIu32 " has no such key\n", in->keyspace);
+        }
+        status = l.count == 0 || v.troubles > 0 ? STATUS_FOUND : STATUS_FINE;
+        status = l.failed ? STATUS_TROUBLE : status;
+    } else {
+        status = complain(err);
+    }
+    buf_fini(&l.value);
+    view_close(&v);
+    return status;
+}

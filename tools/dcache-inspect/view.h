@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * view: the entries of a snapshot or of a data directory as they are at its end: blocks, with tail and log folded in.
+ *
+ * Purpose: view_open() opens the newest snapshot that is whole and goes through the log behind it once, noting at which range each
+ *   effect is to be found again (persist/effect_queue.h: about 10 bytes each). Then ranges are visited one at a time, in any order.
+ * Invariants: I1 nothing is written and no lock is taken: the directory may be a live node's. I2 memory: one range, its touched keys, and
+ *   the places of the log's effects.
+ * Threads: one. Ownership: an item and what it points to live during the visit.
+ * Failure: what can't be read is told through 'trouble', and the visit goes on where it can.
+ */
+#ifndef DC_TOOLS_INSPECT_VIEW_H
+#define DC_TOOLS_INSPECT_VIEW_H
+
+#include "persist/effect_queue.h"
+#include "persist/log_reader.h"
+#include "persist/snap_reader.h"
+#include "tools/dcache-inspect/fold.h"
+#include "tools/dcache-inspect/touched.h"
+
+enum { VIEW_PATH_MAX = 4096, VIEW_RANGE_BITS = 2 /* without a snapshot */ };
+
+enum path_kind { PATH_SNAPSHOT, PATH_SEGMENT, PATH_DIR };
+/* What a path is. Errors: DC_EIO, DC_ECORRUPT (a file that is neither). */
+DC_MUST enum dc_err path_look(const char *path, enum path_kind *out);
+/* Splits into directory ("." when there is none) and name. False: too long. */
+bool path_split(const char *path, char dir[VIEW_PATH_MAX], const char **name);
+
+typedef void (*view_trouble_fn)(void *arg, const char *text);
+
+struct view {
+    const struct io *io;
+    char dir[VIEW_PATH_MAX];
+    char snap_name[SEGMENT_NAME_MAX]; /* "" = none */
+    struct snap *snap;
+    struct effect_queue queue;
+    struct snap_block *block;
+    struct touched_set touched; /* of the range that is visited */
+    uint8_t seed[SEED_LEN];
+    bool seed_known;
+    uint32_t range_bits, range_count;
+    uint64_t window_end; /* E */
+    uint64_t end_lsn;
+    int64_t
+        time_ms; /* of the last frame, or of the snapshot: what has expired by then has expired */
+    struct history *chain; /* oldest first */
+    uint32_t chain_count;
+    view_trouble_fn trouble;
+    void *trouble_arg;
+    uint64_t troubles;
+};
+
+/* A snapshot file or a directory. Errors: DC_EIO, DC_ECORRUPT, DC_ENEWER, DC_ENOMEM. Close it in every case. */
+DC_MUST enum dc_err view_open(struct view *v, const char *path, view_trouble_fn trouble, void *arg);
+void view_close(struct view *v);
+/* Notes what dc_fail() has recorded. */
+void view_trouble(struct view *v, enum dc_err err);
+
+/* An entry that exists at the end. */
+struct item {
+    uint32_t keyspace;
+    struct bytes key;
+    struct fold fold; /* without content */
+    /* where it comes from, for item_content() */
+    const struct snap_entry *base; /* NULL = from the log alone */
+    uint32_t block;
+    const struct touched *touched; /* NULL = the block has all */
+};
+
+typedef bool (*item_fn)(void *arg, struct view *v, const struct item *item); /* false: enough */
+
+/* Which items are wanted; zeros = all. */
+struct item_filter {
+    bool has_keyspace;
+    uint32_t keyspace;
+    struct bytes match;      /* a glob; ptr NULL = any */
+    const struct bytes *key; /* this one alone */
+};
+
+/* Visits the items of a range: those of blocks, then those that only the log has. False: 'each' had enough. */
+bool view_range(struct view *v, uint32_t range, const struct item_filter *filter, item_fn each,
+                void *arg);
+/* All ranges in order. */
+bool view_all(struct view *v, const struct item_filter *filter, item_fn each, void *arg);
+/* The range of a key. */
+uint32_t view_range_of(const struct view *v, struct bytes key);
+/* The key's position: 14 bits of slot, 50 of hash. */
+uint64_t key_pos(struct bytes key, const uint8_t seed[SEED_LEN]);
+
+/* The value as a string. Errors: DC_EIO, DC_ECORRUPT, DC_ENOMEM. */
+DC_MUST enum dc_err item_content(struct view *v, const struct item *item, struct buf *out);
+bool item_has_expired(const struct view *v, const struct item *item);
+
+#endif
