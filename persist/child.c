@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +24,16 @@ bool child_write(int fd, const void *ptr, size_t len) {
         len -= n > 0 ? (size_t)n : 0;
     }
     return true;
+}
+
+/* A child that outlives its parent would hold the lock of the data directory. */
+static void hold_nothing(int fd, pid_t parent) {
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) {
+        _exit(EXIT_FAILURE);
+    }
+    (void)close_range(STDERR_FILENO + 1, (unsigned)fd - 1, 0);
+    (void)close_range((unsigned)fd + 1, ~0u, 0);
 }
 
 /* Dies quietly of whatever happens. */
@@ -63,9 +74,10 @@ enum dc_err child_run(bool (*fn)(void *arg, int fd), void *arg, size_t limit, st
     if (pipe2(ends, O_CLOEXEC) != 0) {
         return dc_fail(DC_EIO, "pipe: %s", dc_errno_text(errno));
     }
+    pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0) {
-        close(ends[0]);
+        hold_nothing(ends[1], parent);
         be_the_child(fn, arg, ends[1]);
     }
     close(ends[1]);
