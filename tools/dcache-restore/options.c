@@ -129,7 +129,7 @@ static enum options_verdict take(struct options *o, int opt, const char *word) {
         help_print();
         return OPTIONS_DONE;
     case OPT_VERSION:
-        puts("dcache-restore " DC_TOOL_VERSION);
+        puts("dcache-restore " DC_TOOLS_VERSION);
         return OPTIONS_DONE;
     default:
         fputs("'dcache-restore --help' explains the options.\n", stderr); /* getopt has told what */
