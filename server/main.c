@@ -28,6 +28,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,7 @@ enum { LOG_MEMORY_SHARE = 16, LOG_MEMORY_MIN = 4 * 1024 * 1024 };
 
 struct server {
     struct conf conf;
+    char dir[PATH_MAX];
     struct node node;
     struct data data;
     struct store *store;
@@ -160,7 +162,11 @@ static uint64_t log_memory_limit(const struct conf *conf) {
 static enum dc_err open_data(struct server *s) {
     struct node *n = &s->node;
     const struct conf *conf = &s->conf;
-    enum dc_err err = data_open(&s->data, &io_posix, ".");
+    /* The whole path: messages name it, in commands that can be copied. */
+    if (getcwd(s->dir, sizeof(s->dir)) == NULL) {
+        return dc_fail(DC_EIO, "the path of the data directory: %s", dc_errno_text(errno));
+    }
+    enum dc_err err = data_open(&s->data, &io_posix, s->dir);
     if (err != DC_OK) {
         return err;
     }
