@@ -234,15 +234,15 @@ static bool do_job(struct saver *s) {
         return false;
     }
     *at = j->next;
-    if (!j->waits && !run_job(s, j, NULL)) {
-        j->waits = true;
-        j->next = s->jobs;
-        s->jobs = j;
-    } else if (j->waits) {
+    if (j->waits) {
         save(s);
         bool done = run_job(s, j, s->state.last_failed ? s->state.last_error : NULL);
         dc_assert(done);
         saver_note_rotation(s);
+    } else if (!run_job(s, j, NULL)) { /* else it is gone */
+        j->waits = true;
+        j->next = s->jobs;
+        s->jobs = j;
     }
     return true;
 }
