@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crash.ledger import Ledger, Mismatch, Step, check_reply, shorter  # noqa: E402
 from support.resp import Closed, Conn, Error, encode  # noqa: E402
-from support.server import BAD_OUTPUT, Server, ServerFailed, _die_with_parent, free_port, server_binary  # noqa: E402
+from support.server import BAD_OUTPUT, Server, ServerFailed, free_port, server_binary  # noqa: E402
 
 SETTINGS = ("always", "everysec", "no")
 PIPELINE_MAX = 24
@@ -55,8 +55,7 @@ class Node(Server):
             log.write(b"--- %s\n" % " ".join(self.command_line()).encode())
             log.flush()
             self.output_start = log.tell()
-            self.process = subprocess.Popen(self.command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            cwd=self.dir, preexec_fn=_die_with_parent)
+            self.process = self.popen(stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def output(self):
         """Of this run."""
@@ -341,7 +340,8 @@ class Campaign:
             self.node.kill()
             go.set()
             for client in clients:
-                client.join(30)
+                if client.ident is not None:
+                    client.join(30)
         self.node.check_output()
         for client in clients:
             if client.failure is not None:

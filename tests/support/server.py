@@ -81,8 +81,8 @@ class Server:
         """Starts the process and waits until it answers; also restarts one that has ended, where it was."""
         self.log_path = self.dir / "output.log"
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(self.command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            cwd=self.dir, preexec_fn=_die_with_parent)
+            self.output_start = log.tell()
+            self.process = self.popen(stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + self.start_timeout
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -95,6 +95,9 @@ class Server:
                 time.sleep(0.01)
         self.kill()
         raise ServerFailed("doesn't answer on port %d\n%s" % (self.port, self.output()[-4000:]))
+
+    def popen(self, **kwargs):
+        return subprocess.Popen(self.command_line(), cwd=self.dir, preexec_fn=_die_with_parent, **kwargs)
 
     def connect(self, proto=2, **kwargs):
         conn = Conn(self.address, **kwargs)

@@ -1,0 +1,341 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Is a node that was killed right at once, while most of its data isn't loaded yet?"""
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.disk import DiskCase  # noqa: E402
+
+SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
+COUNT = 300_000 if SLOWNESS == 1 else 75_000  # so many that a single thread loads them for a while
+
+
+def key(i):
+    return b"key:%d" % i
+
+
+def value(i):
+    return b"value %d/" % i * 3
+
+
+class Times(DiskCase):
+    """Expiry over a restart."""
+
+    def test_h30_a_longer_expiry_in_the_log_outlives_the_first_one(self):
+        server = self.own_server()
+        conn = self.connect(server)
+        names = ["expire", "persist", "set", "pexpireat", "keepttl", "gone"]
+        for name in names:
+            conn.ok("SET", name, "session", "PX", 1500)
+        conn.ok("SAVE")
+        conn.ok("EXPIRE", "expire", 1800)
+        conn.ok("PERSIST", "persist")
+        conn.ok("SET", "set", "session")
+        conn.ok("PEXPIREAT", "pexpireat", int(time.time() * 1000) + 1_800_000)
+        conn.ok("EXPIRE", "keepttl", 1800)
+        conn.ok("SET", "keepttl", "session", "KEEPTTL")
+        server.kill()
+        time.sleep(1.6)
+        conn = self.restarted(server)
+        self.assertEqual(conn.ok("MGET", *names), [b"session"] * 5 + [None])
+        self.assertEqual(conn.ok("TTL", "persist"), -1)
+        self.assertGreater(conn.ok("TTL", "expire"), 1700)
+        self.assertGreater(conn.ok("TTL", "keepttl"), 1700)
+
+    def test_h30_without_a_snapshot(self):
+        server = self.own_server()
+        conn = self.connect(server)
+        conn.ok("SET", "a", "session", "PX", 300)
+        conn.ok("EXPIRE", "a", 1800)
+        conn.ok("SET", "b", "1", "PX", 300)
+        server.kill()
+        time.sleep(0.4)
+        conn = self.restarted(server)
+        self.assertEqual(conn.ok("MGET", "a", "b"), [b"session", None])
+
+    def test_h21_a_counter_that_expired_begins_anew_with_its_new_expiry(self):
+        server = self.own_server()
+        conn = self.connect(server)
+        conn.ok("SET", "c", 41, "PX", 200)
+        conn.ok("SAVE")
+        time.sleep(0.3)
+        self.assertEqual(conn.ok("INCR", "c"), 1)
+        conn.ok("EXPIRE", "c", 100)
+        conn = self.restarted(server)
+        self.assertEqual(conn.ok("GET", "c"), b"1")
+        self.assertGreater(conn.ok("TTL", "c"), 90)
+        self.assertEqual(conn.ok("INCR", "c"), 2)
+
+    def test_what_expires_while_the_node_is_down_is_gone(self):
+        server = self.own_server()
+        conn = self.connect(server)
+        conn.pipeline([("SET", "k%d" % i, "v", "PX", 400) for i in range(1000)])
+        conn.ok("SAVE")
+        conn.ok("SET", "stays", "1")
+        server.kill()
+        time.sleep(0.6)
+        conn = self.restarted(server)
+        self.assertEqual(conn.ok("GET", "k7"), None)
+        self.assertEqual(conn.ok("KEYS", "*"), [b"stays"])
+        self.assertEqual(conn.ok("SET", "k8", "new", "NX"), "OK")
+
+
+class Warming(DiskCase):
+    """H32: everything on a node whose ranges are cold."""
+    options = {"warm_threads": 1, "threads": 2, "appendfsync": "everysec"}
+
+    def server_with_data(self):
+        """300k keys, most of them in a snapshot, some behind it; killed."""
+        server = self.own_server(**self.options)
+        with server.connect(timeout=60) as conn:
+            for start in range(0, COUNT, 5000):
+                pairs = [w for i in range(start, min(start + 5000, COUNT)) for w in (key(i), value(i))]
+                conn.ok("MSET", *pairs)
+            conn.ok("SELECT", 1)
+            conn.ok("MSET", *[w for i in range(1000) for w in (key(i), b"db1")])
+            conn.ok("SAVE")
+            conn.ok("SELECT", 0)
+            conn.ok("MSET", *[w for i in range(0, COUNT, 1000) for w in (key(i), b"changed")])
+            conn.ok("DEL", *[key(i) for i in range(1, COUNT, 1000)])
+        server.kill()
+        return server
+
+    def expected(self, i):
+        return b"changed" if i % 1000 == 0 else None if i % 1000 == 1 else value(i)
+
+    def count(self):
+        return COUNT - len(range(1, COUNT, 1000))
+
+    def cold(self, server):
+        """A connection right after the start, with a word on whether it was in time."""
+        conn = self.restarted(server)
+        self.was_cold |= server.info(conn, "async_loading") == "1"
+        return conn
+
+    def test_h32_commands_while_warming(self):
+        server = self.server_with_data()
+        self.was_cold = False
+        for check in (self.reads, self.transactions, self.names, self.counts, self.flushes, self.kills, self.saves):
+            with self.subTest(check.__name__):
+                check(server)
+                if server.alive():
+                    server.kill()
+        self.assertTrue(self.was_cold, "warm before anything could be asked")
+
+    def reads(self, server):
+        conn = self.cold(server)
+        rng = random.Random(1)
+        for _ in range(30):
+            some = [rng.randrange(COUNT) for _ in range(50)] + [0, 1, 1000, 1001]
+            self.assertEqual(conn.ok("MGET", *map(key, some)), [self.expected(i) for i in some])
+        self.assertEqual(conn.ok("EXISTS", key(1), key(2)), 1)
+        self.assertEqual(conn.ok("SET", key(2), "x", "NX"), None)
+        self.assertEqual(conn.ok("STRLEN", key(3)), len(value(3)))
+
+    def transactions(self, server):
+        conn = self.cold(server)
+        some = list(range(5, COUNT, COUNT // 200))
+        conn.ok("WATCH", *map(key, some[:10]))
+        conn.ok("MULTI")
+        for i in some:
+            conn.ok("GET", key(i))
+        conn.ok("RENAME", key(some[0]), b"elsewhere")
+        conn.ok("RENAME", b"elsewhere", key(some[0]))
+        conn.ok("SELECT", 1)
+        conn.ok("GET", key(4))
+        conn.ok("SELECT", 0)
+        replies = conn.ok("EXEC")
+        self.assertEqual(replies[:len(some)], [self.expected(i) for i in some])
+        self.assertEqual(replies[-2], b"db1")
+
+    def names(self, server):
+        conn = self.cold(server)
+        found, cursor = [], b"0"
+        while True:
+            cursor, some = conn.ok("SCAN", cursor, "COUNT", 10_000)
+            found += some
+            if cursor == b"0":
+                break
+        self.assertEqual(len(found), len(set(found)))
+        self.assertEqual(set(found), {key(i) for i in range(COUNT) if i % 1000 != 1})
+        conn = self.cold(server)
+        self.assertEqual(conn.ok("RANDOMKEY")[:4], b"key:")
+        conn = self.cold(server)
+        wanted = {key(i) for i in range(COUNT) if i % 1000 != 1 and str(i).startswith("12")}
+        self.assertEqual(set(conn.ok("KEYS", "key:12*")), wanted)
+
+    def counts(self, server):
+        conn = self.cold(server)
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+        conn.ok("SELECT", 1)
+        self.assertEqual(conn.ok("DBSIZE"), 1000)
+
+    def flushes(self, server):
+        conn = self.cold(server)
+        conn.ok("SELECT", 1)
+        conn.ok("FLUSHDB")
+        conn.ok("SET", "after", "1")
+        self.assertEqual(conn.ok("GET", key(5)), None)
+        conn.ok("SELECT", 0)
+        self.assertEqual(conn.ok("GET", key(5)), value(5))
+        conn = self.cold(server)
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+        conn.ok("SELECT", 1)
+        self.assertEqual(conn.ok("KEYS", "*"), [b"after"])
+
+    def kills(self, server):
+        rng = random.Random(2)
+        written = {}
+        for n in range(5):
+            conn = self.cold(server)
+            for _ in range(20):
+                i = rng.randrange(2, COUNT, 1000)
+                conn.ok("APPEND", key(i), "+")
+                written[i] = written.get(i, 0) + 1
+            conn.ok("SET", "kill:%d" % n, n)
+        conn = self.cold(server)
+        for i, count in written.items():
+            self.assertEqual(conn.ok("GET", key(i)), value(i) + b"+" * count)
+        self.assertEqual(conn.ok("MGET", *["kill:%d" % n for n in range(5)]), [b"%d" % n for n in range(5)])
+        conn.ok("DEL", *["kill:%d" % n for n in range(5)])
+        for i in written:
+            conn.ok("SET", key(i), value(i))
+
+    def saves(self, server):
+        """A snapshot waits for what is cold."""
+        conn = self.cold(server)
+        self.assertIn("Background saving", conn.ok("BGSAVE"))
+        conn.ok("SET", key(7), "late")
+        conn = self.cold(server)
+        conn.ok("SAVE")
+        conn = self.cold(server)
+        self.assertEqual(conn.ok("MGET", key(7), key(8)), [b"late", value(8)])
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+        conn = self.cold(server)
+        conn.ok("FLUSHALL")
+        conn.ok("SET", "only", "1")
+        self.assertEqual(conn.ok("DBSIZE"), 1)
+        conn = self.cold(server)
+        self.assertEqual(conn.ok("KEYS", "*"), [b"only"])
+
+    def test_h33_what_is_touched_stays_when_memory_is_short(self):
+        server = self.server_with_data()
+        conn = self.restarted(server)
+        conn.ok("DBSIZE")
+        used = int(conn.ok("INFO", "memory").decode().split("used_memory:")[1].split("\r")[0])
+        conn = self.restarted(server, maxmemory=used * 3 // 4)
+        hot = [i for i in range(2, COUNT, 997) if self.expected(i) is not None]
+        hot = [i for i, found in zip(hot, conn.ok("MGET", *map(key, hot))) if found is not None]  # the rest was left out
+        self.assertGreater(len(hot), 50)
+        count = conn.ok("DBSIZE")
+        self.assertLess(count, self.count())
+        self.assertGreater(count, COUNT // 4)
+        found = conn.ok("MGET", *map(key, hot))
+        self.assertGreater(sum(v is not None for v in found), len(hot) * 9 // 10)
+
+    def test_h35_an_orderly_end_is_quick_also_while_warming(self):
+        server = self.server_with_data()
+        for wait_s in (0, 0.05, None):
+            conn = self.restarted(server)
+            if wait_s is None:
+                conn.ok("DBSIZE")
+            else:
+                time.sleep(wait_s)
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(server.wait(), 0)
+            self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
+        conn = self.restarted(server)
+        self.assertEqual(server.info(conn, "restart_clean"), "yes")
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+
+    def test_the_first_answer_comes_at_once(self):
+        server = self.server_with_data()
+        conn = self.restarted(server)
+        conn.ok("SAVE")
+        server.kill()
+        start = time.monotonic()
+        server.start()
+        with server.connect() as conn:
+            self.assertEqual(conn.ok("GET", key(77)), value(77))
+        self.assertLess(time.monotonic() - start, 0.5 * SLOWNESS)
+
+    def test_warm_restart_full_answers_when_everything_is_there(self):
+        server = self.server_with_data()
+        conn = self.restarted(server, warm_restart="full")
+        self.assertEqual(server.info(conn, "async_loading"), "0")
+        self.assertEqual(server.info(conn, "warm_percent"), "100")
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+
+    def test_many_clients_on_cold_ranges(self):
+        server = self.server_with_data()
+        server.start()
+        failures = []
+
+        def work(seed):
+            rng = random.Random(seed)
+            try:
+                with server.connect(timeout=30) as conn:
+                    for n in range(60):
+                        some = [rng.randrange(COUNT) for _ in range(20)]
+                        if conn.ok("MGET", *map(key, some)) != [self.expected(i) for i in some]:
+                            failures.append("MGET %s" % some)
+                        conn.ok("INCR", "shared")
+                        conn.ok("SET", "own:%d:%d" % (seed, n), n)
+            except (AssertionError, OSError) as error:
+                failures.append(error)
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures, [])
+        conn = self.restarted(server)
+        self.assertEqual(conn.ok("GET", "shared"), b"480")
+        self.assertEqual(conn.ok("DBSIZE"), self.count() + 481)
+
+
+class Reports(DiskCase):
+    def test_the_report_of_a_restart(self):
+        server = self.own_server()
+        conn = self.connect(server)
+        self.assertEqual(server.info(conn, "restart_clean"), "new")
+        conn.pipeline([("SET", "k%d" % i, i) for i in range(100)])
+        conn.ok("SAVE")
+        conn.pipeline([("SET", "late%d" % i, i) for i in range(10)])
+        conn = self.restarted(server)
+        conn.ok("DBSIZE")
+        self.assertEqual(server.info(conn, "restart_snapshot"), server.snapshots()[0].name)
+        self.assertEqual(server.info(conn, "restart_frames"), "10")
+        self.assertEqual(server.info(conn, "restart_cut_bytes"), "0")
+        self.assertEqual(server.info(conn, "warm_keys_loaded"), "100")
+        self.assertIn("recover.found", server.last_output())
+        self.assertIn("recover.warm", server.last_output())
+
+    def test_large_values_and_all_databases(self):
+        server = self.own_server(log_segment_size="1mb")
+        conn = self.connect(server, timeout=30)
+        big = {i: (b"%d-" % i) * (400_000 + i) for i in range(6)}
+        for i, text in big.items():
+            conn.ok("SELECT", i)
+            conn.ok("SET", "big", text, "EX", 1000)
+            conn.ok("SETRANGE", "big", 100, "here")
+            if i == 2:
+                conn.ok("SAVE")
+        conn = self.restarted(server)
+        for i, text in big.items():
+            conn.ok("SELECT", i)
+            self.assertEqual(conn.ok("GET", "big"), text[:100] + b"here" + text[104:])
+            self.assertGreater(conn.ok("TTL", "big"), 900)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * slow_disk: a library to preload (support/disk.py): calls that reach the disk are late or fail, as long as a shared page of memory says so.
+ * The page is the file that the environment names in SLOW_DISK. Only files that end in .dcl, .dcs or .tmp are meant, or directories: not LMDB's.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PAGE_LEN = 4096, NAP_MS = 5 };
+
+/* Written by the test. */
+struct control {
+    _Atomic uint32_t sync_ms;     /* how long an fdatasync takes; becomes shorter in the middle of one */
+    _Atomic uint32_t sync_errno;  /* what it fails with */
+    _Atomic uint32_t write_errno; /* what pwritev, fallocate and the creation of files fail with */
+    _Atomic uint32_t syncs;       /* counted here */
+};
+
+static struct control *control(void) {
+    static struct control *page;
+    const char *path = getenv("SLOW_DISK");
+    if (page == NULL && path != NULL) {
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        void *at = fd < 0 ? MAP_FAILED : mmap(NULL, PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (at == MAP_FAILED) {
+            perror("slow_disk");
+            abort();
+        }
+        close(fd);
+        page = at;
+    }
+    return page;
+}
+
+static void *next_of(const char *name) {
+    void *found = dlsym(RTLD_NEXT, name);
+    if (found == NULL) {
+        abort();
+    }
+    return found;
+}
+
+static bool is_meant(int fd) {
+    char link[64], path[512];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(link, path, sizeof(path) - 1);
+    if (len < 4) {
+        return false;
+    }
+    path[len] = '\0';
+    const char *end = path + len - 4;
+    return strcmp(end, ".dcl") == 0 || strcmp(end, ".dcs") == 0 || strcmp(end, ".tmp") == 0;
+}
+
+static void nap(uint32_t ms) {
+    struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}
+
+int fdatasync(int fd) {
+    int (*real)(int) = (int (*)(int))next_of("fdatasync");
+    struct control *c = control();
+    if (c == NULL || !is_meant(fd)) {
+        return real(fd);
+    }
+    for (uint32_t passed = 0; passed < atomic_load(&c->sync_ms); passed += NAP_MS) {
+        nap(NAP_MS);
+    }
+    int err = (int)atomic_load(&c->sync_errno);
+    atomic_fetch_add(&c->syncs, 1);
+    if (err != 0) {
+        errno = err;
+        return -1;
+    }
+    return real(fd);
+}
+
+static bool refused(int fd) {
+    struct control *c = control();
+    int err = c == NULL ? 0 : (int)atomic_load(&c->write_errno);
+    if (err != 0 && is_meant(fd)) {
+        errno = err;
+        return true;
+    }
+    return false;
+}
+
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at) {
+    ssize_t (*real)(int, const struct iovec *, int, off_t) =
+        (ssize_t(*)(int, const struct iovec *, int, off_t))next_of("pwritev");
+    return refused(fd) ? -1 : real(fd, iov, count, at);
+}
+
+int fallocate(int fd, int mode, off_t at, off_t len) {
+    int (*real)(int, int, off_t, off_t) = (int (*)(int, int, off_t, off_t))next_of("fallocate");
+    return refused(fd) ? -1 : real(fd, mode, at, len);
+}
