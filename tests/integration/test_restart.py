@@ -231,7 +231,7 @@ class Warming(DiskCase):
         conn = self.restarted(server)
         conn.ok("DBSIZE")
         used = int(conn.ok("INFO", "memory").decode().split("used_memory:")[1].split("\r")[0])
-        conn = self.restarted(server, maxmemory=used * 3 // 4)
+        conn = self.restarted(server, maxmemory=used * 9 // 10)
         hot = [i for i in range(2, COUNT, 997) if self.expected(i) is not None]
         hot = [i for i, found in zip(hot, conn.ok("MGET", *map(key, hot))) if found is not None]  # the rest was left out
         self.assertGreater(len(hot), 50)
