@@ -60,6 +60,16 @@ static int finish_segment(struct log *l, struct segment *s) {
     return 0;
 }
 
+/* A segment that goes on behind the target. */
+static int sync_to(struct log *l, struct segment *s, uint64_t target) {
+    int err = sync_segment(l, s);
+    if (err == 0) {
+        log_advance(l, &l->durable, target);
+        (void)segment_write_mark(l, s, target);
+    }
+    return err;
+}
+
 /* Takes it out of the list of complete ones. Whoever may read it has to be waited for if nothing is kept but for them. */
 static void pop_closed(struct log *l, struct segment *s) {
     pthread_mutex_lock(&l->lock);
@@ -109,12 +119,7 @@ static int sync_files(struct log *l, uint64_t target) {
             return 0;
         }
         if (!is_closed || s->end > target) {
-            int err = sync_segment(l, s);
-            if (err == 0) {
-                log_advance(l, &l->durable, target);
-                (void)segment_write_mark(l, s, target);
-            }
-            return err;
+            return load_lsn(&l->durable) < target ? sync_to(l, s, target) : 0;
         }
         int err = finish_segment(l, s);
         if (err < 0) {

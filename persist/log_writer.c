@@ -256,8 +256,8 @@ static void tell_rotated(struct log *l) {
     }
 }
 
-static void use_segment(struct log *l, struct segment *s) {
-    pthread_mutex_lock(&l->lock);
+/* What was current is complete. */
+static void swap_segment_locked(struct log *l, struct segment *s) {
     struct segment *old = l->current;
     l->current = s;
     if (old != NULL) {
@@ -268,6 +268,11 @@ static void use_segment(struct log *l, struct segment *s) {
         old->next = NULL;
         *tail = old;
     }
+}
+
+static void use_segment(struct log *l, struct segment *s) {
+    pthread_mutex_lock(&l->lock);
+    swap_segment_locked(l, s);
     pthread_mutex_unlock(&l->lock);
     atomic_fetch_add_explicit(&l->rotations, 1, memory_order_relaxed);
     tell_rotated(l);
@@ -519,17 +524,6 @@ static bool begin_keeping(struct log *l) {
     return err == 0;
 }
 
-/* What a file can't be had for isn't needed any more either. */
-static void end_keeping(struct log *l, struct stretch **pending) {
-    atomic_store_explicit(&l->kept, false, memory_order_relaxed);
-    use_segment(l, NULL); /* the sync thread removes it */
-    if (*pending != NULL) {
-        stretch_free(l, *pending);
-        *pending = NULL;
-    }
-    wake_raise(&l->sync_wake);
-}
-
 enum keeping { KEEPS, KEEPS_NOT, KEEPS_BADLY /* there should be a file, and can't be */ };
 
 static enum keeping keeps_now(struct log *l, struct stretch **pending) {
@@ -538,12 +532,21 @@ static enum keeping keeps_now(struct log *l, struct stretch **pending) {
     }
     pthread_mutex_lock(&l->lock);
     bool wanted = l->pins > 0;
+    bool ends = !wanted && l->current != NULL;
+    if (ends) { /* under the lock: who pins now finds no segment, and waits for the next one */
+        atomic_store_explicit(&l->kept, false, memory_order_relaxed);
+        swap_segment_locked(l, NULL);
+    }
     pthread_mutex_unlock(&l->lock);
+    if (ends) {
+        wake_raise(&l->sync_wake); /* it removes the files */
+    }
+    if (!wanted && *pending != NULL) { /* what a file couldn't be had for */
+        stretch_free(l, *pending);
+        *pending = NULL;
+    }
     if (wanted && l->current == NULL) {
         return begin_keeping(l) ? KEEPS : KEEPS_BADLY;
-    }
-    if (!wanted && l->current != NULL) {
-        end_keeping(l, pending);
     }
     return wanted ? KEEPS : KEEPS_NOT;
 }

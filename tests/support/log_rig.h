@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * log_rig: a log on a simulated disk, appenders without a cache behind them, and what a reader finds afterwards. One to a process.
+ *
+ * Threads: rig_append() any, each with a feed of its own; the rest one.
+ */
+#ifndef TESTS_SUPPORT_LOG_RIG_H
+#define TESTS_SUPPORT_LOG_RIG_H
+
+#include "persist/log.h"
+#include "persist/log_reader.h"
+#include "server/base/buf.h"
+#include "server/store/blob.h"
+#include "tests/support/sim_disk.h"
+
+enum { RIG_FIRST_LSN = 0x10000, RIG_SEGMENT_LEN = 16 * 1024 };
+
+struct log_rig {
+    struct sim_disk *disk;
+    struct log *log;
+    struct log_feed *feed; /* of the thread that opened it */
+    struct log_opts opts;
+    struct history chain[1];
+};
+extern struct log_rig rig;
+
+/* A disk with the directory "data", and options: a first history, everything kept, everysec, segments of RIG_SEGMENT_LEN, 1 GB of
+ * memory. The test changes what it likes and opens the log. */
+void rig_init(void);
+void rig_open(void);
+void rig_close(bool clean); /* may be opened again: behind the end that is found */
+void rig_fini(void);
+
+/* A frame of one PUT; returns its end. Kicks the writer. */
+uint64_t rig_append(struct log_feed *f, const char *key, struct bytes value);
+uint64_t rig_append_blob(struct log_feed *f, const char *key,
+                         struct blob *b); /* no reference is taken from the caller */
+/* By the rig's feed: "k<number>", with a value of so many bytes that are made of the number. */
+uint64_t rig_append_number(uint64_t number, size_t len);
+
+bool rig_wait(enum log_level level, uint64_t lsn); /* ten seconds */
+/* Until 'condition(arg)' is true; false after ten seconds. */
+bool rig_until(bool (*condition)(void *arg), void *arg);
+
+/* What a reader finds on a disk. */
+struct rig_frame {
+    uint64_t lsn, end;
+    enum frame_kind kind;
+    char key[32];
+    uint64_t value_len;
+    uint64_t value_sum; /* sum64 */
+};
+struct rig_found {
+    struct rig_frame *frames;
+    uint32_t count;
+    enum log_end how;
+    struct log_end_info end;
+};
+void rig_read(struct rig_found *f, struct sim_disk *d, uint64_t from);
+void rig_found_fini(struct rig_found *f);
+/* The frame that ends there, or NULL. */
+const struct rig_frame *rig_find(const struct rig_found *f, uint64_t end);
+/* Frames "k<from>" ... "k<to - 1>" are there, in order, and no other mutation. */
+void rig_expect_numbers(const struct rig_found *f, uint64_t from, uint64_t to);
+
+/* Files in "data", each name followed by a blank, in no order. */
+void rig_list(struct buf *to);
+
+#endif
