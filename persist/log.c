@@ -408,6 +408,7 @@ static int begin(struct log *l) {
 
 static void log_free(struct log *l) {
     pthread_cond_destroy(&l->moved);
+    pthread_mutex_destroy(&l->sync_lock);
     pthread_mutex_destroy(&l->lock);
     mem_free_aligned(l, 64, (sizeof(*l) + 63) / 64 * 64);
 }
@@ -426,6 +427,7 @@ enum dc_err log_open(const struct log_opts *opts, struct log **out) {
     wake_init(&l->sync_wake);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->moved, NULL);
+    pthread_mutex_init(&l->sync_lock, NULL);
     int err = opts->keeps ? begin(l) : 0;
     if (err < 0) {
         log_free(l);

@@ -109,6 +109,7 @@ struct log {
     _Atomic bool stopping;
     _Atomic bool writer_done;
     _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */
+    _Atomic bool unproven; /* one has failed and none has succeeded since */
     _Atomic uint64_t syncs, sync_failures, write_failures, rotations;
     _Atomic int64_t last_sync_us;
     struct wake writer_wake;
@@ -116,6 +117,7 @@ struct log {
     /* under 'lock' */
     pthread_mutex_t lock;
     pthread_cond_t moved;
+    pthread_mutex_t sync_lock; /* one fdatasync at a time; taken before lock */
     struct log_feed *feeds[FEED_MAX];
     uint32_t feed_count;
     struct stretch *first; /* written, not durable */
@@ -168,5 +170,6 @@ void segment_discard(struct log *l, struct segment *s); /* and its file */
 
 void log_writer_main(void *arg);
 void log_sync_main(void *arg);
+int log_sync_now(struct log *l);
 
 #endif

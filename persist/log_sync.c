@@ -129,7 +129,7 @@ static int sync_files(struct log *l, uint64_t target) {
     }
 }
 
-static int log_sync_now(struct log *l) {
+static int sync_now(struct log *l) {
     uint64_t target = load_lsn(&l->written);
     int64_t began_us = time_mono_us();
     discard_unpinned(l);
@@ -139,14 +139,26 @@ static int log_sync_now(struct log *l) {
     atomic_fetch_add_explicit(&l->syncs, 1, memory_order_relaxed);
     if (err < 0) {
         atomic_fetch_add_explicit(&l->sync_failures, 1, memory_order_relaxed);
-        /* The state first: the writer sets it right when it has begun anew. */
+        /* In this order: who sees the state finds that it isn't to be set right yet. */
+        atomic_store_explicit(&l->unproven, true, memory_order_seq_cst);
         log_set_state(l, LOG_BROKEN, "fdatasync of the log has failed", err);
         atomic_store_explicit(&l->poisoned, true, memory_order_release);
         wake_raise(&l->writer_wake);
     } else {
         log_advance(l, &l->durable, target);
+        if (dc_unlikely(atomic_exchange_explicit(&l->unproven, false, memory_order_seq_cst))) {
+            wake_raise(&l->writer_wake); /* writes are taken again */
+        }
     }
     release(l, load_lsn(&l->durable));
+    return err;
+}
+
+/* The sync thread calls it, and under 'always' the writer: who waits for every byte saves the way through another thread. */
+int log_sync_now(struct log *l) {
+    pthread_mutex_lock(&l->sync_lock);
+    int err = sync_now(l);
+    pthread_mutex_unlock(&l->sync_lock);
     return err;
 }
 
@@ -198,6 +210,9 @@ static int64_t due_in_us(struct log *l, int64_t last_us) {
     if (atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
         return RETRY_US; /* first the writer */
     }
+    if (dc_unlikely(atomic_load_explicit(&l->unproven, memory_order_relaxed))) {
+        return RETRY_US - passed;
+    }
     if (has_leftovers(l)) {
         return 0;
     }
@@ -208,8 +223,7 @@ static int64_t due_in_us(struct log *l, int64_t last_us) {
         return 0;
     }
     switch ((enum log_sync)atomic_load_explicit(&l->sync_mode, memory_order_relaxed)) {
-    case LOG_SYNC_ALWAYS:
-        return 0;
+    case LOG_SYNC_ALWAYS: /* the writer has just been asked to, or does it */
     case LOG_SYNC_EVERYSEC:
         return EVERYSEC_US - passed;
     case LOG_SYNC_NO:

@@ -558,8 +558,7 @@ static void finish(struct log *l, struct stretch *s) {
     uint64_t end = s->end;
     enter(l, s);
     log_advance(l, &l->written, end);
-    if (atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS ||
-        load_lsn(&l->hurry_lsn) > load_lsn(&l->durable) || log_pending(l) > l->o.memory_limit / 2) {
+    if (load_lsn(&l->hurry_lsn) > load_lsn(&l->durable) || log_pending(l) > l->o.memory_limit / 2) {
         wake_raise(&l->sync_wake);
     }
 }
@@ -574,7 +573,8 @@ static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *w
     }
     *well = keeping != KEEPS_BADLY && ((*s == NULL && !anew) || write_out(l, *s, from));
     if (dc_unlikely(*well && log_state(l) != LOG_WELL) &&
-        !atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
+        !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
+        !atomic_load_explicit(&l->unproven, memory_order_seq_cst)) {
         log_set_state(l, LOG_WELL, "", 0);
     }
     if (!*well || *s == NULL) {
@@ -583,6 +583,12 @@ static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *w
     finish(l, *s);
     *s = NULL;
     return true;
+}
+
+static bool syncs_itself(struct log *l) {
+    return atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS &&
+           !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
+           !atomic_load_explicit(&l->unproven, memory_order_seq_cst);
 }
 
 void log_writer_main(void *arg) {
@@ -596,6 +602,9 @@ void log_writer_main(void *arg) {
         bool worked = run_round(l, &s, &from, &well);
         if (atomic_load_explicit(&l->gone_count, memory_order_relaxed) > 0) {
             bury_feeds(l);
+        }
+        if (worked && syncs_itself(l)) {
+            (void)log_sync_now(l);
         }
         if (worked) {
             stop = false;
