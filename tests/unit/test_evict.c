@@ -242,7 +242,7 @@ END_TEST
 
 /* The hits that are left of so many after 'age' ticks, on average over entries whose versions lie 'stride' apart. */
 static double mean_hits_left(uint32_t hits, uint32_t age, uint64_t stride) {
-    enum { ENTRIES = 1 << 14 };
+    enum { ENTRIES = 1 << 12 };
     struct entry_spec spec = {BYTES("k"), value_int(1), EXPIRY_NONE};
     struct entry *e = entry_create(&spec);
     uint64_t sum = 0;
