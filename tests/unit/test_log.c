@@ -391,13 +391,13 @@ static void hammer(void *arg) {
     (void)arg;
     memset(blob->data, 5, blob->len);
     for (uint64_t i = 0; !atomic_load(&stop_hammering); i++) {
-        if (i % 200 == 199) {
+        if (i % 500 == 499) {
             rig_append_blob(f, "blob", blob);
         } else {
             rig_append(f, "key", bytes_of("0123456789abcdef", i % 17));
         }
-        if (i % 64 == 0) {
-            usleep(100);
+        if (i % 32 == 0) {
+            usleep(500);
         }
     }
     blob_release(blob);
@@ -444,6 +444,7 @@ START_TEST(what_is_pinned_can_be_read_without_a_gap) {
     uint64_t seen[2] = {0, 0};
     rig_init();
     rig.opts.keeps = false;
+    rig.opts.segment_len = 2 * RIG_SEGMENT_LEN;
     rig_open();
     atomic_store(&stop_hammering, false);
     for (int i = 0; i < 2; i++) {
