@@ -51,7 +51,7 @@ void rig_close(bool clean) {
     log_feed_destroy(rig.feed);
     log_close(rig.log, clean, 5000);
     rig.log = NULL;
-    rig_read(&f, rig.disk, 0);
+    rig_read(&f, NULL, 0);
     rig.opts.first_lsn = f.end.lsn;
     rig.opts.fork = false;
     rig_found_fini(&f);
@@ -148,7 +148,8 @@ void rig_read(struct rig_found *f, struct sim_disk *d, uint64_t from) {
     struct log_reader *r;
     struct frame_ref frame;
     memset(f, 0, sizeof(*f));
-    expect_eq(log_dir_open(&dir, sim_disk_io(d), "data"), DC_OK);
+    const struct io *io = d != NULL ? sim_disk_io(d) : rig.opts.io;
+    expect_eq(log_dir_open(&dir, io, d != NULL ? "data" : rig.opts.dir), DC_OK);
     expect_eq(log_reader_open(&r, &dir, from), DC_OK);
     while ((f->how = log_reader_next(r, &frame)) == LOG_MORE) {
         note(f, &frame);
@@ -195,13 +196,26 @@ void rig_expect_numbers(const struct rig_found *f, uint64_t from, uint64_t to) {
     ck_assert_msg(next == to, "k%" PRIu64 " is missing: %s", next, f->end.text);
 }
 
+uint64_t rig_count_numbers(const struct rig_found *f) {
+    uint64_t next = 0;
+    for (uint32_t i = 0; i < f->count; i++) {
+        char key[32];
+        snprintf(key, sizeof(key), "k%" PRIu64, next);
+        if (f->frames[i].kind == FRAME_MUTATION && strcmp(f->frames[i].key, key) != 0) {
+            break;
+        }
+        next += f->frames[i].kind == FRAME_MUTATION;
+    }
+    return next;
+}
+
 static void add_name(void *arg, const char *name) {
     buf_append_str(arg, name);
     buf_append_str(arg, " ");
 }
 
 void rig_list(struct buf *to) {
-    const struct io *io = sim_disk_io(rig.disk);
-    expect_eq(io->list(io, "data", add_name, to), 0);
+    const struct io *io = rig.opts.io;
+    expect_eq(io->list(io, rig.opts.dir, add_name, to), 0);
     buf_append(to, "", 1);
 }

@@ -56,10 +56,13 @@ struct rig_found {
     enum log_end how;
     struct log_end_info end;
 };
-void rig_read(struct rig_found *f, struct sim_disk *d, uint64_t from);
+void rig_read(struct rig_found *f, struct sim_disk *d,
+              uint64_t from); /* NULL: what the options name */
 void rig_found_fini(struct rig_found *f);
 /* The frame that ends there, or NULL. */
 const struct rig_frame *rig_find(const struct rig_found *f, uint64_t end);
+/* How many frames "k0", "k1", ... there are in order, before anything else. */
+uint64_t rig_count_numbers(const struct rig_found *f);
 /* Frames "k<from>" ... "k<to - 1>" are there, in order, and no other mutation. */
 void rig_expect_numbers(const struct rig_found *f, uint64_t from, uint64_t to);
 
