@@ -99,17 +99,17 @@ void conn_drop_queue(struct conn *c) {
 
 /* Nothing of a chunk that waits has been sent. Its bytes may hold a reply's beginning whose end is in the next one, so
  * each is answered where it ends. */
-static void refuse_chunk(struct conn *c, const struct chunk *k) {
-    char text[96];
-    int len = snprintf(text, sizeof(text),
-                       "-UNCONFIRMED applied at LSN %llu, not confirmed: the node ends\r\n",
-                       (unsigned long long)k->lsn);
+static void refuse_chunk(struct conn *c, const struct chunk *k, const char *why) {
+    char text[384];
+    int len =
+        snprintf(text, sizeof(text), "-UNCONFIRMED applied at LSN %llu, not confirmed: %.256s\r\n",
+                 (unsigned long long)k->lsn, why);
     for (uint32_t i = 0; i < k->answers; i++) {
         queue_bytes(c, text, (size_t)len);
     }
 }
 
-void conn_refuse_gated(struct conn *c) {
+void conn_refuse_gated(struct conn *c, const char *why) {
     struct chunk *k = c->queue;
     c->queue = NULL;
     c->queued = 0;
@@ -117,7 +117,7 @@ void conn_refuse_gated(struct conn *c) {
     while (k != NULL) {
         struct chunk *next = k->next;
         if (k->lsn > c->w->mark) {
-            refuse_chunk(c, k);
+            refuse_chunk(c, k, why);
             chunk_free(k);
         } else {
             k->lsn = 0;

@@ -16,8 +16,8 @@ void conn_check_limits(struct conn *c);
 
 void conn_drop_queue(struct conn *c);
 
-/* Replies that still wait for the log become errors: applied, not confirmed. */
-void conn_refuse_gated(struct conn *c);
+/* Replies that still wait for the log become errors: applied, not confirmed, and why. */
+void conn_refuse_gated(struct conn *c, const char *why);
 
 /* The output has drained: goes on reading. */
 void conn_resume_reading(struct conn *c);

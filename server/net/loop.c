@@ -140,9 +140,29 @@ static void open_gates(struct worker *w) {
     }
 }
 
+/* Clients whose replies wait are told that nothing is confirmed: never an OK later. */
+static void refuse_gated(struct worker *w, const char *why) {
+    for (struct conn *c = list_take(&w->gated); c != NULL;) {
+        struct conn *next = c->next_gated;
+        c->in_gated = false;
+        if (!c->closed) {
+            conn_refuse_gated(c, why);
+            conn_flush(c);
+        }
+        c = next;
+    }
+}
+
 /* Asks to be told when the log has moved; what it has done meanwhile is seen at once. */
 static void wait_for_log(struct worker *w) {
     struct node *n = w->cmd.node;
+    if (dc_unlikely(w->gated.first != NULL && log_state(n->log) != LOG_WELL)) {
+        char why[256];
+        log_trouble(n->log, why, sizeof(why));
+        if (why[0] != '\0') { /* else it has become well */
+            refuse_gated(w, why);
+        }
+    }
     if (w->gated.first != NULL) {
         log_want(n->log);
         if (log_mark(n->log, node_level(n)).v != w->mark) {
@@ -208,22 +228,14 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     }
 }
 
-/* The end: replies that wait for the log leave when it has come so far, else the client is told that nothing is confirmed. */
+/* The end: replies that wait for the log leave when it has come so far. */
 static void settle(struct worker *w) {
     struct node *n = w->cmd.node;
     if (w->gated.first != NULL) {
         log_hurry(n->log);
         (void)log_wait(n->log, node_level(n), log_head(n->log), SETTLE_US);
         flush_phase(w);
-    }
-    for (struct conn *c = list_take(&w->gated); c != NULL;) {
-        struct conn *next = c->next_gated;
-        c->in_gated = false;
-        if (!c->closed) {
-            conn_refuse_gated(c);
-            conn_flush(c);
-        }
-        c = next;
+        refuse_gated(w, "the node ends");
     }
 }
 
