@@ -102,7 +102,7 @@ struct warm {
     pthread_cond_t changed; /* a range has another state, or the loaders are to stop */
     uint32_t waiters;
     _Atomic uint32_t unfinished; /* COLD or LOADING ranges; written under the lock */
-    uint32_t cursor;     /* ranges below aren't COLD but for those that failed for lack of memory */
+    uint32_t cursor; /* ranges below aren't COLD but for those that failed for lack of memory */
     uint32_t *requested;
     uint32_t requested_first, requested_count;
     uint32_t loaders_running;

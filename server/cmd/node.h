@@ -119,7 +119,7 @@ struct node {
     const struct history *chain; /* of the data directory */
     uint32_t chain_count;
     const struct data_plan *plan; /* what recovery found; NULL in tests */
-    struct saver *saver; /* saver.c: snapshots; NULL in tests */
+    struct saver *saver;          /* saver.c: snapshots; NULL in tests */
     struct node_clock clock;
     struct pubsub *pubsub;
     struct slowlog *slowlog;

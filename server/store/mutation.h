@@ -60,8 +60,9 @@ struct effect {
     int64_t expiry_ms;   /* PUT, EXPIRE */
     uint64_t offset;     /* WRITE */
     struct bytes bytes;  /* WRITE */
-    uint64_t prev; /* EXPIRE, WRITE: version that it applies to; 0 = there is nothing, or PREV_FRAME */
-    uint64_t version;    /* given by the log */
+    uint64_t
+        prev; /* EXPIRE, WRITE: version that it applies to; 0 = there is nothing, or PREV_FRAME */
+    uint64_t version; /* given by the log */
 };
 
 /* No version is that low: the entry was written by an earlier effect of the same frame, and had no version yet. */

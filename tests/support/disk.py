@@ -11,6 +11,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import time
 import unittest
 from pathlib import Path
 
@@ -73,6 +74,12 @@ class DiskCase(unittest.TestCase):
         server.options.update(options)
         server.start()
         return self.connect(server, timeout=30)
+
+    def eventually(self, condition, timeout=10.0):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
 
     def refusal(self, server):
         """The server must not start; what it says."""

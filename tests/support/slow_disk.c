@@ -21,7 +21,8 @@ enum { PAGE_LEN = 4096, NAP_MS = 5 };
 
 /* Written by the test. */
 struct control {
-    _Atomic uint32_t sync_ms;     /* how long an fdatasync takes; becomes shorter in the middle of one */
+    _Atomic uint32_t
+        sync_ms; /* how long an fdatasync takes; becomes shorter in the middle of one */
     _Atomic uint32_t sync_errno;  /* what it fails with */
     _Atomic uint32_t write_errno; /* what pwritev, fallocate and the creation of files fail with */
     _Atomic uint32_t syncs;       /* counted here */
@@ -32,7 +33,8 @@ static struct control *control(void) {
     const char *path = getenv("SLOW_DISK");
     if (page == NULL && path != NULL) {
         int fd = open(path, O_RDWR | O_CLOEXEC);
-        void *at = fd < 0 ? MAP_FAILED : mmap(NULL, PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        void *at =
+            fd < 0 ? MAP_FAILED : mmap(NULL, PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (at == MAP_FAILED) {
             perror("slow_disk");
             abort();

@@ -431,10 +431,12 @@ static void read_pinned(void *arg) {
 }
 
 static void pin_often(void *arg) {
+    struct rng rng;
     int64_t end_us = time_mono_us() + 700 * 1000;
+    rng_seed(&rng, test_seed_value);
     while (time_mono_us() < end_us) {
         read_pinned(arg);
-        usleep(rand() % 3000u); /* so that 'nobody' has every length */
+        usleep((useconds_t)rng_below(&rng, 3000)); /* so that 'nobody' has every length */
     }
 }
 

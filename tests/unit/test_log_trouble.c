@@ -3,6 +3,7 @@
 #include "persist/retain.h"
 #include "server/base/limits.h"
 #include "server/base/mem.h"
+#include "server/base/num.h"
 #include "server/base/thread.h"
 #include "server/base/time.h"
 #include "tests/support/check_main.h"
@@ -263,8 +264,10 @@ static bool is_sole(void *arg) {
 
 /* H15: the value isn't copied, the next ones don't wait for it. DC_BLOB_MB says how large. */
 START_TEST(h15_a_large_value_passes_by_reference) {
-    const char *mb = getenv("DC_BLOB_MB");
-    size_t len = (size_t)(mb != NULL ? atoi(mb) : 5) << 20;
+    const char *wanted = getenv("DC_BLOB_MB");
+    int64_t mb = 5;
+    expect(wanted == NULL || num_parse_i64(bytes_str(wanted), &mb));
+    size_t len = (size_t)mb << 20;
     char dir[] = "/tmp/dcache-log-XXXXXX";
     struct rig_found found;
     struct buf names;
