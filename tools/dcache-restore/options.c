@@ -12,6 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#if !defined(DC_TOOLS_VERSION)
+#    define DC_TOOLS_VERSION "of unknown version"
+#endif
+
 enum {
     OPT_TO_LSN = 256,
     OPT_TO_TIME,
