@@ -303,6 +303,14 @@ static bool next_told(const struct buf *all, size_t *at, struct told *told, MDB_
     return true;
 }
 
+/* What a child may tell of an environment: a value has at least 20 bytes in the file, and its head here 16. A damaged tree can be a ring. */
+static size_t dump_limit(const char *path) {
+    char file[PATH_MAX + 32];
+    struct stat st;
+    snprintf(file, sizeof(file), "%s/data.mdb", path);
+    return 65536 + (stat(file, &st) == 0 ? 2 * (size_t)st.st_size : 0);
+}
+
 /* Everything that an environment holds, read by a child. Returns what LMDB said there. */
 static int read_env(const char *path, bool read_only, struct buf *all) {
     struct dump d = {.path = path, .read_only = read_only};
@@ -310,7 +318,7 @@ static int read_env(const char *path, bool read_only, struct buf *all) {
     MDB_val name;
     MDB_val value;
     size_t at = 0;
-    enum dc_err err = child_run(dump_env, &d, MAP_LEN_MAX, all);
+    enum dc_err err = child_run(dump_env, &d, dump_limit(path), all);
     if (err != DC_OK) {
         return err == DC_ECORRUPT ? MDB_CORRUPTED : EAGAIN;
     }

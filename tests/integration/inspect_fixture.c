@@ -249,6 +249,8 @@ int main(int argc, char **argv) {
     hand_init(&h, &engine, 1);
     open_log(1);
     run_ops(&h, &r, OPS);
+    (void)log_wait(node_log, LOG_LEVEL_DISK, log_head(node_log),
+                   10000000); /* so its tail is short */
     write_snapshot(1, &written);
     tell(&h, "calm.txt");
     run_ops(&h, &r, OPS);

@@ -9,7 +9,7 @@
 
 #include "persist/effect_queue.h"
 
-enum { TOUCHED_END = UINT32_MAX };
+#define TOUCHED_END UINT32_MAX
 
 struct touched {
     uint32_t keyspace;
