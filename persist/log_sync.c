@@ -47,11 +47,10 @@ static int sync_segment(struct log *l, struct segment *s) {
     return err;
 }
 
-/* A complete segment: cut to its length, synced, left alone. */
+/* A complete segment: synced, left alone. It isn't cut to its length: a reader that has mapped it may look behind the last frame, and
+ * little is left there. */
 static int finish_segment(struct log *l, struct segment *s) {
-    int err =
-        l->o.io->truncate(l->o.io, &s->file, SEGMENT_HEADER_LEN + (s->end - s->head.first_lsn));
-    err = err < 0 ? err : sync_segment(l, s);
+    int err = sync_segment(l, s);
     if (err < 0) {
         return err;
     }

@@ -63,13 +63,12 @@ START_TEST(the_calls_come_in_their_order) {
     expect_trace(2, "write segment-0.tmp 4176+10058\n"
                     "sync segment-0.tmp\n"
                     "write segment-0.tmp 512+16\n");
-    /* It doesn't fit: the next segment. The old one is cut and synced, the new one's name is made durable. */
+    /* It doesn't fit: the next segment. The old one is synced, the new one's name is made durable. */
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(2, 10000)));
     usleep(20000);
     expect_trace(3, "write segment-1.tmp 0+104\n"
                     "rename segment-1.tmp log-000000000001279a-0000000000000abc.dcl\n"
                     "write segment-1.tmp 4096+10058\n"
-                    "truncate segment-0.tmp 14234\n"
                     "sync segment-0.tmp\n"
                     "write segment-0.tmp 512+16\n"
                     "sync segment-1.tmp\n"
