@@ -10,6 +10,7 @@
 #include "server/base/assert.h"
 #include "server/base/mem.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -132,6 +133,39 @@ enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir *dir,
     }
     opts->io->close(opts->io, &file);
     return err;
+}
+
+/* --- what was found ----------------------------------------------------------------------------------- */
+
+static enum dc_err sync_segment(const struct warm_opts *o, const struct segment_info *seg) {
+    char path[DATA_PATH_MAX];
+    struct io_file file;
+    enum dc_err err = data_path(o->dir, seg->name, path);
+    if (err != DC_OK) {
+        return err;
+    }
+    int failed = o->io->open(o->io, path, IO_WRITE, &file);
+    if (failed == -ENOENT) {
+        return DC_OK; /* set aside */
+    }
+    if (failed < 0) {
+        return io_failed("open", path, failed);
+    }
+    failed = o->io->sync(o->io, &file);
+    o->io->close(o->io, &file);
+    return failed < 0 ? io_failed("sync", path, failed) : DC_OK;
+}
+
+enum dc_err data_make_durable(const struct warm_opts *opts, const struct log_dir *dir) {
+    enum dc_err err = DC_OK;
+    for (uint32_t i = 0; i < dir->count && err == DC_OK; i++) {
+        const struct segment_info *seg = &dir->segments[i];
+        uint64_t marked = SEGMENT_HEADER_LEN + (seg->durable_lsn - seg->head.first_lsn);
+        if (!seg->abandoned && seg->verdict == HEAD_OK && seg->file_len > marked) {
+            err = sync_segment(opts, seg);
+        }
+    }
+    return err != DC_OK ? err : sync_dir(opts);
 }
 
 /* --- leftovers --------------------------------------------------------------------------------------- */

@@ -25,6 +25,7 @@
 #include "tests/support/store_check.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -222,7 +223,8 @@ static void tidy(struct world *w) {
         log_dir_close(&dir);
         (void)sim_disk_io(w->disk)->list(sim_disk_io(w->disk), "data", list_snapshot, l);
         retain_decide(l->files, l->count, &opts, &plan);
-        (void)retain_apply(sim_disk_io(w->disk), "data", &plan, NULL, NULL);
+        enum dc_err err = retain_apply(sim_disk_io(w->disk), "data", &plan, NULL, NULL);
+        must(err == DC_OK || is_stopped(w), "retention: %s", dc_fail_take(err));
         retain_plan_fini(&plan);
     }
     mem_free(l);
@@ -434,9 +436,7 @@ static void end_life(struct world *w, uint32_t life) {
     while (w->moment_count > 0 && w->moments[w->moment_count - 1].end > w->plan->end_lsn) {
         w->moment_count--;
     }
-    if (kill || w->ended) {
-        w->durable = w->plan->empty ? 0 : w->plan->end_lsn; /* it was shown to clients */
-    }
+    w->durable = w->plan->empty ? 0 : w->plan->end_lsn; /* it is shown to clients */
 }
 
 /* Returns how many calls the first life made. */
