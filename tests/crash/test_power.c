@@ -41,6 +41,7 @@ struct moment {
 
 struct world {
     uint64_t seed;
+    uint64_t first_stop; /* of the first life */
     struct rng rng;
     struct sim_disk *disk;
     struct engine engine;
@@ -58,20 +59,22 @@ struct world {
     uint64_t written;    /* promised against a kill */
     uint64_t stop;       /* calls after which the disk ends, counted like sim_disk_changes() */
     bool in_snapshot;
-    bool ended; /* in order */
+    bool is_faulty; /* an fdatasync fails in this life */
+    bool ended;     /* in order */
     char what[256];
 };
 
 static uint64_t recoveries;
 
-#define must(condition, ...)                                                            \
-    do {                                                                                \
-        if (!(condition)) {                                                             \
-            printf("seed %" PRIu64 ", %s: not so: %s: ", w->seed, w->what, #condition); \
-            printf(__VA_ARGS__);                                                        \
-            printf("\n");                                                               \
-            exit(1);                                                                    \
-        }                                                                               \
+#define must(condition, ...)                                                           \
+    do {                                                                               \
+        if (!(condition)) {                                                            \
+            printf("--seed %" PRIu64 " --stop %" PRIu64 ", %s: not so: %s: ", w->seed, \
+                   w->first_stop, w->what, #condition);                                \
+            printf(__VA_ARGS__);                                                       \
+            printf("\n");                                                              \
+            exit(1);                                                                   \
+        }                                                                              \
     } while (0)
 
 static uint64_t draw(struct world *w, uint64_t bound) {
@@ -244,7 +247,7 @@ static void snapshot(struct world *w) {
                                    .stall_ms = 100,
                                    .now_ms = engine_now(&w->engine)};
     enum dc_err err = snap_write(&opts, &written);
-    must(err == DC_OK || is_stopped(w), "snapshot: %s", dc_fail_take(err));
+    must(err == DC_OK || is_stopped(w) || w->is_faulty, "snapshot: %s", dc_fail_take(err));
     if (err == DC_OK && draw(w, 2) == 0) {
         tidy(w);
     }
@@ -257,7 +260,8 @@ static void wait_durable(struct world *w) {
 }
 
 static void live(struct world *w) {
-    if (draw(w, 3) == 0) {
+    w->is_faulty = draw(w, 3) == 0;
+    if (w->is_faulty) {
         sim_disk_fail(w->disk, SIM_SYNC, 1 + draw(w, 12), 1, EIO);
     }
     for (uint32_t i = 0; i < COMMANDS && !is_stopped(w); i++) {
@@ -437,12 +441,14 @@ static void end_life(struct world *w, uint32_t life) {
         w->moment_count--;
     }
     w->durable = w->plan->empty ? 0 : w->plan->end_lsn; /* it is shown to clients */
+    w->written = w->durable;
 }
 
 /* Returns how many calls the first life made. */
 static uint64_t run_world(uint64_t seed, uint64_t stop) {
     struct world *w = mem_must_zalloc(sizeof(*w));
     w->seed = seed;
+    w->first_stop = stop;
     rng_seed(&w->rng, seed);
     snprintf(w->what, sizeof(w->what), "begin");
     w->disk = sim_disk_create();
