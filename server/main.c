@@ -318,6 +318,7 @@ static enum dc_err serve(struct server *s) {
         sigwait(&ends, &signal_number);
         diag(DIAG_NOTICE, "server.stopping signal=%d", signal_number);
         save_at_the_end(s);
+        saver_give_up(s->node.saver); /* a worker may be waiting for it */
         stop_workers(&s->node);
         janitor_stop(s->janitor);
         saver_stop(s->node.saver);

@@ -308,14 +308,18 @@ struct saver *saver_start(struct node *n, struct data *d) {
     return s;
 }
 
-void saver_stop(struct saver *s) {
-    if (s == NULL) {
-        return;
-    }
+void saver_give_up(struct saver *s) {
     atomic_store_explicit(&s->stop, true, memory_order_release);
     pthread_mutex_lock(&s->lock);
     pthread_cond_broadcast(&s->moved);
     pthread_mutex_unlock(&s->lock);
+}
+
+void saver_stop(struct saver *s) {
+    if (s == NULL) {
+        return;
+    }
+    saver_give_up(s);
     thread_join(&s->thread);
     pthread_cond_destroy(&s->moved);
     pthread_mutex_destroy(&s->lock);

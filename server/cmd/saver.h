@@ -20,7 +20,9 @@ struct node;
 struct saver;
 
 struct saver *saver_start(struct node *n, struct data *d);
-/* A snapshot under way is given up. NULL is legal. */
+/* The node ends: a snapshot under way is given up, and nobody waits for it any more. */
+void saver_give_up(struct saver *s);
+/* Likewise, and frees it. NULL is legal. */
 void saver_stop(struct saver *s);
 
 enum saver_answer { SAVER_STARTED, SAVER_SCHEDULED, SAVER_BUSY };

@@ -257,6 +257,21 @@ class Warming(DiskCase):
         self.assertEqual(server.info(conn, "restart_clean"), "yes")
         self.assertEqual(conn.ok("DBSIZE"), self.count())
 
+    def test_an_orderly_end_gives_a_snapshot_up(self):
+        server = self.server_with_data()
+        for words in (("SAVE",), ("BGSAVE",)):
+            conn = self.restarted(server, snapshot_level=19, snapshot_threads=1)
+            conn.ok("DBSIZE")
+            conn.send(*words)
+            time.sleep(0.05)
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(server.wait(), 0)
+            self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
+        conn = self.restarted(server)
+        self.assertEqual(server.info(conn, "restart_clean"), "yes")
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+
     def test_the_first_answer_comes_at_once(self):
         server = self.server_with_data()
         conn = self.restarted(server)
