@@ -58,6 +58,7 @@ struct world {
     uint64_t durable;    /* promised */
     uint64_t written;    /* promised against a kill */
     uint64_t stop;       /* calls after which the disk ends, counted like sim_disk_changes() */
+    _Atomic bool over;   /* the disk has stopped: a snapshot needn't go on */
     bool in_snapshot;
     bool is_faulty; /* an fdatasync fails in this life */
     bool ended;     /* in order */
@@ -178,6 +179,9 @@ static void command(struct world *w) {
 /* While a snapshot's file is written, by the thread that writes it or while that one waits: commands go on. */
 static void during_snapshot(void *arg, enum sim_call kind, const char *path) {
     struct world *w = arg;
+    if (is_stopped(w)) {
+        atomic_store(&w->over, true);
+    }
     if (kind == SIM_WRITE && strstr(path, "snap-") != NULL && !w->in_snapshot && !w->ended) {
         w->in_snapshot = true;
         for (uint64_t i = draw(w, 4); i-- > 0;) {
@@ -244,7 +248,8 @@ static void snapshot(struct world *w) {
                                    .chain = w->chain,
                                    .chain_count = w->chain_count,
                                    .block_len = 2048,
-                                   .stall_ms = 100,
+                                   .stall_ms = 10000,
+                                   .stop = &w->over,
                                    .now_ms = engine_now(&w->engine)};
     enum dc_err err = snap_write(&opts, &written);
     must(err == DC_OK || is_stopped(w) || w->is_faulty, "snapshot: %s", dc_fail_take(err));
@@ -309,6 +314,7 @@ static enum dc_err begin_log(struct world *w) {
 static void run_life(struct world *w) {
     enum dc_err err = begin_log(w);
     w->ended = false;
+    atomic_store(&w->over, false);
     if (err != DC_OK) {
         must(is_stopped(w), "open: %s", dc_fail_take(err));
         return;
