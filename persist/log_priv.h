@@ -152,6 +152,8 @@ void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn);
 void log_tell(struct log *l);
 void log_set_state(struct log *l, enum log_state state, const char *what, int err);
 
+/* log_gather.c: all between 'written' and the head. NULL when it isn't kept: the watermarks have moved. */
+struct stretch *log_gather(struct log *l, bool keep);
 void stretch_free(struct log *l, struct stretch *s);
 void pool_put(struct log *l, char *ptr, size_t cap);
 

@@ -180,26 +180,32 @@ static void check_effect(const struct effect_view *e, const struct made *m) {
     expect(bytes_equal(e->data, buf_bytes(&m->data)));
 }
 
+static uint32_t check_effects(const char *frame, size_t len, const struct frame_head *h,
+                              uint64_t lsn, const struct made *want) {
+    size_t at = FRAME_HEADER_LEN;
+    for (uint32_t k = 0; k < h->effect_count; k++) {
+        struct effect_view e;
+        expect(effect_decode(frame, len, at, lsn, &e));
+        expect_eq(e.at, at);
+        check_effect(&e, &want[k]);
+        at += e.len;
+    }
+    expect_eq(at, len);
+    return h->effect_count;
+}
+
 static void check_frames(void) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < frame_count; i++) {
         const char *frame = frames.ptr + (starts[i] - FIRST);
         size_t len = (size_t)(starts[i + 1] - starts[i]);
         struct frame_head h;
-        size_t at = FRAME_HEADER_LEN;
         expect_eq(frame_check(frame, len, HISTORY, starts[i], &h), FRAME_OK);
         expect_eq(frame_check_head(frame, FRAME_HEADER_LEN, HISTORY, starts[i], &h), FRAME_OK);
         expect_eq(h.kind, FRAME_MUTATION);
         expect_eq(h.body_len + FRAME_HEADER_LEN, len);
         expect_eq(h.time_ms, ENGINE_NOW_MS);
-        for (uint32_t k = 0; k < h.effect_count; k++) {
-            struct effect_view e;
-            expect(effect_decode(frame, len, at, starts[i], &e));
-            expect_eq(e.at, at);
-            check_effect(&e, &made[n++]);
-            at += e.len;
-        }
-        expect_eq(at, len);
+        n += check_effects(frame, len, &h, starts[i], &made[n]);
     }
     expect_eq(n, made_count);
 }
@@ -417,6 +423,16 @@ START_TEST(heads_that_nobody_writes_are_refused) {
 }
 END_TEST
 
+static void expect_decodable(const char *frame, size_t len, uint64_t lsn,
+                             const struct frame_head *h) {
+    size_t at = FRAME_HEADER_LEN;
+    struct effect_view e;
+    for (uint32_t k = 0; k < h->effect_count; k++, at += e.len) {
+        expect(effect_decode(frame, len, at, lsn, &e));
+    }
+    expect(h->kind != FRAME_MUTATION || at == len);
+}
+
 /* What random changes leave with right sums is refused, or can be decoded to the last byte. */
 START_TEST(random_changes_with_right_sums_do_no_harm) {
     struct rng rng = test_rng();
@@ -435,12 +451,7 @@ START_TEST(random_changes_with_right_sums_do_no_harm) {
         put_u64(frame + 8, len - FRAME_HEADER_LEN);
         mend(frame, len, starts[n]);
         if (frame_check(frame, len, HISTORY, starts[n], &h) == FRAME_OK) {
-            size_t at = FRAME_HEADER_LEN;
-            struct effect_view e;
-            for (uint32_t k = 0; k < h.effect_count; k++, at += e.len) {
-                expect(effect_decode(frame, len, at, starts[n], &e));
-            }
-            expect(h.kind != FRAME_MUTATION || at == len);
+            expect_decodable(frame, len, starts[n], &h);
             accepted++;
         }
         mem_free(frame);

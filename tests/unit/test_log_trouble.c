@@ -109,16 +109,20 @@ START_TEST(the_log_outlives_any_failed_call) {
 }
 END_TEST
 
+static void append_written(uint64_t count) {
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t end = rig_append_number(i, 3000);
+        expect(rig_wait(i == 8 ? LOG_LEVEL_DISK : LOG_LEVEL_OS, end));
+    }
+}
+
 /* kill -9 at any moment after a failed sync: what is in the kernel's hands stays there. */
 START_TEST(a_kill_while_it_begins_anew_loses_nothing) {
     for (uint64_t n = 1; n <= 24; n++) {
         struct rig_found found;
         rig_init();
         rig_open();
-        for (uint64_t i = 0; i < 20; i++) {
-            uint64_t end = rig_append_number(i, 3000);
-            expect(rig_wait(i == 8 ? LOG_LEVEL_DISK : LOG_LEVEL_OS, end));
-        }
+        append_written(20);
         sim_disk_fail(rig.disk, SIM_SYNC, 1 + n % 3, 1, EIO);
         sim_disk_stop_after(rig.disk, n);
         log_hurry(rig.log);
