@@ -137,10 +137,27 @@ enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir *dir,
 
 /* --- what was found ----------------------------------------------------------------------------------- */
 
-static enum dc_err sync_segment(const struct warm_opts *o, const struct segment_info *seg) {
+/* Writes what stands there again, so that it is the kernel's to keep, even if an fdatasync has failed before the kill. */
+static int write_again(const struct io *io, struct io_file *f, uint64_t from, uint64_t to) {
+    char *buffer = mem_must_alloc(COPY_LEN);
+    int err = 0;
+    while (from < to && err == 0) {
+        size_t want = to - from < COPY_LEN ? (size_t)(to - from) : COPY_LEN;
+        ssize_t got = io->read_at(io, f, buffer, want, from);
+        struct iovec iov = {buffer, got > 0 ? (size_t)got : 0};
+        ssize_t put = got > 0 ? io->write_at(io, f, &iov, 1, from) : got;
+        err = put < 0 ? (int)put : 0;
+        from = put > 0 ? from + (uint64_t)put : to;
+    }
+    mem_free(buffer);
+    return err;
+}
+
+static enum dc_err settle_segment(const struct warm_opts *o, const char *name, uint64_t from,
+                                  uint64_t to) {
     char path[DATA_PATH_MAX];
     struct io_file file;
-    enum dc_err err = data_path(o->dir, seg->name, path);
+    enum dc_err err = data_path(o->dir, name, path);
     if (err != DC_OK) {
         return err;
     }
@@ -151,18 +168,29 @@ static enum dc_err sync_segment(const struct warm_opts *o, const struct segment_
     if (failed < 0) {
         return io_failed("open", path, failed);
     }
-    failed = o->io->sync(o->io, &file);
+    failed = write_again(o->io, &file, from, to);
+    failed = failed < 0 ? failed : o->io->sync(o->io, &file);
     o->io->close(o->io, &file);
     return failed < 0 ? io_failed("sync", path, failed) : DC_OK;
 }
 
-enum dc_err data_make_durable(const struct warm_opts *opts, const struct log_dir *dir) {
+enum dc_err data_make_durable(const struct warm_opts *opts, const struct log_dir *dir,
+                              uint64_t end_lsn) {
     enum dc_err err = DC_OK;
     for (uint32_t i = 0; i < dir->count && err == DC_OK; i++) {
         const struct segment_info *seg = &dir->segments[i];
-        uint64_t marked = SEGMENT_HEADER_LEN + (seg->durable_lsn - seg->head.first_lsn);
-        if (!seg->abandoned && seg->verdict == HEAD_OK && seg->file_len > marked) {
-            err = sync_segment(opts, seg);
+        if (seg->abandoned || seg->verdict != HEAD_OK || seg->link == LOG_NO_LINK) {
+            continue;
+        }
+        uint64_t first = seg->head.first_lsn;
+        uint64_t end = log_dir_link_end(dir, seg->link);
+        end = end < end_lsn ? end : end_lsn;
+        uint64_t to = SEGMENT_HEADER_LEN + (end > first ? end - first : 0);
+        to = to < seg->file_len ? to : seg->file_len; /* behind it is room */
+        uint64_t from =
+            seg->durable_lsn > first ? SEGMENT_HEADER_LEN + (seg->durable_lsn - first) : 0;
+        if (from < to) {
+            err = settle_segment(opts, seg->name, from, to);
         }
     }
     return err != DC_OK ? err : sync_dir(opts);

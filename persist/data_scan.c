@@ -544,7 +544,7 @@ static enum dc_err finish(struct scan *s, enum log_end end, const struct log_end
         err = data_cut(s->opts, &s->dir, info, plan);
     }
     if (err == DC_OK && !s->opts->read_only) {
-        err = data_make_durable(s->opts, &s->dir);
+        err = data_make_durable(s->opts, &s->dir, s->at);
     }
     if (err == DC_OK) {
         err = queue_map(&s->image.queue, s->opts->dir);
