@@ -105,7 +105,9 @@ static bool show_item(void *arg, struct view *v, const struct item *item) {
         return false;
     }
     if (l->in->raw) {
-        fwrite(l->value.ptr, 1, l->value.len, out->to);
+        if (l->value.len > 0) { /* an empty one has no bytes to point to */
+            fwrite(l->value.ptr, 1, l->value.len, out->to);
+        }
         return false;
     }
     emit_begin(out, NULL);
