@@ -117,7 +117,7 @@ struct log {
     /* under 'lock' */
     pthread_mutex_t lock;
     pthread_cond_t moved;
-    pthread_mutex_t sync_lock; /* one fdatasync at a time; taken before lock */
+    pthread_mutex_t sync_lock; /* one fdatasync at a time, none while poisoned; taken before lock */
     struct log_feed *feeds[FEED_MAX];
     uint32_t feed_count;
     struct stretch *first; /* written, not durable */

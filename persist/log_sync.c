@@ -105,8 +105,8 @@ static void discard_unpinned(struct log *l) {
 
 /*
  * All files that hold bytes below 'target'. Which one is next is decided under the lock: a segment that the writer leaves meanwhile
- * is the oldest complete one then, and is seen in the next round of the loop. Only this thread closes complete ones, unless an
- * fdatasync has failed.
+ * is the oldest complete one then, and is seen in the next round of the loop. Only who has sync_lock closes complete ones, or the writer
+ * after a failed fdatasync, when nobody syncs.
  */
 static int sync_files(struct log *l, uint64_t target) {
     for (;;) {
@@ -153,10 +153,12 @@ static int sync_now(struct log *l) {
     return err;
 }
 
-/* The sync thread calls it, and under 'always' the writer: who waits for every byte saves the way through another thread. */
+/* The sync thread calls it, and under 'always' the writer: who waits for every byte saves the way through another thread. The other one may have
+ * failed while this one waited: the kernel reports that once, so a second fdatasync of the same file would only seem to succeed. */
 int log_sync_now(struct log *l) {
     pthread_mutex_lock(&l->sync_lock);
-    int err = sync_now(l);
+    bool is_lost = atomic_load_explicit(&l->poisoned, memory_order_acquire);
+    int err = is_lost ? -EIO : sync_now(l);
     pthread_mutex_unlock(&l->sync_lock);
     return err;
 }

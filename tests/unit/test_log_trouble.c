@@ -196,6 +196,29 @@ START_TEST(h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else) {
 }
 END_TEST
 
+/* The kernel reports a failed fdatasync once: the next one of the same file succeeds and means nothing. */
+START_TEST(h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone) {
+    struct log_stats stats;
+    rig_init();
+    rig.opts.sync = LOG_SYNC_ALWAYS;
+    rig_open();
+    sim_disk_fail(rig.disk, SIM_SYNC, 1, 1, EIO);
+    block_calls(SIM_SYNC);
+    uint64_t end = rig_append_number(0, 100);
+    expect(rig_until(is_inside, NULL)); /* the writer, which will fail */
+    log_hurry(rig.log);
+    usleep(100 * 1000); /* the sync thread stands behind it */
+    block_calls(-1);
+    expect(rig_wait(LOG_LEVEL_DISK, end));
+    expect_safe(1, "an ack while two threads wanted to sync");
+    log_stats(rig.log, &stats);
+    expect_eq(stats.sync_failures, 1);
+    expect(rig_until(is_well, NULL));
+    rig_close(true);
+    rig_fini();
+}
+END_TEST
+
 static void note_moved(void *arg) {
     atomic_store((_Atomic bool *)arg, true);
 }
@@ -509,6 +532,7 @@ END_TEST
 
 CHECK_MAIN("log_trouble", h12_what_is_acked_after_a_failed_sync_is_there,
            the_log_outlives_any_failed_call, a_kill_while_it_begins_anew_loses_nothing,
+           h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone,
            h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else,
            h14_a_disk_that_hangs_stops_nobody_who_appends, half_full_memory_is_synced_early,
            h15_a_large_value_passes_by_reference, a_full_disk_is_a_state_and_ends_by_itself,
