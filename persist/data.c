@@ -4,6 +4,7 @@
 #include "persist/data_dir.h"
 #include "persist/retain.h"
 #include "persist/snap_reader.h"
+#include "persist/warm_priv.h"
 #include "server/base/assert.h"
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
@@ -42,6 +43,45 @@ static enum dc_err settle_identity(struct data *d, struct meta_node *node) {
     return meta_put_node(d->meta, node);
 }
 
+/* --- 'appendonly no' ------------------------------------------------------------------------------------------- */
+
+/* The text "unlogged" of the metadata: where a run began to keep no log, and where it ended if it ended well. "" = the log is kept. */
+static const char unlogged[] = "unlogged";
+
+static enum dc_err put_unlogged(struct data *d, uint64_t from, uint64_t end) {
+    char text[64] = "";
+    if (from > 0) {
+        snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64, from, end);
+    }
+    d->unlogged_lsn = from;
+    return meta_put_text(d->meta, unlogged, text);
+}
+
+enum dc_err data_note_unlogged(struct data *d, uint64_t lsn) {
+    return lsn == d->unlogged_lsn ? DC_OK : put_unlogged(d, lsn, 0);
+}
+
+/* Such a run leaves nothing in the log by which it could be told from none: it must not be taken for all there was. */
+static enum dc_err learn_unlogged(struct data *d) {
+    struct data_plan *p = d->plan;
+    char text[64];
+    uint64_t from = 0, end = 0;
+    enum dc_err err = meta_get_text(d->meta, unlogged, text, sizeof(text));
+    if (err != DC_OK || sscanf(text, "%" SCNu64 " %" SCNu64, &from, &end) != 2) {
+        return err;
+    }
+    d->unlogged_lsn = from;
+    bool newer = p->chain_count > 0 && p->chain[p->chain_count - 1].start > from;
+    if (!newer && end != p->end_lsn) {
+        p->clean = false;
+        plan_note(p,
+                  "The log wasn't kept from LSN %" PRIu64
+                  " on (appendonly no): what was written then is lost unless a snapshot has it.",
+                  from);
+    }
+    return DC_OK;
+}
+
 static bool ends_with(const char *name, const char *end) {
     size_t len = strlen(name);
     size_t tail = strlen(end);
@@ -66,10 +106,12 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
         struct warm_opts opts = {.io = io, .dir = dir, .node_id = node.known ? node.node_id : NULL};
         err = data_scan(&opts, d->plan, &d->warm);
     }
-    return err == DC_OK ? settle_identity(d, &node) : err;
+    err = err == DC_OK ? settle_identity(d, &node) : err;
+    return err == DC_OK ? learn_unlogged(d) : err;
 }
 
-/* Where the log goes on: in the same history after a clean end, else in a new one, far behind what may have been handed out. */
+/* Where the log goes on: in the same history after a clean end, else in a new one, far behind what may have been handed out, also by a run
+ * that kept no log. */
 static bool extend_chain(struct data *d) {
     const struct data_plan *p = d->plan;
     uint32_t count = p->chain_count < CHAIN_MAX ? p->chain_count : CHAIN_MAX - 1;
@@ -77,12 +119,13 @@ static bool extend_chain(struct data *d) {
     /* A chain that is too long forgets its beginning. */
     memcpy(d->chain, p->chain + (p->chain_count - count), count * sizeof(*d->chain));
     d->chain_count = count;
-    if (p->clean && count > 0) {
+    if (p->clean && count > 0 && d->unlogged_lsn <= p->end_lsn) {
         return false;
     }
     struct history next = {.id = new_id(), .start = LSN_FIRST, .epoch = 1};
     if (count > 0) {
-        next.start = p->end_lsn + LSN_JUMP;
+        uint64_t end = p->end_lsn > d->unlogged_lsn ? p->end_lsn : d->unlogged_lsn;
+        next.start = end + LSN_JUMP;
         next.epoch = d->chain[count - 1].epoch;
         next.parent_end = p->end_lsn;
     }
@@ -103,11 +146,27 @@ enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
     o.chain_count = d->chain_count;
     o.fork = fork;
     enum dc_err err = log_open(&o, &d->log);
-    return err == DC_OK ? meta_put_chain(d->meta, d->chain, d->chain_count) : err;
+    err = err == DC_OK ? meta_put_chain(d->meta, d->chain, d->chain_count) : err;
+    if (err == DC_OK) {
+        err = o.keeps ? data_note_unlogged(d, 0) : put_unlogged(d, o.first_lsn, 0);
+    }
+    return err;
+}
+
+/* At a clean end without a log: nothing is missing if a snapshot reaches to it, or if nothing was written. */
+static void note_end(struct data *d) {
+    uint64_t head = log_head(d->log).v;
+    uint64_t end = head == d->unlogged_lsn ? d->plan->end_lsn : head;
+    if (put_unlogged(d, d->unlogged_lsn, end) != DC_OK) {
+        diag(DIAG_WARNING, "data.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
+    }
 }
 
 void data_close(struct data *d, bool clean, int64_t timeout_ms) {
     warm_destroy(d->warm); /* its loaders may append */
+    if (clean && d->log != NULL && d->unlogged_lsn > 0) {
+        note_end(d);
+    }
     log_close(d->log, clean, timeout_ms);
     meta_close(d->meta);
     mem_free(d->plan);

@@ -28,12 +28,16 @@ struct data {
     struct log *log;
     struct history *chain; /* the last one is current */
     uint32_t chain_count;
+    uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
 };
 
 DC_MUST enum dc_err data_open(struct data *d, const struct io *io, const char *dir);
 
 /* 'opts' has keeps, sync, lengths and callbacks; the rest is filled in. */
 DC_MUST enum dc_err data_begin(struct data *d, const struct log_opts *opts);
+
+/* Remembers, for the report of the next start, that the log isn't kept from 'lsn' on; 0 = it is kept. */
+DC_MUST enum dc_err data_note_unlogged(struct data *d, uint64_t lsn);
 
 /* The log first (its users are gone); NULL parts are legal. */
 void data_close(struct data *d, bool clean, int64_t timeout_ms);

@@ -200,6 +200,7 @@ enum dc_err data_make_durable(const struct warm_opts *opts, const struct log_dir
 
 struct leftovers {
     const struct warm_opts *opts;
+    uint32_t segments;
     char (*names)[SEGMENT_NAME_MAX];
     uint32_t count, cap;
 };
@@ -214,10 +215,12 @@ static void note_leftover(void *arg, const char *name) {
         l->cap = l->cap == 0 ? 8 : l->cap * 2;
         l->names = mem_must_realloc(l->names, l->cap * sizeof(*l->names));
     }
+    uint64_t lsn, history;
+    l->segments += segment_tmp_name_parse(name, &lsn, &history);
     memcpy(l->names[l->count++], name, len + 1);
 }
 
-enum dc_err data_remove_leftovers(const struct warm_opts *opts) {
+enum dc_err data_remove_leftovers(const struct warm_opts *opts, struct data_plan *plan) {
     struct leftovers l = {.opts = opts};
     const struct io *io = opts->io;
     int failed = io->list(io, opts->dir, note_leftover, &l);
@@ -229,5 +232,11 @@ enum dc_err data_remove_leftovers(const struct warm_opts *opts) {
         err = failed < 0 ? io_failed("remove", path, failed) : err;
     }
     mem_free(l.names);
+    if (l.segments > 0) {
+        plan_note(plan,
+                  "%" PRIu32 " log files without a snapshot to go on from were removed: the node "
+                  "ended while it wrote one, and the log wasn't kept before.",
+                  l.segments);
+    }
     return err;
 }

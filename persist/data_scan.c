@@ -562,7 +562,7 @@ enum dc_err data_scan(const struct warm_opts *opts, struct data_plan *plan, stru
     int64_t began_us = time_mono_us();
     memset(plan, 0, sizeof(*plan));
     *out = NULL;
-    enum dc_err err = opts->read_only ? DC_OK : data_remove_leftovers(opts);
+    enum dc_err err = opts->read_only ? DC_OK : data_remove_leftovers(opts, plan);
     err = err != DC_OK ? err : open_scan(s, opts, plan);
     if (err == DC_OK && s->snap_count == 0 && s->dir.count == 0) {
         plan->empty = true;

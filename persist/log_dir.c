@@ -48,6 +48,14 @@ static void add_name(void *arg, const char *name) {
     }
 }
 
+static void add_tmp_name(void *arg, const char *name) {
+    uint64_t first_lsn;
+    uint64_t history_id;
+    if (segment_tmp_name_parse(name, &first_lsn, &history_id)) {
+        add_segment(arg, name, first_lsn, history_id);
+    }
+}
+
 static int open_segment(const struct log_dir *d, const struct segment_info *s, struct io_file *f) {
     char path[4096];
     int n = snprintf(path, sizeof(path), "%s/%s", d->path, s->name);
@@ -263,9 +271,10 @@ static enum dc_err failed(struct log_dir *d, const char *name, int rc) {
     return err;
 }
 
-enum dc_err log_dir_open(struct log_dir *d, const struct io *io, const char *path) {
+static enum dc_err open_dir(struct log_dir *d, const struct io *io, const char *path, bool tmp) {
     *d = (struct log_dir){.io = io, .path = mem_must_strdup(path)};
     int rc = io->list(io, path, add_name, d);
+    rc = rc == 0 && tmp ? io->list(io, path, add_tmp_name, d) : rc;
     if (rc != 0) {
         return failed(d, "the directory", rc);
     }
@@ -285,6 +294,14 @@ enum dc_err log_dir_open(struct log_dir *d, const struct io *io, const char *pat
     find_chain(d);
     link_segments(d);
     return DC_OK;
+}
+
+enum dc_err log_dir_open(struct log_dir *d, const struct io *io, const char *path) {
+    return open_dir(d, io, path, false);
+}
+
+enum dc_err log_dir_open_running(struct log_dir *d, const struct io *io, const char *path) {
+    return open_dir(d, io, path, true);
 }
 
 enum dc_err log_dir_open_file(struct log_dir *d, const struct io *io, const char *path) {

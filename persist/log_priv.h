@@ -85,6 +85,7 @@ struct segment {
     _Atomic uint64_t end; /* LSN behind what is written; the sync thread reads it, too */
     uint64_t room;        /* LSN that doesn't fit any more */
     bool is_new;          /* its directory entry isn't durable */
+    bool lasts;           /* its name counts for the next start */
 };
 
 struct log {

@@ -48,6 +48,8 @@ struct log_dir {
 
 /* Errors: DC_EIO. A directory without segments is no error. */
 DC_MUST enum dc_err log_dir_open(struct log_dir *d, const struct io *io, const char *path);
+/* For the node that runs on it: the segments with temporary names, too. */
+DC_MUST enum dc_err log_dir_open_running(struct log_dir *d, const struct io *io, const char *path);
 /* One file, whatever its name. */
 DC_MUST enum dc_err log_dir_open_file(struct log_dir *d, const struct io *io, const char *path);
 void log_dir_close(struct log_dir *d);

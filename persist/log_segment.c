@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Files of the log. A segment is made under a temporary name, with room for all its bytes, and gets its name when its header
- * is written; so whatever has a segment's name has a header. The spare is such a file in waiting.
+ * is written; so whatever has a segment's name has a header. The spare is such a file in waiting. With 'appendonly no' the name is a temporary
+ * one, too: what such a run writes for a snapshot under way joins nothing, and the next start removes it.
  */
 #include "persist/log_priv.h"
 #include "server/base/mem.h"
@@ -51,6 +52,7 @@ int segment_start(struct log *l, struct segment *s, uint64_t lsn) {
     s->head.first_lsn = lsn;
     s->head.history = l->o.history;
     s->head.created_ms = time_wall_us() / 1000;
+    s->lasts = l->o.keeps;
     s->end = lsn;
     s->room += lsn;
     segment_head_encode(&s->head, head);
@@ -63,7 +65,11 @@ int segment_publish(struct log *l, struct segment *s) {
     char name[SEGMENT_NAME_MAX];
     char from[PATH_MAX];
     char to[PATH_MAX];
-    segment_name(s->head.first_lsn, s->head.history.id, name);
+    if (s->lasts) {
+        segment_name(s->head.first_lsn, s->head.history.id, name);
+    } else {
+        segment_tmp_name(s->head.first_lsn, s->head.history.id, name);
+    }
     path_of(l, s->name, from);
     path_of(l, name, to);
     int err = l->o.io->rename(l->o.io, from, to);

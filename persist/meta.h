@@ -2,7 +2,7 @@
 /*
  * meta: what the node knows of itself and of its files, in LMDB. Local to this node.
  *
- * Purpose: node id, hash seed, role, chain of histories, catalogue of snapshots and segments. Everything but the role can be read from the
+ * Purpose: node id, hash seed, role, chain of histories, catalogue of snapshots and segments. Everything but the texts can be read from the
  *   files again; meta_open() makes an empty one where there is none, and recovery fills it.
  * Invariants: I1 a call that returned DC_OK is on the disk. I2 a call changes all that it names, or nothing. I3 every value carries a
  *   checksum over itself and its name.

@@ -128,8 +128,18 @@ bool segment_head_is_blank(const void *ptr, size_t len) {
            is_zero(ptr, SEGMENT_MARK_AT + SEGMENT_MARK_LEN, SEGMENT_HEADER_LEN, len);
 }
 
+static void put_name(uint64_t first_lsn, uint64_t history_id, const char *end,
+                     char to[SEGMENT_NAME_MAX]) {
+    snprintf(to, SEGMENT_NAME_MAX, "log-%016" PRIx64 "-%016" PRIx64 "%s", first_lsn, history_id,
+             end);
+}
+
 void segment_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]) {
-    snprintf(to, SEGMENT_NAME_MAX, "log-%016" PRIx64 "-%016" PRIx64 ".dcl", first_lsn, history_id);
+    put_name(first_lsn, history_id, ".dcl", to);
+}
+
+void segment_tmp_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]) {
+    put_name(first_lsn, history_id, ".tmp", to);
 }
 
 static bool parse_hex(const char *text, uint64_t *out) {
@@ -148,9 +158,18 @@ static bool parse_hex(const char *text, uint64_t *out) {
     return true;
 }
 
-bool segment_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id) {
-    static const char pattern[] = "log-0123456789abcdef-0123456789abcdef.dcl";
+static bool parse_name(const char *name, const char *end, uint64_t *first_lsn,
+                       uint64_t *history_id) {
+    static const char pattern[] = "log-0123456789abcdef-0123456789abcdef.end";
     return strlen(name) == sizeof(pattern) - 1 && memcmp(name, "log-", 4) == 0 &&
            parse_hex(name + 4, first_lsn) && name[20] == '-' && parse_hex(name + 21, history_id) &&
-           strcmp(name + 37, ".dcl") == 0;
+           strcmp(name + 37, end) == 0;
+}
+
+bool segment_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id) {
+    return parse_name(name, ".dcl", first_lsn, history_id);
+}
+
+bool segment_tmp_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id) {
+    return parse_name(name, ".tmp", first_lsn, history_id);
 }

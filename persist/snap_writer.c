@@ -143,7 +143,7 @@ static enum dc_err write_tail(struct snap_job *j, uint64_t end) {
         return DC_OK;
     }
     buf_init(&b, 0);
-    enum dc_err err = log_dir_open(&dir, j->opts->io, j->opts->dir);
+    enum dc_err err = log_dir_open_running(&dir, j->opts->io, j->opts->dir);
     if (err != DC_OK) {
         return err;
     }

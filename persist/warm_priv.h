@@ -38,7 +38,7 @@ DC_MUST enum dc_err data_scan_older(const struct warm_opts *opts, uint64_t lsn, 
 DC_MUST enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir *dir,
                              const struct log_end_info *end, struct data_plan *plan);
 /* Files that were being written when the node died. */
-DC_MUST enum dc_err data_remove_leftovers(const struct warm_opts *opts);
+DC_MUST enum dc_err data_remove_leftovers(const struct warm_opts *opts, struct data_plan *plan);
 /* What was found up to the end of the log may be in the kernel's memory only (after a kill): it is shown and built upon now, so it has to
  * stay. Errors: DC_EIO. */
 DC_MUST enum dc_err data_make_durable(const struct warm_opts *opts, const struct log_dir *dir,

@@ -6,7 +6,7 @@
 
 Each client has a ledger (ledger.py). A round: start (lazily, so that the checks run on cold ranges), compare every key with the ledgers, write until
 a random moment, kill -9. What a round does besides is drawn from the seed: appendfsync, length of segments, snapshots that run when
-the kill comes, snapshots by growth of the log, kills of the restart itself, an orderly end now and then. The seed is printed; after a failure
+the kill comes, snapshots by growth of the log, kills of the restart itself, an orderly end now and then, runs without a log in between. The seed is printed; after a failure
 the directory with all files is kept.
 """
 import argparse
@@ -29,6 +29,7 @@ from support.server import BAD_OUTPUT, Server, ServerFailed, free_port, server_b
 SETTINGS = ("always", "everysec", "no")
 PIPELINE_MAX = 24
 BALLAST_DB = 15
+SCRATCH_DB = 14  # what is written without a log
 START_TIMEOUT_S = 20
 SHARED = [b"shared:%d" % i for i in range(3)]
 PAIR = [b"shared:pair:a", b"shared:pair:b"]  # always counted together
@@ -252,7 +253,7 @@ class Campaign:
         self.shared = SharedCounters()
         self.ledgers = [Ledger(b"c%d" % i, args.seed * 1000 + i, i >= args.clients // 2) for i in range(args.clients)]
         self.ballast = Ballast(args.ballast)
-        self.kills = self.acknowledged = self.survived = self.early = self.rounds = 0
+        self.kills = self.acknowledged = self.survived = self.early = self.unlogged = self.rounds = 0
 
     def options(self):
         rng = self.rng
@@ -278,6 +279,24 @@ class Campaign:
                 raise ServerFailed("exit code %d at start\n%s" % (self.node.process.returncode, self.node.output()[-4000:]))
             self.kill()
             self.early += 1
+
+    def run_without_a_log(self):
+        """Killed, mostly while it writes a snapshot. What it wrote itself may be lost, as a whole; nothing else."""
+        self.node.launch(**{**self.options(), "appendonly": "no"})
+        with self.node.reach() as conn:
+            conn.ok("SELECT", SCRATCH_DB)
+            a, b = conn.ok("MGET", "a", "b")
+            if a != b:
+                raise Mismatch("half of a transaction of a run without a log: %s, %s" % (a, b))
+            conn.ok("SCAN", 0)  # snapshots wait until all is loaded, and so does this
+            deadline = time.monotonic() + self.rng.uniform(0.0, 0.3)
+            while time.monotonic() < deadline:
+                conn.call("BGSAVE")
+                for i in range(self.rng.randrange(200)):
+                    conn.pipeline([("MULTI",), ("SET", "a", i), ("SET", "b", i), ("EXEC",)])
+        self.kill()
+        self.node.check_output()
+        self.unlogged += 1
 
     def trouble(self, clients, moment):
         """Until the moment to end: snapshots."""
@@ -316,6 +335,8 @@ class Campaign:
     def life(self):
         """A start, the checks, load, an end."""
         self.kill_early()
+        while self.rng.random() < 0.15:
+            self.run_without_a_log()
         self.node.launch(**self.options())
         go = threading.Event()
         clients = [Client(self.node, ledger, 0 if i < len(self.ledgers) // 2 else i,
@@ -352,8 +373,8 @@ class Campaign:
         while self.kills < self.args.kills or time.monotonic() - began < self.args.seconds:
             self.round()
         total = sum(ledger.acknowledged for ledger in self.ledgers)
-        print("%d kills under load, %d at the start, %d orderly ends; %d steps found again, %d of them had not been acknowledged; %.1f s"
-              % (self.kills, self.early, self.rounds - self.kills, total, self.survived, time.monotonic() - began))
+        print("%d kills under load, %d at the start, %d without a log, %d orderly ends; %d steps found again, %d of them had not been acknowledged; %.1f s"
+              % (self.kills, self.early, self.unlogged, self.rounds - self.kills, total, self.survived, time.monotonic() - began))
 
 
 def parse():

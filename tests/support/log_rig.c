@@ -149,7 +149,9 @@ void rig_read(struct rig_found *f, struct sim_disk *d, uint64_t from) {
     struct frame_ref frame;
     memset(f, 0, sizeof(*f));
     const struct io *io = d != NULL ? sim_disk_io(d) : rig.opts.io;
-    expect_eq(log_dir_open(&dir, io, d != NULL ? "data" : rig.opts.dir), DC_OK);
+    const char *path = d != NULL ? "data" : rig.opts.dir;
+    expect_eq(rig.opts.keeps ? log_dir_open(&dir, io, path) : log_dir_open_running(&dir, io, path),
+              DC_OK);
     expect_eq(log_reader_open(&r, &dir, from), DC_OK);
     while ((f->how = log_reader_next(r, &frame)) == LOG_MORE) {
         note(f, &frame);

@@ -146,6 +146,11 @@ START_TEST(names_come_back_and_others_are_left_alone) {
     ck_assert(segment_name_parse(name, &lsn, &id));
     ck_assert_uint_eq(lsn, 0x123456789abcdef0);
     ck_assert_uint_eq(id, 0xfedcba9876543210);
+    ck_assert(!segment_tmp_name_parse(name, &lsn, &id));
+    segment_tmp_name(0x123456789abcdef0, 0xfedcba9876543210, name);
+    ck_assert_str_eq(name, "log-123456789abcdef0-fedcba9876543210.tmp");
+    ck_assert(segment_tmp_name_parse(name, &lsn, &id) && lsn == 0x123456789abcdef0);
+    ck_assert(!segment_name_parse(name, &lsn, &id));
     static const char *const others[] = {"",
                                          "log-",
                                          "log-123456789abcdef0-fedcba9876543210.dc",

@@ -206,7 +206,7 @@ static void replay_log(uint64_t from) {
     struct frame_ref f;
     expect(log_wait(node_log, LOG_LEVEL_OS, log_head(node_log), 10000000));
     uint64_t end = log_head(node_log).v;
-    rig_must(log_dir_open(&dir, sim_disk_io(rig.disk), "data"));
+    rig_must(log_dir_open_running(&dir, sim_disk_io(rig.disk), "data"));
     rig_must(log_reader_open(&r, &dir, from));
     while (from < end) {
         expect_eq(log_reader_next(r, &f), LOG_MORE);
