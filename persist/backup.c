@@ -378,6 +378,9 @@ static enum dc_err take_log(struct backup *b) {
               b->out->lsn); /* a snapshot is published when the log is durable up to its end */
     err = take_segments(b, &d, durable);
     log_dir_close(&d);
+    if (err == DC_OK && !log_is_based(b->opts->log)) {
+        err = dc_fail(DC_EIO, "backup: the log isn't kept any more (appendonly no)");
+    }
     b->out->lsn = durable;
     return err;
 }

@@ -156,7 +156,7 @@ enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
 /* At a clean end without a log: nothing is missing if a snapshot reaches to it, or if nothing was written. */
 static void note_end(struct data *d) {
     uint64_t head = log_head(d->log).v;
-    uint64_t end = head == d->unlogged_lsn ? d->plan->end_lsn : head;
+    uint64_t end = head == d->chain[d->chain_count - 1].start ? d->plan->end_lsn : head;
     if (put_unlogged(d, d->unlogged_lsn, end) != DC_OK) {
         diag(DIAG_WARNING, "data.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
     }

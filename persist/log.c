@@ -98,7 +98,7 @@ static bool make_blob_room(struct log_feed *f, uint32_t blobs) {
 
 /* Whether frames are written down. Under a feed's lock: the writer, when it has changed its mind, waits for each of them. */
 static inline bool is_kept(const struct log *l) {
-    return l->o.keeps || atomic_load_explicit(&l->kept, memory_order_relaxed);
+    return atomic_load_explicit(&l->kept, memory_order_relaxed) != NOT_KEPT;
 }
 
 enum dc_err log_reserve(struct log_feed *f, const struct mut *m) {
@@ -161,11 +161,9 @@ struct lsn log_append(struct log_feed *f, struct mut *m) {
     uint64_t lsn = atomic_fetch_add_explicit(&l->head, len, memory_order_acq_rel);
     size_t inline_len = frame_inline_len(m, &blobs);
     dc_assert(lsn + len < LSN_MAX);
-    if (dc_unlikely(!l->o.keeps)) { /* it began to be kept after log_reserve() */
-        bool ok = make_room(f, inline_len, 1 + 2 * blobs) && make_blob_room(f, blobs);
-        dc_assert(ok);
-    }
-    dc_assert(f->cap - f->len >= inline_len);
+    /* More than a look only if it began to be kept after log_reserve(). */
+    bool ok = make_room(f, inline_len, 1 + 2 * blobs) && make_blob_room(f, blobs);
+    dc_assert(ok);
     uint32_t listed = frame_encode(m, l->o.history.id, lsn, f->bytes + f->len, f->blobs);
     dc_assert(listed == blobs);
     if (dc_likely(blobs == 0)) {
@@ -326,15 +324,44 @@ void log_set_segment_len(struct log *l, uint64_t len) {
     atomic_store_explicit(&l->segment_len, len, memory_order_relaxed);
 }
 
+void log_set_keeps(struct log *l, bool keeps) {
+    struct timespec nap = {0, 100000};
+    pthread_mutex_lock(&l->lock); /* the writer decides under it, too */
+    atomic_store_explicit(&l->keeps, keeps, memory_order_relaxed);
+    pthread_mutex_unlock(&l->lock);
+    wake_raise(&l->writer_wake);
+    /* pairs with the release in begin_keeping(). No disk is waited for. */
+    while (keeps && atomic_load_explicit(&l->kept, memory_order_acquire) != KEPT) {
+        nanosleep(&nap, NULL);
+    }
+    log_tell(l); /* what waits for a mark may not have to any more */
+}
+
+bool log_wants_base(const struct log *l) {
+    return atomic_load_explicit(&l->keeps, memory_order_relaxed) &&
+           !atomic_load_explicit(&l->based, memory_order_relaxed);
+}
+
+bool log_is_based(const struct log *l) {
+    return atomic_load_explicit(&l->keeps, memory_order_relaxed) &&
+           atomic_load_explicit(&l->based, memory_order_relaxed);
+}
+
+void log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop) {
+    struct timespec nap = {0, 1000000};
+    atomic_store_explicit(&l->base_lsn, lsn, memory_order_release);
+    wake_raise(&l->writer_wake);
+    while (atomic_load_explicit(&l->base_lsn, memory_order_acquire) != 0 &&
+           !atomic_load_explicit(stop, memory_order_relaxed)) {
+        nanosleep(&nap, NULL);
+    }
+}
+
 struct lsn log_pin(struct log *l) {
-    uint64_t lsn = 0;
     pthread_mutex_lock(&l->lock);
     l->pins++;
     for (;;) {
-        if (l->current != NULL) {
-            lsn = l->o.keeps ? load_lsn(&l->written) : l->current->end;
-        }
-        if (lsn != 0 || log_state(l) != LOG_WELL) {
+        if (l->current != NULL || log_state(l) != LOG_WELL) {
             break; /* no file is to be had: the caller finds nothing in it */
         }
         pthread_mutex_unlock(&l->lock);
@@ -343,8 +370,9 @@ struct lsn log_pin(struct log *l) {
         nanosleep(&nap, NULL);
         pthread_mutex_lock(&l->lock);
     }
+    struct lsn from = log_written(l); /* no file begins behind it */
     pthread_mutex_unlock(&l->lock);
-    return (struct lsn){lsn != 0 ? lsn : load_lsn(&l->written)};
+    return from;
 }
 
 void log_unpin(struct log *l) {
@@ -423,6 +451,9 @@ enum dc_err log_open(const struct log_opts *opts, struct log **out) {
     atomic_init(&l->durable, opts->first_lsn);
     atomic_init(&l->sync_mode, opts->sync);
     atomic_init(&l->segment_len, opts->segment_len);
+    atomic_init(&l->keeps, opts->keeps);
+    atomic_init(&l->based, opts->keeps);
+    atomic_init(&l->kept, opts->keeps ? KEPT : NOT_KEPT);
     wake_init(&l->writer_wake);
     wake_init(&l->sync_wake);
     pthread_mutex_init(&l->lock, NULL);
@@ -459,15 +490,10 @@ static void seal(struct log *l) {
     buf_fini(&frame);
 }
 
-/* At the close; 'appendonly no' keeps none. */
 static void leave_segments(struct log *l, struct segment *s) {
     while (s != NULL) {
         struct segment *next = s->next;
-        if (l->o.keeps) {
-            segment_close(l, s);
-        } else {
-            segment_discard(l, s);
-        }
+        segment_leave(l, s);
         s = next;
     }
 }
@@ -482,7 +508,7 @@ void log_close(struct log *l, bool clean, int64_t timeout_ms) {
     thread_join(&l->writer);
     wake_raise(&l->sync_wake);
     thread_join(&l->syncer);
-    if (clean && l->o.keeps) {
+    if (clean && log_is_based(l) && l->current != NULL) {
         seal(l);
     }
     for (uint32_t i = 0; i < l->feed_count; i++) {

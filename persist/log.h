@@ -54,7 +54,8 @@ struct log_opts {
     const struct history *chain; /* written as a FORK frame first when 'fork' */
     uint32_t chain_count;
     bool fork;
-    bool keeps; /* false: 'appendonly no': nothing is written while nobody needs it */
+    bool
+        keeps; /* false: 'appendonly no': nothing is written while nobody needs it; log_set_keeps() */
     enum log_sync sync;
     uint64_t segment_len;
     uint64_t memory_limit; /* bytes not yet durable beyond which writers have to wait */
@@ -111,6 +112,17 @@ void log_hurry(struct log *l);
 /* CONFIG SET. */
 void log_set_sync(struct log *l, enum log_sync sync);
 void log_set_segment_len(struct log *l, uint64_t len);
+
+/* 'appendonly' changes. True: what is appended after the return is kept. It counts for the next start from the end of a snapshot on that
+ * log_base() is told of; until then its files have temporary names. False: what was kept stays; what waits for it needn't any more. */
+void log_set_keeps(struct log *l, bool keeps);
+/* It is kept, and a snapshot to go on from is missing. */
+bool log_wants_base(const struct log *l);
+/* It is kept, and the next start reads it. */
+bool log_is_based(const struct log *l);
+/* A snapshot that ends at 'lsn' was published: what was kept from there on counts. Waits until the files have their names, or for 'stop'. No
+ * effect unless the log has been kept since before 'lsn', and wants it. One caller at a time. */
+void log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop);
 
 /* What is appended from now on goes to files even if nobody keeps them ('appendonly no'). Counted. Returns the LSN from which on it
  * can be read there. */

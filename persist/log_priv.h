@@ -84,9 +84,13 @@ struct segment {
     char name[SEGMENT_NAME_MAX];
     _Atomic uint64_t end; /* LSN behind what is written; the sync thread reads it, too */
     uint64_t room;        /* LSN that doesn't fit any more */
+    uint32_t number;      /* its own in this run */
     bool is_new;          /* its directory entry isn't durable */
-    bool lasts;           /* its name counts for the next start */
+    bool
+        lasts; /* its name counts for the next start; else it is a temporary one. Changes under the lock */
 };
+
+enum kept { NOT_KEPT, KEPT_SOON /* who appends from here on keeps it */, KEPT };
 
 struct log {
     /* constant after open */
@@ -100,12 +104,14 @@ struct log {
     _Atomic uint32_t state;
     _Atomic uint32_t sync_mode;
     _Atomic uint64_t segment_len;
-    _Atomic int64_t oldest_us;  /* when the oldest byte that isn't durable was written; 0 = none */
-    _Atomic uint32_t wanted;    /* somebody waits for 'moved' */
-    _Atomic uint32_t waiters;   /* in log_wait() */
-    _Atomic uint64_t hurry_lsn; /* somebody waits for the disk: up to here */
-    _Atomic bool
-        kept; /* 'appendonly no': frames are written down, since somebody has pinned. Set by the writer */
+    _Atomic int64_t oldest_us;   /* when the oldest byte that isn't durable was written; 0 = none */
+    _Atomic uint32_t wanted;     /* somebody waits for 'moved' */
+    _Atomic uint32_t waiters;    /* in log_wait() */
+    _Atomic uint64_t hurry_lsn;  /* somebody waits for the disk: up to here */
+    _Atomic bool keeps;          /* 'appendonly yes'; changes under the lock */
+    _Atomic uint32_t kept;       /* enum kept: frames are written down. Set by the writer */
+    _Atomic bool based;          /* files get lasting names. Set by the writer */
+    _Atomic uint64_t base_lsn;   /* log_base() waits for the writer; 0 = nobody does */
     _Atomic uint32_t gone_count; /* feeds that wait to be freed */
     _Atomic bool stopping;
     _Atomic bool writer_done;
@@ -124,9 +130,10 @@ struct log {
     struct stretch *first; /* written, not durable */
     struct stretch **tail;
     uint32_t pins;
+    uint64_t kept_from;      /* the writer's own: since it is kept */
     struct segment *current; /* NULL: nothing is kept */
     struct segment *closed;  /* complete, not yet durable; oldest first */
-    struct segment *pinned;  /* 'appendonly no': durable; somebody may still read them */
+    struct segment *pinned;  /* durable, with temporary names; somebody may still read them */
     struct segment *spare;
     struct buffer pool[POOL_MAX];
     uint32_t pool_count;
@@ -162,6 +169,8 @@ void pool_put(struct log *l, char *ptr, size_t cap);
 int segment_prepare(struct log *l, uint64_t len, struct segment **out); /* a spare */
 int segment_start(struct log *l, struct segment *s, uint64_t lsn);      /* its header */
 int segment_publish(struct log *l, struct segment *s);                  /* its name */
+int segment_make_last(struct log *l,
+                      struct segment *s); /* its lasting name, instead of a temporary one */
 /* All three; the spare is used if it has room. */
 int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
                   struct segment **out);
@@ -170,6 +179,7 @@ int segment_write(struct log *l, struct segment *s, const struct part *parts, ui
 int segment_write_mark(struct log *l, struct segment *s, uint64_t durable);
 void segment_close(struct log *l, struct segment *s);
 void segment_discard(struct log *l, struct segment *s); /* and its file */
+void segment_leave(struct log *l, struct segment *s);   /* the one or the other, as its name says */
 
 void log_writer_main(void *arg);
 void log_sync_main(void *arg);

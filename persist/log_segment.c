@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Files of the log. A segment is made under a temporary name, with room for all its bytes, and gets its name when its header
- * is written; so whatever has a segment's name has a header. The spare is such a file in waiting. With 'appendonly no' the name is a temporary
- * one, too: what such a run writes for a snapshot under way joins nothing, and the next start removes it.
+ * is written; so whatever has a segment's name has a header. The spare is such a file in waiting. What joins nothing that a start could go on
+ * from has a temporary name, too: what is written for a snapshot under way with 'appendonly no', or until a log that begins to be kept has a snapshot.
  */
 #include "persist/log_priv.h"
 #include "server/base/mem.h"
@@ -25,8 +25,8 @@ int segment_prepare(struct log *l, uint64_t len, struct segment **out) {
     static _Atomic uint32_t number;
     struct segment *s = mem_must_zalloc(sizeof(*s));
     char path[PATH_MAX];
-    snprintf(s->name, sizeof(s->name), "segment-%" PRIu32 ".tmp",
-             atomic_fetch_add_explicit(&number, 1, memory_order_relaxed));
+    s->number = atomic_fetch_add_explicit(&number, 1, memory_order_relaxed);
+    snprintf(s->name, sizeof(s->name), "segment-%" PRIu32 ".tmp", s->number);
     path_of(l, s->name, path);
     (void)io->unlink(io, path); /* left by a crash */
     int err = io->open(io, path, IO_CREATE, &s->file);
@@ -52,7 +52,6 @@ int segment_start(struct log *l, struct segment *s, uint64_t lsn) {
     s->head.first_lsn = lsn;
     s->head.history = l->o.history;
     s->head.created_ms = time_wall_us() / 1000;
-    s->lasts = l->o.keeps;
     s->end = lsn;
     s->room += lsn;
     segment_head_encode(&s->head, head);
@@ -61,22 +60,33 @@ int segment_start(struct log *l, struct segment *s, uint64_t lsn) {
     return n < 0 ? (int)n : 0;
 }
 
-int segment_publish(struct log *l, struct segment *s) {
+static int rename_segment(struct log *l, struct segment *s, bool lasts) {
     char name[SEGMENT_NAME_MAX];
     char from[PATH_MAX];
     char to[PATH_MAX];
-    if (s->lasts) {
+    if (lasts) {
         segment_name(s->head.first_lsn, s->head.history.id, name);
     } else {
-        segment_tmp_name(s->head.first_lsn, s->head.history.id, name);
+        segment_tmp_name(s->head.first_lsn, s->head.history.id, s->number, name);
     }
     path_of(l, s->name, from);
     path_of(l, name, to);
     int err = l->o.io->rename(l->o.io, from, to);
     if (err == 0) {
+        pthread_mutex_lock(&l->lock);
         memcpy(s->name, name, sizeof(name));
+        s->lasts = lasts;
+        pthread_mutex_unlock(&l->lock);
     }
     return err;
+}
+
+int segment_publish(struct log *l, struct segment *s) {
+    return rename_segment(l, s, atomic_load_explicit(&l->based, memory_order_relaxed));
+}
+
+int segment_make_last(struct log *l, struct segment *s) {
+    return rename_segment(l, s, true);
 }
 
 int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
@@ -141,4 +151,12 @@ void segment_discard(struct log *l, struct segment *s) {
     path_of(l, s->name, path);
     (void)l->o.io->unlink(l->o.io, path);
     segment_close(l, s);
+}
+
+void segment_leave(struct log *l, struct segment *s) {
+    if (s->lasts) {
+        segment_close(l, s);
+    } else {
+        segment_discard(l, s);
+    }
 }

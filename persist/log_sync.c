@@ -69,37 +69,54 @@ static int sync_to(struct log *l, struct segment *s, uint64_t target) {
     return err;
 }
 
-/* Takes it out of the list of complete ones. Whoever may read it has to be waited for if nothing is kept but for them. */
+/* Takes it out of the list of complete ones. Who needs a temporary one has to be waited for. */
 static void pop_closed(struct log *l, struct segment *s) {
     pthread_mutex_lock(&l->lock);
+    bool lasts = s->lasts;
     l->closed = s->next;
-    if (!l->o.keeps) {
+    if (!lasts) {
         s->next = l->pinned;
         l->pinned = s;
     }
     pthread_mutex_unlock(&l->lock);
-    if (l->o.keeps) {
+    if (lasts) {
         segment_close(l, s);
     }
 }
 
-/* 'appendonly no': what nobody needs any more. */
+/* Moves what needn't be synced out of a list. */
+static void take_idle(struct segment **list, struct segment **to) {
+    while (*list != NULL) {
+        struct segment *s = *list;
+        if (s->lasts && s->end > s->head.first_lsn) {
+            list = &s->next;
+        } else {
+            *list = s->next;
+            s->next = *to;
+            *to = s;
+        }
+    }
+}
+
+/* 'appendonly no': what nobody needs any more. What was kept before stays. */
 static void discard_unpinned(struct log *l) {
-    struct segment *lists[2] = {NULL, NULL};
+    struct segment *idle = NULL;
     pthread_mutex_lock(&l->lock);
-    if (!l->o.keeps && l->current == NULL) {
-        lists[0] = l->closed;
-        lists[1] = l->pinned;
-        l->closed = NULL;
+    if (l->current == NULL) {
+        idle = l->pinned;
         l->pinned = NULL;
+        take_idle(&l->closed, &idle);
+    }
+    if (l->spare != NULL && !atomic_load_explicit(&l->keeps, memory_order_relaxed)) {
+        l->spare->next = idle;
+        idle = l->spare;
+        l->spare = NULL;
     }
     pthread_mutex_unlock(&l->lock);
-    for (int i = 0; i < 2; i++) {
-        for (struct segment *s = lists[i]; s != NULL;) {
-            struct segment *next = s->next;
-            segment_discard(l, s);
-            s = next;
-        }
+    while (idle != NULL) {
+        struct segment *next = idle->next;
+        segment_leave(l, idle);
+        idle = next;
     }
 }
 
@@ -166,7 +183,7 @@ int log_sync_now(struct log *l) {
 /* Nothing waits for the spare but the next rotation. */
 static void make_spare(struct log *l) {
     pthread_mutex_lock(&l->lock);
-    bool wanted = l->spare == NULL && l->o.keeps;
+    bool wanted = l->spare == NULL && atomic_load_explicit(&l->keeps, memory_order_relaxed);
     pthread_mutex_unlock(&l->lock);
     if (!wanted) {
         return;
@@ -195,7 +212,7 @@ static void empty_pool(struct log *l) {
 
 /* 'appendonly no': the last one who needed files has gone. */
 static bool has_leftovers(struct log *l) {
-    if (l->o.keeps) {
+    if (dc_likely(log_is_based(l))) {
         return false;
     }
     pthread_mutex_lock(&l->lock);

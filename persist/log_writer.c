@@ -134,14 +134,20 @@ static int write_stretch(struct log *l, const struct stretch *s, uint64_t from) 
     return 0;
 }
 
-/* Files that begin behind the place where the log goes on must not be taken for it. */
+/* Files that begin behind the place where the log goes on must not be taken for it. One that begins there holds nothing else; if it has a
+ * lasting name it has lost it to the new one. */
 static void leave_behind(struct log *l, struct segment *old, uint64_t durable) {
     while (old != NULL) {
         struct segment *next = old->next;
-        if (old->head.first_lsn > durable) {
+        if (old->head.first_lsn > durable || (!old->lasts && old->head.first_lsn == durable)) {
             segment_discard(l, old);
-        } else {
+        } else if (old->lasts) {
             segment_close(l, old);
+        } else {
+            pthread_mutex_lock(&l->lock);
+            old->next = l->pinned;
+            l->pinned = old;
+            pthread_mutex_unlock(&l->lock);
         }
         old = next;
     }
@@ -262,7 +268,7 @@ static void bury_feeds(struct log *l) {
     pthread_mutex_unlock(&l->lock);
 }
 
-/* --- 'appendonly no': files only while somebody needs them --------------------------------------------- */
+/* --- 'appendonly': whether it is kept, and counts ----------------------------------------------------------- */
 
 /* Whoever appends from here on sees whether it is kept. Returns the head: what is kept behind it is all in the feeds. */
 static uint64_t fence(struct log *l) {
@@ -275,44 +281,130 @@ static uint64_t fence(struct log *l) {
     return load_lsn(&l->head);
 }
 
-static bool begin_keeping(struct log *l) {
-    atomic_store_explicit(&l->kept, true, memory_order_relaxed);
-    uint64_t lsn = fence(l);
-    log_advance(l, &l->written, lsn);
-    log_advance(l, &l->durable, lsn);
-    int err = rotate(l, lsn, 0);
-    if (err < 0) {
-        atomic_store_explicit(&l->kept, false, memory_order_relaxed);
-        note_failure(l, "the log can't be begun", err);
-    }
-    return err == 0;
+/* A file is begun as soon as one can be had. */
+static void begin_keeping(struct log *l) {
+    atomic_store_explicit(&l->kept, KEPT_SOON, memory_order_relaxed);
+    l->kept_from = fence(l);
+    log_advance(l, &l->written, l->kept_from);
+    log_advance(l, &l->durable, l->kept_from);
+    atomic_store_explicit(&l->kept, KEPT, memory_order_release); /* pairs with log_set_keeps() */
 }
 
-enum keeping { KEEPS, KEEPS_NOT, KEEPS_BADLY /* there should be a file, and can't be */ };
-
-static enum keeping keeps_now(struct log *l, struct stretch **pending) {
-    if (dc_likely(l->o.keeps)) {
-        return KEEPS;
-    }
-    pthread_mutex_lock(&l->lock);
-    bool wanted = l->pins > 0;
-    bool ends = !wanted && l->current != NULL;
-    if (ends) { /* under the lock: who pins now finds no segment, and waits for the next one */
-        atomic_store_explicit(&l->kept, false, memory_order_relaxed);
-        swap_segment_locked(l, NULL);
-    }
-    pthread_mutex_unlock(&l->lock);
-    if (ends) {
-        wake_raise(&l->sync_wake); /* it removes the files */
-    }
-    if (!wanted && *pending != NULL) { /* what a file couldn't be had for */
+/* Nothing is kept: what couldn't be written needn't be, and what couldn't be made durable is left as it is. */
+static void forget_trouble(struct log *l, struct stretch **pending) {
+    if (*pending != NULL) {
         stretch_free(l, *pending);
         *pending = NULL;
     }
-    if (wanted && l->current == NULL) {
-        return begin_keeping(l) ? KEEPS : KEEPS_BADLY;
+    if (dc_unlikely(atomic_load_explicit(&l->poisoned, memory_order_acquire))) {
+        pthread_mutex_lock(&l->lock);
+        struct segment *old = l->closed;
+        l->closed = NULL;
+        pthread_mutex_unlock(&l->lock);
+        while (old != NULL) {
+            struct segment *next = old->next;
+            segment_leave(l, old);
+            old = next;
+        }
+        atomic_store_explicit(&l->unproven, false, memory_order_seq_cst);
+        atomic_store_explicit(&l->poisoned, false, memory_order_release);
     }
-    return wanted ? KEEPS : KEEPS_NOT;
+}
+
+static bool keeps_now(struct log *l, struct stretch **pending) {
+    bool keeps = atomic_load_explicit(&l->keeps, memory_order_relaxed);
+    bool kept = atomic_load_explicit(&l->kept, memory_order_relaxed) == KEPT;
+    if (dc_likely(keeps && kept)) {
+        return true;
+    }
+    pthread_mutex_lock(&l->lock);
+    bool wanted = l->pins > 0 || atomic_load_explicit(&l->keeps, memory_order_relaxed);
+    if (!wanted &&
+        kept) { /* under the lock: who pins now finds no segment, and waits for the next one */
+        atomic_store_explicit(&l->kept, NOT_KEPT, memory_order_relaxed);
+        atomic_store_explicit(&l->based, false, memory_order_relaxed);
+        swap_segment_locked(l, NULL);
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (!wanted) {
+        forget_trouble(l, pending);
+    }
+    if (!wanted && kept) {
+        wake_raise(&l->sync_wake); /* it removes the files */
+    }
+    if (wanted && !kept) {
+        begin_keeping(l);
+    }
+    return wanted;
+}
+
+/* The oldest one with a temporary name. */
+static struct segment *oldest_tmp(struct log *l) {
+    struct segment *oldest = NULL;
+    pthread_mutex_lock(&l->lock);
+    struct segment *lists[] = {l->pinned, l->closed, l->current};
+    for (uint32_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        for (struct segment *s = lists[i]; s != NULL; s = s == l->current ? NULL : s->next) {
+            bool older = oldest == NULL || s->head.first_lsn < oldest->head.first_lsn;
+            oldest = !s->lasts && older ? s : oldest;
+        }
+    }
+    pthread_mutex_unlock(&l->lock);
+    return oldest;
+}
+
+/* The files get the names that count, oldest first: so a kill in between leaves a log without a gap. While there is a current one nobody
+ * else closes one with a temporary name. */
+static int make_last(struct log *l) {
+    int err = 0;
+    struct segment *s;
+    while (err == 0 && (s = oldest_tmp(l)) != NULL) {
+        err = segment_make_last(l, s);
+    }
+    err = err < 0 ? err : l->o.io->sync_dir(l->o.io, l->o.dir);
+    if (err == 0) {
+        pthread_mutex_lock(&l->lock);
+        s = l->pinned;
+        l->pinned = NULL;
+        pthread_mutex_unlock(&l->lock);
+        while (s != NULL) {
+            struct segment *next = s->next;
+            segment_close(l, s);
+            s = next;
+        }
+    }
+    return err;
+}
+
+/* log_base(). False: the disk doesn't let it; it is tried again. */
+static bool settle_base(struct log *l) {
+    uint64_t lsn = atomic_load_explicit(&l->base_lsn, memory_order_acquire);
+    bool fits = log_wants_base(l) && l->current != NULL && lsn >= l->kept_from;
+    int err = fits ? make_last(l) : 0;
+    if (err < 0) {
+        note_failure(l, "a file of the log can't be renamed", err);
+        return false;
+    }
+    if (fits) {
+        atomic_store_explicit(&l->based, true, memory_order_relaxed);
+        diag(DIAG_NOTICE, "log.based lsn=%llu", (unsigned long long)lsn);
+        tell_rotated(l);
+        log_tell(l);
+    }
+    atomic_store_explicit(&l->base_lsn, 0, memory_order_release);
+    return true;
+}
+
+/* There is a file, or a failed fdatasync asks for another one in any case. */
+static bool has_file(struct log *l) {
+    if (dc_likely(l->current != NULL) || atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
+        return true;
+    }
+    int err = rotate(l, load_lsn(&l->written), 0);
+    if (err < 0) {
+        note_failure(l, "the log can't be begun", err);
+    }
+    return err == 0;
 }
 
 /* --- the thread -------------------------------------------------------------------------------------- */
@@ -329,13 +421,16 @@ static void finish(struct log *l, struct stretch *s) {
 
 /* One round; false when there is nothing to do, or the disk doesn't let it. 's' from 'from' on is what an earlier round couldn't write. */
 static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *well) {
-    enum keeping keeping = keeps_now(l, s);
+    bool keeps = keeps_now(l, s);
     bool anew = atomic_load_explicit(&l->poisoned, memory_order_acquire);
     if (*s == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
-        *s = log_gather(l, keeping == KEEPS);
+        *s = log_gather(l, keeps);
         *from = *s == NULL ? 0 : (*s)->lsn;
     }
-    *well = keeping != KEEPS_BADLY && ((*s == NULL && !anew) || write_out(l, *s, from));
+    *well = (!keeps || has_file(l)) && ((*s == NULL && !anew) || write_out(l, *s, from));
+    if (dc_unlikely(atomic_load_explicit(&l->base_lsn, memory_order_relaxed) != 0)) {
+        *well = *well && settle_base(l);
+    }
     if (dc_unlikely(*well && log_state(l) != LOG_WELL) &&
         !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
         !atomic_load_explicit(&l->unproven, memory_order_seq_cst)) {

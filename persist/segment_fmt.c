@@ -128,18 +128,14 @@ bool segment_head_is_blank(const void *ptr, size_t len) {
            is_zero(ptr, SEGMENT_MARK_AT + SEGMENT_MARK_LEN, SEGMENT_HEADER_LEN, len);
 }
 
-static void put_name(uint64_t first_lsn, uint64_t history_id, const char *end,
-                     char to[SEGMENT_NAME_MAX]) {
-    snprintf(to, SEGMENT_NAME_MAX, "log-%016" PRIx64 "-%016" PRIx64 "%s", first_lsn, history_id,
-             end);
-}
-
 void segment_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]) {
-    put_name(first_lsn, history_id, ".dcl", to);
+    snprintf(to, SEGMENT_NAME_MAX, "log-%016" PRIx64 "-%016" PRIx64 ".dcl", first_lsn, history_id);
 }
 
-void segment_tmp_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]) {
-    put_name(first_lsn, history_id, ".tmp", to);
+void segment_tmp_name(uint64_t first_lsn, uint64_t history_id, uint32_t number,
+                      char to[SEGMENT_NAME_MAX]) {
+    snprintf(to, SEGMENT_NAME_MAX, "log-%016" PRIx64 "-%016" PRIx64 "-%" PRIu32 ".tmp", first_lsn,
+             history_id, number);
 }
 
 static bool parse_hex(const char *text, uint64_t *out) {
@@ -158,18 +154,21 @@ static bool parse_hex(const char *text, uint64_t *out) {
     return true;
 }
 
-static bool parse_name(const char *name, const char *end, uint64_t *first_lsn,
-                       uint64_t *history_id) {
-    static const char pattern[] = "log-0123456789abcdef-0123456789abcdef.end";
-    return strlen(name) == sizeof(pattern) - 1 && memcmp(name, "log-", 4) == 0 &&
-           parse_hex(name + 4, first_lsn) && name[20] == '-' && parse_hex(name + 21, history_id) &&
-           strcmp(name + 37, end) == 0;
+/* Up to the end of the history; returns what follows, NULL = it is no segment. */
+static const char *parse_numbers(const char *name, uint64_t *first_lsn, uint64_t *history_id) {
+    enum { LEN = sizeof("log-0123456789abcdef-0123456789abcdef") - 1 };
+    bool ok = strlen(name) > LEN && memcmp(name, "log-", 4) == 0 &&
+              parse_hex(name + 4, first_lsn) && name[20] == '-' && parse_hex(name + 21, history_id);
+    return ok ? name + LEN : NULL;
 }
 
 bool segment_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id) {
-    return parse_name(name, ".dcl", first_lsn, history_id);
+    const char *end = parse_numbers(name, first_lsn, history_id);
+    return end != NULL && strcmp(end, ".dcl") == 0;
 }
 
 bool segment_tmp_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id) {
-    return parse_name(name, ".tmp", first_lsn, history_id);
+    const char *end = parse_numbers(name, first_lsn, history_id);
+    size_t digits = end != NULL && *end == '-' ? strspn(end + 1, "0123456789") : 0;
+    return digits > 0 && digits <= 10 && strcmp(end + 1 + digits, ".tmp") == 0;
 }

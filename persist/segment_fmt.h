@@ -19,7 +19,8 @@
  * The byte of LSN n is at SEGMENT_HEADER_LEN + (n - first LSN). A segment ends where the next one of the same history begins; the
  * zeros behind its last frame are preallocated room.
  *
- * Name: log-<first LSN, 16 hex digits>-<history id, 16 hex digits>.dcl; with .tmp it doesn't count for the next start
+ * Name: log-<first LSN, 16 hex digits>-<history id, 16 hex digits>.dcl. Of one that doesn't count for the next start: -<number>.tmp
+ * instead of .dcl; the number makes it unique in a run.
  */
 #ifndef DC_PERSIST_SEGMENT_FMT_H
 #define DC_PERSIST_SEGMENT_FMT_H
@@ -69,7 +70,8 @@ bool segment_head_is_blank(const void *ptr, size_t len);
 void segment_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]);
 bool segment_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id);
 /* The name of a segment that only the running node reads. */
-void segment_tmp_name(uint64_t first_lsn, uint64_t history_id, char to[SEGMENT_NAME_MAX]);
+void segment_tmp_name(uint64_t first_lsn, uint64_t history_id, uint32_t number,
+                      char to[SEGMENT_NAME_MAX]);
 bool segment_tmp_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id);
 
 #endif

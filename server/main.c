@@ -298,7 +298,9 @@ static void save_at_the_end(struct server *s) {
     bool wanted = conf_get(&s->conf, snapshot_on_shutdown) != 0 ||
                   (!conf_get(&s->conf, appendonly) && rules[0] != '\0');
     uint32_t asked = atomic_load_explicit(&s->node.shutting_down, memory_order_relaxed);
-    if (asked == SHUTDOWN_NOSAVE || (!wanted && asked != SHUTDOWN_SAVE)) {
+    /* A log that has just begun to be kept isn't finished without the snapshot that it goes on from. */
+    if (!log_wants_base(s->node.log) &&
+        (asked == SHUTDOWN_NOSAVE || (!wanted && asked != SHUTDOWN_SAVE))) {
         return;
     }
     (void)saver_request(s->node.saver, true);

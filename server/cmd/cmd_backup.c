@@ -57,7 +57,7 @@ static void task_end(struct backup_task *t, enum dc_err err) {
 static bool run_task(struct saver_job *j, const struct data *d, const char *failed) {
     struct backup_task *t = (struct backup_task *)j; /* its first field */
     struct node *n = t->node;
-    bool keeps = conf_get(n->conf, appendonly) != 0;
+    bool keeps = log_is_based(n->log);
     struct backup_opts opts = {.io = d->io,
                                .dir = d->dir,
                                .target = t->target,

@@ -50,6 +50,11 @@ enum dc_err cmd_lastsave(struct cmd_ctx *ctx) {
     return DC_OK;
 }
 
+/* A log that has just begun to be kept counts when its first snapshot is there. */
+static bool is_safe(const struct log *log, uint64_t lsn) {
+    return log_is_based(log) && log_durable(log).v >= lsn;
+}
+
 /* Comes here when the wait is over (cmd_is_held). */
 enum dc_err cmd_waitaof(struct cmd_ctx *ctx) {
     int64_t local, replicas, timeout;
@@ -70,7 +75,7 @@ enum dc_err cmd_waitaof(struct cmd_ctx *ctx) {
                        "WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
     }
     reply_array(ctx->reply, 2);
-    reply_int(ctx->reply, log_durable(ctx->node->log).v >= ctx->client->last_version);
+    reply_int(ctx->reply, is_safe(ctx->node->log, ctx->client->last_version));
     reply_int(ctx->reply, 0);
     return DC_OK;
 }
@@ -80,8 +85,8 @@ bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct byt
     int64_t local, timeout;
     struct log *log = w->node->log;
     if (argc != 4 || !num_parse_i64(argv[1], &local) || !num_parse_i64(argv[3], &timeout) ||
-        local != 1 || timeout < 0 || log_durable(log).v >= c->last_version ||
-        (c->flags & CLIENT_MULTI)) {
+        local != 1 || timeout < 0 || is_safe(log, c->last_version) || (c->flags & CLIENT_MULTI) ||
+        !conf_get(w->node->conf, appendonly)) {
         c->wait_until_ms = 0;
         return false;
     }

@@ -231,7 +231,7 @@ static void write_log(struct node *n, struct buf *out) {
     log_trouble(n->log, trouble, sizeof(trouble));
     bool well = log_state(n->log) == LOG_WELL;
     put_count(out, "aof_enabled", (uint64_t)conf_get(n->conf, appendonly));
-    put_count(out, "aof_rewrite_in_progress", 0);
+    put_count(out, "aof_rewrite_in_progress", log_wants_base(n->log));
     put_count(out, "aof_rewrite_scheduled", 0);
     put_number(out, "aof_last_rewrite_time_sec", -1);
     put_number(out, "aof_current_rewrite_time_sec", -1);

@@ -8,6 +8,7 @@
 #include "server/cmd/latency.h"
 #include "server/cmd/notify.h"
 #include "server/cmd/pubsub.h"
+#include "server/cmd/saver.h"
 #include "server/cmd/slowlog.h"
 
 #include <stdio.h>
@@ -22,6 +23,7 @@ void node_init(struct node *n, struct conf *conf, struct store *s, const struct 
     n->start_ms = clock_now_ms(&n->clock);
     crypto_random(id, sizeof(id));
     crypto_hex(n->run_id, id, sizeof(id));
+    lock_init(&n->keeping_lock, LOCK_RANK_KEEPING);
     lock_init(&n->clients_lock, LOCK_RANK_CLIENTS);
     n->pubsub = pubsub_create();
     n->slowlog = slowlog_create();
@@ -72,6 +74,16 @@ static void read_output_limits(struct node *n) {
     }
 }
 
+/* Under a lock from the look at the option on: of two changes at a time the later one counts. */
+static void settle_keeping(struct node *n) {
+    lock_acquire(&n->keeping_lock);
+    log_set_keeps(n->log, conf_get(n->conf, appendonly) != 0);
+    lock_release(&n->keeping_lock);
+    if (n->saver != NULL) {
+        saver_look(n->saver);
+    }
+}
+
 void node_options_changed(struct node *n) {
     char text[256];
     size_t len = conf_text(n->conf, CONF_ID_notify_keyspace_events, text, sizeof(text));
@@ -88,6 +100,7 @@ void node_options_changed(struct node *n) {
     if (n->log != NULL) {
         log_set_sync(n->log, (enum log_sync)conf_get(n->conf, appendfsync));
         log_set_segment_len(n->log, (uint64_t)conf_get(n->conf, log_segment_size));
+        settle_keeping(n);
     }
     int64_t ms = conf_get(n->conf, latency_monitor_threshold);
     atomic_store_explicit(&n->latency_ticks, ms == 0 ? UINT64_MAX : ticks_of_us(ms * 1000),

@@ -126,6 +126,7 @@ struct node {
     struct latency *latency;
     struct info *info;         /* info.c */
     struct memory_seen memory; /* memory.c */
+    struct lock keeping_lock;
     struct lock clients_lock;
     struct client *clients; /* under clients_lock */
     /* atomic */

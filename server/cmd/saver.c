@@ -87,7 +87,8 @@ static bool is_due(struct saver *s, int64_t now_ms) {
     if ((s->state.last_failed && now_ms - s->tried_ms < RETRY_MS) || !warm_is_over(s->node->warm)) {
         return false;
     }
-    return rule_applies(s, passed_ms / 1000, changes_since(s)) || log_has_grown(s);
+    return log_wants_base(s->node->log) || rule_applies(s, passed_ms / 1000, changes_since(s)) ||
+           log_has_grown(s);
 }
 
 /* --- one snapshot ------------------------------------------------------------------------------------ */
@@ -151,6 +152,20 @@ static void tell(const struct saver *s, const struct snap_written *w, enum dc_er
     }
 }
 
+static void note_unlogged(struct saver *s, uint64_t lsn) {
+    if (data_note_unlogged(s->data, lsn) != DC_OK) {
+        diag(DIAG_WARNING, "saver.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
+    }
+}
+
+/* A log that has begun to be kept counts from the snapshot on; the note goes first, so that it is never there for a log that says all. */
+static void base_log(struct saver *s, uint64_t end_lsn) {
+    if (log_wants_base(s->node->log)) {
+        note_unlogged(s, 0);
+        log_base(s->node->log, end_lsn, &s->stop);
+    }
+}
+
 /* 'lock' held at the beginning and the end. */
 static void save(struct saver *s) {
     struct snap_written w;
@@ -165,6 +180,7 @@ static void save(struct saver *s) {
     snprintf(why, sizeof(why), "%s", err == DC_OK ? "" : dc_fail_take(err));
     if (err == DC_OK) {
         catalogue(s, &w);
+        base_log(s, w.end_lsn);
     }
     pthread_mutex_lock(&s->lock);
     s->running = false;
@@ -187,6 +203,17 @@ static void save(struct saver *s) {
     }
     tell(s, &w, err);
     pthread_cond_broadcast(&s->moved);
+}
+
+/* The next start is told whether the log says all; 'lock' held at the beginning and the end. */
+static void note_keeping(struct saver *s) {
+    struct log *log = s->node->log;
+    bool keeps = log_is_based(log);
+    if (keeps != (s->data->unlogged_lsn == 0)) {
+        pthread_mutex_unlock(&s->lock);
+        note_unlogged(s, keeps ? 0 : log_head(log).v);
+        pthread_mutex_lock(&s->lock);
+    }
 }
 
 /* Files that nobody needs any more; 'lock' held at the beginning and the end. */
@@ -273,6 +300,7 @@ static void run(void *arg) {
     struct saver *s = arg;
     pthread_mutex_lock(&s->lock);
     while (!atomic_load_explicit(&s->stop, memory_order_acquire)) {
+        note_keeping(s);
         if (do_job(s)) {
             continue;
         }
@@ -352,6 +380,12 @@ enum dc_err saver_wait(struct saver *s) {
     memcpy(why, s->state.last_error, sizeof(why));
     pthread_mutex_unlock(&s->lock);
     return failed ? dc_fail(DC_EIO, "the snapshot has failed: %s", why) : DC_OK;
+}
+
+void saver_look(struct saver *s) {
+    pthread_mutex_lock(&s->lock);
+    pthread_cond_broadcast(&s->moved);
+    pthread_mutex_unlock(&s->lock);
 }
 
 void saver_note_rotation(struct saver *s) {

@@ -41,6 +41,9 @@ struct saver_job {
 };
 void saver_do(struct saver *s, struct saver_job *j);
 
+/* An option may ask for a snapshot now. */
+void saver_look(struct saver *s);
+
 /* A file of the log was begun or finished: catalogue, retention. Called by the log's writer. */
 void saver_note_rotation(struct saver *s);
 

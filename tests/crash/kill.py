@@ -281,7 +281,7 @@ class Campaign:
             self.early += 1
 
     def run_without_a_log(self):
-        """Killed, mostly while it writes a snapshot. What it wrote itself may be lost, as a whole; nothing else."""
+        """Killed, mostly while it writes a snapshot, or one for a log that begins. What it wrote itself may be lost, as a whole; nothing else."""
         self.node.launch(**{**self.options(), "appendonly": "no"})
         with self.node.reach() as conn:
             conn.ok("SELECT", SCRATCH_DB)
@@ -291,6 +291,8 @@ class Campaign:
             conn.ok("SCAN", 0)  # snapshots wait until all is loaded, and so does this
             deadline = time.monotonic() + self.rng.uniform(0.0, 0.3)
             while time.monotonic() < deadline:
+                if self.rng.random() < 0.3:
+                    conn.ok("CONFIG", "SET", "appendonly", self.rng.choice(["yes", "no"]))
                 conn.call("BGSAVE")
                 for i in range(self.rng.randrange(200)):
                     conn.pipeline([("MULTI",), ("SET", "a", i), ("SET", "b", i), ("EXEC",)])
@@ -298,11 +300,24 @@ class Campaign:
         self.node.check_output()
         self.unlogged += 1
 
+    def pause_the_log(self, conn):
+        """From the new log's first snapshot on everything that was acknowledged is promised again."""
+        conn.ok("CONFIG", "SET", "appendonly", "no")
+        time.sleep(self.rng.uniform(0.0, 0.05))
+        conn.ok("CONFIG", "SET", "appendonly", "yes")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while b"aof_rewrite_in_progress:1" in conn.ok("INFO", "persistence"):
+            if time.monotonic() > deadline:
+                raise Mismatch("the log's first snapshot doesn't come")
+            time.sleep(0.002)
+
     def trouble(self, clients, moment):
-        """Until the moment to end: snapshots."""
+        """Until the moment to end: snapshots, now and then a time without a log."""
         deadline = time.monotonic() + moment
         saves = self.rng.random() < 0.6
         with self.node.reach() as conn:
+            if self.rng.random() < 0.25:
+                self.pause_the_log(conn)
             while (left := deadline - time.monotonic()) > 0:
                 if saves:
                     reply = conn.call("BGSAVE")

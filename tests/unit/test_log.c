@@ -467,9 +467,101 @@ START_TEST(what_is_pinned_can_be_read_without_a_gap) {
 }
 END_TEST
 
+/* What the next start would read from an LSN on; where it ends. */
+static uint64_t read_lasting(uint64_t from) {
+    struct rig_found found;
+    rig.opts.keeps = true; /* it sees no temporary names */
+    rig_read(&found, rig.disk, from);
+    uint64_t next = from;
+    for (uint32_t i = 0; i < found.count && found.frames[0].lsn == from; i++) {
+        expect_eq(found.frames[i].lsn, next);
+        next = found.frames[i].end;
+    }
+    rig_found_fini(&found);
+    return next;
+}
+
+START_TEST(a_log_that_begins_to_be_kept_counts_from_a_snapshot_on) {
+    static const _Atomic bool never = false;
+    rig_init();
+    rig.opts.keeps = false;
+    rig_open();
+    rig_append_number(0, 100);
+    expect(!log_wants_base(rig.log) && !log_is_based(rig.log));
+    log_set_keeps(rig.log, true);
+    uint64_t from = log_head(rig.log).v;
+    for (uint64_t i = 1; i < 100; i++) {
+        rig_append_number(i, 1000);
+    }
+    uint64_t end = log_head(rig.log).v;
+    expect(rig_wait(LOG_LEVEL_DISK, end));
+    expect(log_wants_base(rig.log) && !log_is_based(rig.log));
+    expect_eq(read_lasting(from), from); /* nothing yet */
+    log_base(rig.log, from - 1, &never); /* a snapshot that it doesn't join */
+    expect(log_wants_base(rig.log));
+    log_base(rig.log, from, &never);
+    expect(log_is_based(rig.log));
+    expect_eq(read_lasting(from), end);
+    end = rig_append_number(100, 1000);
+    expect(rig_wait(LOG_LEVEL_OS, end));
+    expect_eq(read_lasting(from), end);
+    log_set_keeps(rig.log, false); /* what was kept stays */
+    expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(101, 1000)));
+    expect_eq(read_lasting(from), end);
+    rig_close(true);
+    expect_eq(read_lasting(from), end);
+    rig_fini();
+}
+END_TEST
+
+START_TEST(it_may_be_kept_and_not_while_many_append) {
+    static const _Atomic bool never = false;
+    struct thread appenders[2];
+    struct rng rng;
+    uint64_t from = 0, end = 0;
+    rig_init();
+    rig.opts.keeps = false;
+    rig.opts.segment_len = 2 * RIG_SEGMENT_LEN;
+    rig_open();
+    rng_seed(&rng, test_seed_value);
+    atomic_store(&stop_hammering, false);
+    for (int i = 0; i < 2; i++) {
+        thread_start(&appenders[i], "appender", hammer, NULL);
+    }
+    for (int i = 0; i < 60; i++) {
+        log_set_keeps(rig.log, true);
+        bool pins = rng_below(&rng, 2) == 0;
+        from = pins ? log_pin(rig.log).v : log_head(rig.log).v;
+        usleep((useconds_t)rng_below(&rng, 3000));
+        log_base(rig.log, from, &never);
+        end = log_head(rig.log).v;
+        expect(log_is_based(rig.log) && rig_wait(LOG_LEVEL_OS, end));
+        if (rng_below(&rng, 2) == 0) {
+            log_set_keeps(rig.log, false);
+            usleep((useconds_t)rng_below(&rng, 1000));
+        }
+        if (pins) {
+            log_unpin(rig.log);
+        }
+        if (i % 10 == 9) {
+            expect(read_lasting(from) >= end);
+        }
+    }
+    atomic_store(&stop_hammering, true);
+    for (int i = 0; i < 2; i++) {
+        thread_join(&appenders[i]);
+    }
+    rig_close(true);
+    expect(read_lasting(from) >= end);
+    rig_fini();
+}
+END_TEST
+
 CHECK_MAIN("log", the_calls_come_in_their_order, every_frame_of_many_appenders_is_there_in_order,
            so_it_is_with_little_memory_and_many_syncs, so_it_is_without_a_clean_end,
            one_sync_serves_all_who_wait, everysec_syncs_by_itself_and_only_then,
            always_syncs_at_once_and_no_doesnt, who_wants_to_know_is_told_once,
            h6_every_open_begins_a_segment, nothing_is_written_while_nobody_needs_it,
-           what_is_pinned_can_be_read_without_a_gap)
+           what_is_pinned_can_be_read_without_a_gap,
+           a_log_that_begins_to_be_kept_counts_from_a_snapshot_on,
+           it_may_be_kept_and_not_while_many_append)

@@ -147,14 +147,17 @@ START_TEST(names_come_back_and_others_are_left_alone) {
     ck_assert_uint_eq(lsn, 0x123456789abcdef0);
     ck_assert_uint_eq(id, 0xfedcba9876543210);
     ck_assert(!segment_tmp_name_parse(name, &lsn, &id));
-    segment_tmp_name(0x123456789abcdef0, 0xfedcba9876543210, name);
-    ck_assert_str_eq(name, "log-123456789abcdef0-fedcba9876543210.tmp");
+    segment_tmp_name(0x123456789abcdef0, 0xfedcba9876543210, 4294967295, name);
+    ck_assert_str_eq(name, "log-123456789abcdef0-fedcba9876543210-4294967295.tmp");
     ck_assert(segment_tmp_name_parse(name, &lsn, &id) && lsn == 0x123456789abcdef0);
     ck_assert(!segment_name_parse(name, &lsn, &id));
     static const char *const others[] = {"",
                                          "log-",
                                          "log-123456789abcdef0-fedcba9876543210.dc",
                                          "log-123456789abcdef0-fedcba9876543210.dcl.tmp",
+                                         "log-123456789abcdef0-fedcba9876543210.tmp",
+                                         "log-123456789abcdef0-fedcba9876543210-.tmp",
+                                         "log-123456789abcdef0-fedcba9876543210-1.tm",
                                          "log-123456789ABCDEF0-fedcba9876543210.dcl",
                                          "log-123456789abcdef0_fedcba9876543210.dcl",
                                          "log-123456789abcdeg0-fedcba9876543210.dcl",
@@ -163,6 +166,7 @@ START_TEST(names_come_back_and_others_are_left_alone) {
                                          "log-123456789abcdef0-fedcba9876543210.dcs"};
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         ck_assert_msg(!segment_name_parse(others[i], &lsn, &id), "%s", others[i]);
+        ck_assert_msg(!segment_tmp_name_parse(others[i], &lsn, &id), "%s", others[i]);
     }
 }
 END_TEST
