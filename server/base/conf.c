@@ -165,6 +165,9 @@ static bool parse_number(const struct conf_row *row, struct bytes value, int64_t
 
 static bool put_text(struct conf *draft, enum conf_id id, struct bytes value,
                      struct conf_why *why) {
+    if (id == CONF_ID_notify_keyspace_events && value.len > 0) {
+        value.len = strnlen(value.ptr, value.len); /* a NUL ends the letters, as in Redis */
+    }
     if (value.len > CONF_VALUE_MAX ||
         (value.len > 0 && memchr(value.ptr, '\0', value.len) != NULL)) {
         return refuse(why, "argument is too long or contains a NUL byte");
