@@ -192,8 +192,9 @@ START_TEST(event_classes_are_canonical) {
     expect_set("notify-keyspace-events", "", "");
     expect_failed("notify-keyspace-events", "q",
                   "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.");
-    struct bytes nul[] = {BYTES("notify-keyspace-events"), bytes_of("K\0", 2)};
-    ck_assert_int_eq(conf_set(&conf, nul, 1), DC_ECONF);
+    struct bytes nul[] = {BYTES("notify-keyspace-events"), bytes_of("gK\0q", 4)};
+    ck_assert_int_eq(conf_set(&conf, nul, 1), DC_OK); /* what stands behind it counts for nothing */
+    ck_assert_str_eq(value_of("notify-keyspace-events"), "gK");
     end();
 }
 END_TEST
