@@ -514,8 +514,27 @@ START_TEST(a_log_that_begins_to_be_kept_counts_from_a_snapshot_on) {
 }
 END_TEST
 
-START_TEST(it_may_be_kept_and_not_while_many_append) {
+/* Begins to be kept, counts, and perhaps isn't kept any more; returns from where on, and up to where, it counts at least. */
+static uint64_t keep_for_a_while(struct rng *rng, uint64_t *end) {
     static const _Atomic bool never = false;
+    log_set_keeps(rig.log, true);
+    bool pins = rng_below(rng, 2) == 0;
+    uint64_t from = pins ? log_pin(rig.log).v : log_head(rig.log).v;
+    usleep((useconds_t)rng_below(rng, 3000));
+    log_base(rig.log, from, &never);
+    *end = log_head(rig.log).v;
+    expect(log_is_based(rig.log) && rig_wait(LOG_LEVEL_OS, *end));
+    if (rng_below(rng, 2) == 0) {
+        log_set_keeps(rig.log, false);
+        usleep((useconds_t)rng_below(rng, 1000));
+    }
+    if (pins) {
+        log_unpin(rig.log);
+    }
+    return from;
+}
+
+START_TEST(it_may_be_kept_and_not_while_many_append) {
     struct thread appenders[2];
     struct rng rng;
     uint64_t from = 0, end = 0;
@@ -529,20 +548,7 @@ START_TEST(it_may_be_kept_and_not_while_many_append) {
         thread_start(&appenders[i], "appender", hammer, NULL);
     }
     for (int i = 0; i < 60; i++) {
-        log_set_keeps(rig.log, true);
-        bool pins = rng_below(&rng, 2) == 0;
-        from = pins ? log_pin(rig.log).v : log_head(rig.log).v;
-        usleep((useconds_t)rng_below(&rng, 3000));
-        log_base(rig.log, from, &never);
-        end = log_head(rig.log).v;
-        expect(log_is_based(rig.log) && rig_wait(LOG_LEVEL_OS, end));
-        if (rng_below(&rng, 2) == 0) {
-            log_set_keeps(rig.log, false);
-            usleep((useconds_t)rng_below(&rng, 1000));
-        }
-        if (pins) {
-            log_unpin(rig.log);
-        }
+        from = keep_for_a_while(&rng, &end);
         if (i % 10 == 9) {
             expect(read_lasting(from) >= end);
         }
