@@ -242,9 +242,9 @@ static void wait_for_change(struct warm *w, uint32_t timeout_ms) DC_NO_LOCK_CHEC
     if (timeout_ms == 0) {
         pthread_cond_wait(&w->changed, &w->lock.mutex);
     } else {
-        int64_t until_us = time_wall_us() + (int64_t)timeout_ms * 1000;
+        int64_t until_us = time_mono_us() + (int64_t)timeout_ms * 1000;
         struct timespec until = {until_us / 1000000, until_us % 1000000 * 1000};
-        pthread_cond_timedwait(&w->changed, &w->lock.mutex, &until);
+        pthread_cond_clockwait(&w->changed, &w->lock.mutex, CLOCK_MONOTONIC, &until);
     }
     w->waiters--;
 }

@@ -3,6 +3,7 @@
 
 SlowDisk preloads slow_disk.c, which the environment names in DCACHE_SLOW_DISK: fdatasync takes so long, or fails; writes fail.
 """
+import ctypes
 import errno
 import mmap
 import os
@@ -158,6 +159,20 @@ def flip(path, offset, mask=0x40):
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ mask]))
+
+
+def sum64(data, seed=0):
+    """The checksum of all that is stored (server/base/sum.h)."""
+    function = ctypes.CDLL("libxxhash.so.0").XXH3_64bits_withSeed
+    function.restype = ctypes.c_uint64
+    return function(data, ctypes.c_size_t(len(data)), ctypes.c_uint64(seed))
+
+
+def put_summed(path, offset, data, seed=0):
+    """Writes bytes and, behind them, their sum."""
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data + struct.pack("<Q", sum64(data, seed)))
 
 
 def segment_end(path):

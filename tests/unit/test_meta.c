@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "persist/meta.h"
 #include "persist/meta_fmt.h"
+#include "server/base/codec.h"
 #include "server/base/mem.h"
+#include "server/base/sum.h"
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 
@@ -508,6 +510,38 @@ START_TEST(a_cut_or_foreign_environment_is_moved_aside) {
 }
 END_TEST
 
+/* Not damage: it isn't moved aside, and nothing is changed. */
+START_TEST(metadata_of_a_newer_format_is_refused_by_name) {
+    static const char text[] = "a text that is easily found";
+    enum { VALUE_LEN = sizeof(text) - 1 + META_VALUE_FRAME_LEN };
+    struct meta *m;
+    bool rebuilt;
+    size_t len;
+    begin();
+    fill();
+    char *all = slurp(path_of("meta/data.mdb"), &len);
+    for (char *at = all; (at = memmem(at, (size_t)(all + len - at), text, strlen(text))) != NULL;) {
+        char *value = at - 1;
+        uint64_t seed = sum64("role", 4, META_TEXT + 1);
+        value[0] = META_VALUE_VERSION + 1;
+        put_u64(value + VALUE_LEN - 8, sum64(value, VALUE_LEN - 8, seed));
+        at += VALUE_LEN;
+    }
+    spit(path_of("meta/data.mdb"), all, len);
+    ck_assert_int_eq(meta_open(dir, &m, &rebuilt), DC_ENEWER);
+    ck_assert_ptr_nonnull(strstr(dc_fail_take(DC_ENEWER), path_of("meta has a newer format")));
+    ck_assert_int_eq(meta_open_read_only(dir, &m), DC_ENEWER);
+    ck_assert_uint_eq(count_names("meta"), 1);
+    size_t len_after;
+    char *after = slurp(path_of("meta/data.mdb"), &len_after);
+    ck_assert_uint_eq(len_after, len);
+    ck_assert_mem_eq(after, all, len);
+    mem_free(after);
+    mem_free(all);
+    end();
+}
+END_TEST
+
 START_TEST(values_of_another_name_or_kind_do_not_decode) {
     char raw[64];
     struct bytes payload;
@@ -538,4 +572,5 @@ CHECK_MAIN("meta", a_new_directory_knows_nothing, node_and_chain_are_there_after
            a_tool_creates_and_changes_nothing, h36_a_second_process_is_refused_by_name,
            a_damaged_value_moves_the_environment_aside, no_flipped_byte_is_fatal_or_believed,
            a_cut_or_foreign_environment_is_moved_aside,
+           metadata_of_a_newer_format_is_refused_by_name,
            values_of_another_name_or_kind_do_not_decode)
