@@ -2,6 +2,7 @@
 """Servers whose data directory outlives them, and disks that are slow, broken, full or damaged.
 
 SlowDisk preloads slow_disk.c, which the environment names in DCACHE_SLOW_DISK: fdatasync takes so long, or fails; writes fail.
+WrongClock preloads wrong_clock.c (DCACHE_WRONG_CLOCK): the wall clock is off.
 """
 import ctypes
 import errno
@@ -18,19 +19,32 @@ from pathlib import Path
 
 from support.server import BAD_OUTPUT, Server, ServerFailed, free_port
 
-SHIM = os.environ.get("DCACHE_SLOW_DISK", "")
 SEGMENT_HEADER_LEN = 4096
 
 
-class SlowDisk:
-    """What the disk of a server does. Changes hold at once, also for a call that is under way."""
-    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS = range(4)
+class Preload:
+    """A library before a server's calls, and the page of memory that tells it what to do. Changes hold at once."""
+    VARIABLE, FILE, LIBRARY = "", "", ""
 
-    def __init__(self, path):
-        path.write_bytes(bytes(mmap.PAGESIZE))
-        self.path = path
-        with open(path, "r+b") as file:
+    def __init__(self, folder):
+        self.path = folder / self.FILE
+        self.path.write_bytes(bytes(mmap.PAGESIZE))
+        with open(self.path, "r+b") as file:
             self.page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+
+    @classmethod
+    def is_there(cls):
+        return Path(os.environ.get(cls.LIBRARY, "")).is_file()
+
+    def environment(self):
+        asan = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+        return {**os.environ, "LD_PRELOAD": os.environ[self.LIBRARY], self.VARIABLE: str(self.path), "ASAN_OPTIONS": asan}
+
+
+class SlowDisk(Preload):
+    """What the disk of a server does; also for a call that is under way."""
+    VARIABLE, FILE, LIBRARY = "SLOW_DISK", "slow-disk", "DCACHE_SLOW_DISK"
+    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS = range(4)
 
     def _set(self, field, value):
         struct.pack_into("<I", self.page, 4 * field, value)
@@ -48,19 +62,24 @@ class SlowDisk:
         for field in (self.SYNC_MS, self.SYNC_ERRNO, self.WRITE_ERRNO):
             self._set(field, 0)
 
-    def environment(self):
-        asan = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
-        return {**os.environ, "LD_PRELOAD": SHIM, "SLOW_DISK": str(self.path), "ASAN_OPTIONS": asan}
+
+class WrongClock(Preload):
+    """How far a server's wall clock is ahead; negative: behind."""
+    VARIABLE, FILE, LIBRARY = "WRONG_CLOCK", "wrong-clock", "DCACHE_WRONG_CLOCK"
+
+    def is_ahead_by(self, seconds):
+        struct.pack_into("<q", self.page, 0, int(seconds * 1000))
 
 
 class DiskCase(unittest.TestCase):
     """Tests that kill and start their own servers."""
 
-    def own_server(self, slow=False, **options):
-        """A server that may be killed and need not end well; with a SlowDisk as server.disk if asked for."""
-        if slow and not Path(SHIM).is_file():
-            self.skipTest("DCACHE_SLOW_DISK names no library")
-        server = DiskServer(slow, **options)
+    def own_server(self, slow=False, preload=None, **options):
+        """A server that may be killed and need not end well; if asked for, with a SlowDisk as server.disk, or another Preload."""
+        preload = SlowDisk if slow else preload
+        if preload is not None and not preload.is_there():
+            self.skipTest(preload.LIBRARY + " names no library")
+        server = DiskServer(preload, **options)
         self.addCleanup(server.discard)
         return server
 
@@ -92,19 +111,22 @@ class DiskCase(unittest.TestCase):
 
 
 class DiskServer(Server):
-    def __init__(self, slow=False, **options):
-        self.disk = None
-        self.slow = slow
+    def __init__(self, preload=None, **options):
+        self.preload = preload  # the class, then what it is for this server
         super().__init__(**{"threads": 2, "save": "", **options})
 
     def start(self):
-        if self.slow and self.disk is None:
-            self.disk = SlowDisk(self.dir / "slow-disk")
+        if isinstance(self.preload, type):
+            self.preload = self.preload(self.dir)
         super().start()
 
+    @property
+    def disk(self):
+        return self.preload
+
     def popen(self, **kwargs):
-        if self.disk is not None:
-            kwargs["env"] = self.disk.environment()
+        if self.preload is not None:
+            kwargs["env"] = self.preload.environment()
         return super().popen(**kwargs)
 
     def terminate(self):
