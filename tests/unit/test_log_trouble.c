@@ -335,6 +335,50 @@ START_TEST(h15_a_large_value_passes_by_reference) {
 }
 END_TEST
 
+/* --- no memory --------------------------------------------------------------------------------------- */
+
+/* The log's threads sleep: memory fails for who appends. */
+START_TEST(test_h16_a_frame_without_memory_is_not_in_the_log) {
+    enum { FRAMES = 16 };
+    static const char bytes[100 << FRAMES / 2];
+    struct blob *b = blob_create(BLOB_MIN_LEN, BLOB_MIN_LEN);
+    struct rig_found found;
+    uint64_t refused = 0, end = 0;
+    memset(b->data, 'x', b->len);
+    (void)blob_sum(b);
+    rig_init();
+    rig_open();
+    uint64_t first = log_head(rig.log).v;
+    for (uint32_t i = 0; i < FRAMES; i++) {
+        struct value v = {.kind = VALUE_BLOB, .blob = b};
+        if (i % 2 == 0) { /* each longer than all before */
+            v = value_raw(bytes_of(bytes, (size_t)100 << i / 2));
+        }
+        for (uint64_t n = 1;; n++) {
+            uint64_t head = log_head(rig.log).v;
+            mem_fault_after(n);
+            enum dc_err err = rig_try_append(rig.feed, "k", &v, &end);
+            mem_fault_after(0);
+            if (err == DC_OK) {
+                break;
+            }
+            expect_eq(err, DC_ENOMEM);
+            expect_eq(log_head(rig.log).v, head);
+            refused++;
+        }
+    }
+    expect(refused > 2);
+    rig_close(true);
+    rig_read(&found, NULL, first);
+    expect_eq(found.count, FRAMES + 1); /* and CLOSE */
+    expect_eq(found.how, LOG_END);
+    expect(rig_find(&found, end) != NULL);
+    rig_found_fini(&found);
+    blob_release(b);
+    rig_fini();
+}
+END_TEST
+
 /* --- full and broken disks --------------------------------------------------------------------------- */
 
 START_TEST(a_full_disk_is_a_state_and_ends_by_itself) {
@@ -535,7 +579,7 @@ CHECK_MAIN("log_trouble", h12_what_is_acked_after_a_failed_sync_is_there,
            h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone,
            h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else,
            h14_a_disk_that_hangs_stops_nobody_who_appends, half_full_memory_is_synced_early,
-           h15_a_large_value_passes_by_reference, a_full_disk_is_a_state_and_ends_by_itself,
-           a_broken_disk_is_a_state_and_ends_by_itself, a_close_on_a_broken_disk_ends,
-           an_open_that_fails_leaves_nothing, without_a_file_for_a_pin_the_log_goes_on,
-           h18_retention_leaves_what_recovery_needs)
+           h15_a_large_value_passes_by_reference, test_h16_a_frame_without_memory_is_not_in_the_log,
+           a_full_disk_is_a_state_and_ends_by_itself, a_broken_disk_is_a_state_and_ends_by_itself,
+           a_close_on_a_broken_disk_ends, an_open_that_fails_leaves_nothing,
+           without_a_file_for_a_pin_the_log_goes_on, h18_retention_leaves_what_recovery_needs)
