@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import (DiskCase, flip, log_position, offset_of, put_summed, run_server, segment_end, sum64)  # noqa: E402
-from support.resp import Closed, Error, encode  # noqa: E402
+from support.resp import Closed, Error, Push, encode  # noqa: E402
 
 SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
 
@@ -268,6 +268,23 @@ class Gates(DiskCase):
         self.assertGreater(time.monotonic() - start, 0.45)
         self.assertEqual(writer.read(), "OK")
         other.read()
+        server.disk.heal()
+
+    def test_h43_pushes_stand_behind_replies_that_wait(self):
+        server = self.own_server(slow=True, appendfsync="always")
+        conn, other = self.connect(server, proto=3, timeout=30), self.connect(server, timeout=30)
+        conn.ok("SET", "k", "0")
+        conn.send("SUBSCRIBE", "c")
+        self.assertIsInstance(conn.read(), Push)
+        server.disk.sync_takes(0.5)
+        conn.send_raw(encode("SET", "k", "1") + encode("GET", "k"))
+        time.sleep(0.05)
+        self.assertEqual([other.ok("PUBLISH", "c", n) for n in range(3)], [1] * 3)
+        time.sleep(0.05)
+        conn.send("INCR", "k")
+        self.assertEqual(conn.drain(), [])
+        self.assertEqual([conn.read() for _ in range(6)],
+                         ["OK", b"1"] + [[b"message", b"c", b"%d" % n] for n in range(3)] + [2])
         server.disk.heal()
 
     def test_many_clients_share_one_sync(self):

@@ -226,6 +226,21 @@ class Warming(DiskCase):
         conn = self.cold(server)
         self.assertEqual(conn.ok("KEYS", "*"), [b"only"])
 
+    def test_h32_a_backup_while_warming(self):
+        """It is made of the files that are there, and doesn't wait."""
+        server = self.server_with_data()
+        self.was_cold = False
+        conn = self.cold(server)
+        conn.ok("SET", key(0), "late")
+        folder = server.dir / "backup"
+        conn.ok("BACKUP", folder)
+        self.assertEqual(server.info(conn, "async_loading"), "1", "warm before the backup was there")
+        server.kill()
+        copy = self.own_server(dir=folder)
+        conn = self.connect(copy, timeout=30)
+        self.assertEqual(conn.ok("MGET", key(0), key(1), key(2), key(1000)), [b"late", None, value(2), b"changed"])
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+
     def test_h33_what_is_touched_stays_when_memory_is_short(self):
         server = self.server_with_data()
         conn = self.restarted(server)
@@ -316,6 +331,39 @@ class Warming(DiskCase):
         conn = self.restarted(server)
         self.assertEqual(conn.ok("GET", "shared"), b"480")
         self.assertEqual(conn.ok("DBSIZE"), self.count() + 481)
+
+
+class Large(DiskCase):
+    def beside(self, server, act):
+        """What 'act' returns, and how long another connection had to wait for a reply meanwhile."""
+        waits, over = [], threading.Event()
+
+        def ask():
+            with server.connect(timeout=30) as other:
+                while not waits or not over.is_set():
+                    start = time.monotonic()
+                    other.ok("GET", "small")
+                    waits.append(time.monotonic() - start)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            reply = act()
+        finally:
+            over.set()
+            thread.join()
+        return reply, max(waits)
+
+    def test_h15_neighbours_do_not_wait_for_a_large_value(self):
+        server = self.own_server(threads=2, warm_threads=1, log_segment_size="1mb")
+        text = os.urandom(1 << 20) * 64
+        conn, slowest = self.connect(server, timeout=60), {}
+        conn.ok("SET", "small", "1")
+        for words in (("SET", "large", text), ("SAVE",), ("APPEND", "large", "end"), ("WAITAOF", 1, 0, 0)):
+            _, slowest[words[0]] = self.beside(server, lambda w=words: conn.ok(*w))
+        conn = self.restarted(server)
+        value, slowest["GET"] = self.beside(server, lambda: conn.ok("GET", "large"))  # loaded when it is asked for
+        self.assertTrue(value == text + b"end")
+        self.assertLess(max(slowest.values()), 0.5 * SLOWNESS, slowest)
 
 
 class Reports(DiskCase):

@@ -217,7 +217,7 @@ class Restore(RestoreCase):
 
 
 class Ttl(RestoreCase):
-    """An old image: what had a minute to live then has a minute to live now (H37)."""
+    """H37, an old image: what had a minute to live then has a minute to live now."""
 
     def setUp(self):
         super().setUp()
@@ -231,7 +231,7 @@ class Ttl(RestoreCase):
         time.sleep(1.7)
         conn.ok("FLUSHALL")
 
-    def test_shifted_by_default_and_said_in_the_dry_run(self):
+    def test_h37_shifted_by_default_and_said_in_the_dry_run(self):
         said = self.restore("--dry-run", "--to-lsn", self.lsn, self.server.dir)
         self.assertGreater(said["ttl_shift_ms"], 1500)
         self.assertEqual((said["ttl_shifted"], said["would_expire"], said["expired"]), (2, 1, 1))
@@ -243,7 +243,7 @@ class Ttl(RestoreCase):
         self.assertGreater(conn.ok("PTTL", "long"), 595000)
         self.assertLessEqual(conn.ok("PTTL", "short"), 1500)
 
-    def test_not_shifted_when_that_is_asked_for(self):
+    def test_h37_not_shifted_when_that_is_asked_for(self):
         said = self.restore("--shift-ttl", "no", "--to-lsn", self.lsn, self.server.dir, self.folder / "t")
         self.assertEqual((said["ttl_shift_ms"], said["expired"]), (0, 2))
         conn = self.serve(self.folder / "t")
