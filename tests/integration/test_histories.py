@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import SEGMENT_HEADER_LEN, DiskCase, first_lsn, log_position, offset_of  # noqa: E402
+from support.server import temp_dir  # noqa: E402
 
 UNSYNCED = {"appendfsync": "no", "log_segment_size": "1mb"}  # nothing is durable unless somebody waits for it
 
@@ -125,8 +126,7 @@ class Halves(PowerCut):
                 conn.ok(*each)
             moments.append((log_position(conn)["head"], self.state(conn)))
         server.kill()
-        saved = Path(shutil.copytree(server.dir, str(server.dir) + "-saved"))
-        self.addCleanup(shutil.rmtree, saved)
+        saved = shutil.copytree(server.dir, temp_dir(self) / "saved")
         for words, (start, before), (end, after) in zip(self.COMMANDS, moments, moments[1:]):
             self.assertGreater(end, start, words)
             for lsn in ((start + end) // 2, end - 1, end):

@@ -7,23 +7,20 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 import zlib
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.server import temp_dir  # noqa: E402
 
 BIN = Path(os.environ["DCACHE_SERVER"]).parent
 INSPECT = BIN / "dcache-inspect"
 FIXTURE = BIN / "inspect_fixture"
 SEED = int(os.environ.get("DC_SEED", os.getpid()))
 SEGMENT_HEADER_LEN = 4096
-
-
-def make_directory(seed):
-    path = Path(tempfile.mkdtemp(prefix="dcache-test-"))
-    subprocess.run([FIXTURE, path, str(seed)], check=True, stdout=subprocess.DEVNULL)
-    return path
 
 
 def run(*words, status=0):
@@ -78,17 +75,13 @@ class InspectCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.dir = make_directory(SEED)
+        cls.dir = temp_dir(cls)
+        subprocess.run([FIXTURE, cls.dir, str(SEED)], check=True, stdout=subprocess.DEVNULL)
         cls.calm, cls.last = sorted(cls.dir.glob("snap-*.dcs"))
         cls.segments = sorted(cls.dir.glob("log-*.dcl"))
 
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
     def copy(self, path):
-        to = Path(tempfile.mkdtemp(prefix="dcache-test-"))
-        self.addCleanup(shutil.rmtree, to)
+        to = temp_dir(self)
         return Path(shutil.copy(path, to)) if path.is_file() else Path(shutil.copytree(path, to / "data"))
 
 
@@ -230,8 +223,7 @@ class Log(InspectCase):
         self.assertIn('"patch"', lines)
 
     def test_a_log_is_followed_while_it_is_written(self):
-        path = Path(tempfile.mkdtemp(prefix="dcache-test-"))
-        self.addCleanup(shutil.rmtree, path)
+        path = temp_dir(self)
         node = subprocess.Popen([FIXTURE, path, str(SEED)], stdout=subprocess.DEVNULL)
         while not list(path.glob("*.dcl")):
             time.sleep(0.001)
@@ -410,8 +402,7 @@ class Faces(InspectCase):
         self.assertIn(b"No such file", run("summary", self.dir / "nothing", status=2).stderr)
         self.assertIn(b"neither", run("keys", self.dir / "calm.txt", status=1).stderr)
         self.assertIn(b"log segment", run("keys", self.segments[0], status=2).stderr)
-        empty = Path(tempfile.mkdtemp(prefix="dcache-test-"))
-        self.addCleanup(shutil.rmtree, empty)
+        empty = temp_dir(self)
         self.assertEqual(objects("keys", empty), [])
         self.assertEqual(objects("verify", empty)[-1]["damaged"], 0)
         run("catalogue", empty, status=2)

@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import unittest
@@ -18,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.resp import Error  # noqa: E402
-from support.server import Server, ServerFailed, server_binary  # noqa: E402
+from support.server import Server, ServerFailed, server_binary, temp_dir  # noqa: E402
 
 TOOL = str(Path(server_binary()).parent / "dcache-restore")
 SNAP_HEADER_LEN = 112
@@ -49,8 +48,7 @@ def now_ms():
 
 class RestoreCase(unittest.TestCase):
     def setUp(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="dcache-restore-test-"))
-        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.folder = temp_dir(self)
 
     def start(self, folder=None, **options):
         options = {"threads": 2, "save": "", **options}

@@ -9,7 +9,7 @@
 
 void case_open(struct data_case *c) {
     memset(c, 0, sizeof(*c));
-    temp_dir_make(c->dir, sizeof(c->dir));
+    temp_dir_make(c->dir);
     engine_init(&c->engine, NULL);
     hand_init(&c->hand, &c->engine, 1);
     log_file_init(&c->log, LSN_FIRST);

@@ -12,9 +12,10 @@
 #include "persist/snap_writer.h"
 #include "persist/warm.h"
 #include "tests/support/log_file.h"
+#include "tests/support/temp_dir.h"
 
 struct data_case {
-    char dir[256];
+    char dir[TEMP_DIR_MAX];
     struct engine engine;
     struct hand hand;
     struct log_file log;

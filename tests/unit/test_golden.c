@@ -16,6 +16,7 @@
 #include "tests/support/expect.h"
 #include "tests/support/log_file.h"
 #include "tests/support/sim_disk.h"
+#include "tests/support/temp_dir.h"
 
 #include <string.h>
 
@@ -294,9 +295,9 @@ START_TEST(snapshot_and_log_of_version_1_are_read) {
 END_TEST
 
 START_TEST(a_log_of_version_1_is_read) {
-    char dir[256];
+    char dir[TEMP_DIR_MAX];
     struct buf file;
-    temp_dir_make(dir, sizeof(dir));
+    temp_dir_make(dir);
     read_file(golden, segment, &file);
     write_file(dir, segment, buf_bytes(&file));
     expect_content(dir, false);

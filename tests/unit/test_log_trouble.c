@@ -9,6 +9,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/log_rig.h"
+#include "tests/support/temp_dir.h"
 
 #include <errno.h>
 #include <string.h>
@@ -295,11 +296,10 @@ START_TEST(h15_a_large_value_passes_by_reference) {
     int64_t mb = 5;
     expect(wanted == NULL || num_parse_i64(bytes_str(wanted), &mb));
     size_t len = (size_t)mb << 20;
-    char dir[] = "/tmp/dcache-log-XXXXXX";
+    char dir[TEMP_DIR_MAX];
     struct rig_found found;
-    struct buf names;
     rig_init();
-    expect(mkdtemp(dir) != NULL);
+    temp_dir_make(dir);
     rig.opts.io = &io_posix;
     rig.opts.dir = dir;
     rig_open();
@@ -322,15 +322,7 @@ START_TEST(h15_a_large_value_passes_by_reference) {
     expect(rig_find(&found, end) != NULL);
     blob_release(b);
     rig_found_fini(&found);
-    buf_init(&names, 0);
-    rig_list(&names);
-    for (char *name = strtok(names.ptr, " "); name != NULL; name = strtok(NULL, " ")) {
-        char path[128];
-        snprintf(path, sizeof(path), "%s/%s", dir, name);
-        expect_eq(unlink(path), 0);
-    }
-    expect_eq(rmdir(dir), 0);
-    buf_fini(&names);
+    temp_dir_remove(dir);
     rig_fini();
 }
 END_TEST

@@ -6,9 +6,9 @@
 #include "server/base/sum.h"
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 
 #include <dirent.h>
-#include <ftw.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,20 +18,14 @@
 
 enum { FLIPS = 60 };
 
-static char dir[64];
+static char dir[TEMP_DIR_MAX];
 
 static void begin(void) {
-    snprintf(dir, sizeof(dir), "/tmp/dcache-meta-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-}
-
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at) {
-    (void)st, (void)kind, (void)at;
-    return remove(path);
+    temp_dir_make(dir);
 }
 
 static void end(void) {
-    ck_assert_int_eq(nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+    temp_dir_remove(dir);
 }
 
 static void must(enum dc_err err) {

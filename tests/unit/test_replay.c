@@ -6,14 +6,10 @@
 #include "persist/replay.h"
 #include "server/base/mem.h"
 #include "server/store/load.h"
-#include "tests/support/check_main.h"
 #include "tests/support/collide.h"
-#include "tests/support/expect.h"
 #include "tests/support/log_file.h"
-#include "tests/support/store_check.h"
+#include "tests/support/one_engine.h"
 
-static struct engine engine;
-static struct hand hand;
 static struct log_file logfile;
 
 /* The store that is put together from image and log. */
@@ -26,8 +22,7 @@ static uint64_t walk_start;
 static enum dc_err replayed;
 
 static void open_all(void) {
-    engine_init(&engine, NULL);
-    hand_init(&hand, &engine, test_seed_value);
+    open_engine();
     log_file_init(&logfile, LSN_FIRST);
     log_file_attach(&logfile, &engine);
     image = load_scratch_create(engine.store);
@@ -44,13 +39,8 @@ static void close_all(void) {
     ck_assert_msg(err == NULL, "%s", err);
     mut_fini(&image_mut);
     store_destroy(image);
-    hand_fini(&hand);
+    close_engine();
     log_file_fini(&logfile);
-    engine_fini(&engine);
-}
-
-static void must(enum dc_err err) {
-    expect_eq(err, DC_OK);
 }
 
 /* --- the walk ---------------------------------------------------------------------------------------- */
