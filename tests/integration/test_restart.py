@@ -3,7 +3,6 @@
 """Is a node that was killed right at once, while most of its data isn't loaded yet?"""
 import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -256,6 +255,16 @@ class Warming(DiskCase):
         found = conn.ok("MGET", *map(key, hot))
         self.assertGreater(sum(v is not None for v in found), len(hot) * 9 // 10)
 
+    def end_quickly(self, server):
+        start = time.monotonic()
+        server.terminate()
+        self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
+
+    def nothing_is_missing(self, server):
+        conn = self.restarted(server)
+        self.assertEqual(server.info(conn, "restart_clean"), "yes")
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+
     def test_h35_an_orderly_end_is_quick_also_while_warming(self):
         server = self.server_with_data()
         for wait_s in (0, 0.05, None):
@@ -264,13 +273,8 @@ class Warming(DiskCase):
                 conn.ok("DBSIZE")
             else:
                 time.sleep(wait_s)
-            start = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            self.assertEqual(server.wait(), 0)
-            self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
-        conn = self.restarted(server)
-        self.assertEqual(server.info(conn, "restart_clean"), "yes")
-        self.assertEqual(conn.ok("DBSIZE"), self.count())
+            self.end_quickly(server)
+        self.nothing_is_missing(server)
 
     def test_an_orderly_end_gives_a_snapshot_up(self):
         server = self.server_with_data()
@@ -279,13 +283,8 @@ class Warming(DiskCase):
             conn.ok("DBSIZE")
             conn.send(*words)
             time.sleep(0.05)
-            start = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            self.assertEqual(server.wait(), 0)
-            self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
-        conn = self.restarted(server)
-        self.assertEqual(server.info(conn, "restart_clean"), "yes")
-        self.assertEqual(conn.ok("DBSIZE"), self.count())
+            self.end_quickly(server)
+        self.nothing_is_missing(server)
 
     def test_the_first_answer_comes_at_once(self):
         server = self.server_with_data()

@@ -10,10 +10,6 @@
 
 static struct data_case c;
 
-static void must(enum dc_err err) {
-    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
-}
-
 static void set(const char *key, const char *text) {
     must(hand_set(&c.hand, 0, bytes_str(key), bytes_str(text), EXPIRY_NONE));
 }
@@ -218,11 +214,23 @@ static void run_in_halves(int command) {
     hand_frame_end(h);
 }
 
-/* A log that is cut at any byte of a command's frame is that of before. */
+/* A log that is cut anywhere behind 'before' has this state. */
+static void expect_after_cuts(uint64_t before, uint64_t digest) {
+    char path[512];
+    log_path(0, path);
+    for (uint64_t cut = before + 1; cut < log_end(); cut++) {
+        case_write_log(&c, 0, before);
+        ck_assert_int_eq(truncate(path, offset_of(cut)), 0);
+        case_load(&c);
+        expect_eq(c.plan->end_lsn, before);
+        expect(store_digest(c.store) == digest);
+        case_forget(&c);
+    }
+}
+
 START_TEST(test_h08_a_command_of_which_half_is_there_never_was) {
     enum { COMMANDS = 6 };
     for (int command = 0; command < COMMANDS; command++) {
-        char path[512];
         case_open(&c);
         set("a", "value of a");
         set("b", "value of b");
@@ -230,15 +238,7 @@ START_TEST(test_h08_a_command_of_which_half_is_there_never_was) {
         uint64_t before = log_end(), digest = store_digest(c.engine.store);
         run_in_halves(command);
         expect_eq(c.log.count, 5); /* FORK, three SETs, and one more */
-        log_path(0, path);
-        for (uint64_t cut = before + 1; cut < log_end(); cut++) {
-            case_write_log(&c, 0, before);
-            ck_assert_int_eq(truncate(path, offset_of(cut)), 0);
-            case_load(&c);
-            expect_eq(c.plan->end_lsn, before);
-            expect(store_digest(c.store) == digest);
-            case_forget(&c);
-        }
+        expect_after_cuts(before, digest);
         case_write_log(&c, 0, before);
         case_load(&c);
         expect(store_digest(c.store) != digest);

@@ -329,7 +329,21 @@ END_TEST
 
 /* --- no memory --------------------------------------------------------------------------------------- */
 
-/* The log's threads sleep: memory fails for who appends. */
+/* Every allocation fails in turn, until it can be appended; the log's threads sleep. Returns how often it was refused. */
+static uint64_t append_against_faults(const struct value *v, uint64_t *end) {
+    for (uint64_t n = 1;; n++) {
+        uint64_t head = log_head(rig.log).v;
+        mem_fault_after(n);
+        enum dc_err err = rig_try_append(rig.feed, "k", v, end);
+        mem_fault_after(0);
+        if (err == DC_OK) {
+            return n - 1;
+        }
+        expect_eq(err, DC_ENOMEM);
+        expect_eq(log_head(rig.log).v, head);
+    }
+}
+
 START_TEST(test_h16_a_frame_without_memory_is_not_in_the_log) {
     enum { FRAMES = 16 };
     static const char bytes[100 << FRAMES / 2];
@@ -346,18 +360,7 @@ START_TEST(test_h16_a_frame_without_memory_is_not_in_the_log) {
         if (i % 2 == 0) { /* each longer than all before */
             v = value_raw(bytes_of(bytes, (size_t)100 << i / 2));
         }
-        for (uint64_t n = 1;; n++) {
-            uint64_t head = log_head(rig.log).v;
-            mem_fault_after(n);
-            enum dc_err err = rig_try_append(rig.feed, "k", &v, &end);
-            mem_fault_after(0);
-            if (err == DC_OK) {
-                break;
-            }
-            expect_eq(err, DC_ENOMEM);
-            expect_eq(log_head(rig.log).v, head);
-            refused++;
-        }
+        refused += append_against_faults(&v, &end);
     }
     expect(refused > 2);
     rig_close(true);
