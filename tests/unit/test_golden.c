@@ -270,7 +270,7 @@ static void expect_content(const char *dir, bool snapshot) {
     expect_eq(plan->chain[0].id, history.id);
     ck_assert_mem_eq(plan->seed, seed, SEED_LEN);
     open_engine(NULL, NULL);
-    warm_attach(warm, engine.store);
+    must(warm_attach(warm, engine.store));
     must(warm_all(warm, &hand.thread));
     describe(&got);
     read_file(golden, "content.txt", &want);
