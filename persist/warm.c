@@ -197,12 +197,7 @@ enum dc_err warm_attach(struct warm *w, struct store *s) {
         return DC_OK;
     }
     mark_cold(w, s);
-    struct kit *kit = kit_take(w);
-    if (kit == NULL) {
-        return dc_fail(DC_ENOMEM, "no memory to load the data");
-    }
-    enum dc_err err = system_load(w, kit);
-    kit_give(w, kit);
+    enum dc_err err = system_load(w);
     if (err == DC_OK && w->unfinished == 0) {
         finish(w);
     }

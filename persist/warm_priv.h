@@ -129,7 +129,7 @@ DC_MUST enum dc_err range_load(struct warm *w, struct kit *kit, uint32_t range);
 DC_MUST enum dc_err image_older(struct warm *w, struct image **out);
 
 /* warm_system.c: the system keyspace, and what its entries say of the databases. Errors as above. */
-DC_MUST enum dc_err system_load(struct warm *w, struct kit *kit);
+DC_MUST enum dc_err system_load(struct warm *w);
 
 struct warm *warm_create(const struct warm_opts *opts, struct image *take);
 

@@ -57,7 +57,6 @@ static void must(enum dc_err err) {
 
 struct taking {
     struct load_run run;
-    uint32_t db;
 };
 
 static void take(void *arg, struct keyspace *ks, struct entry *e) {
@@ -71,8 +70,7 @@ static void take(void *arg, struct keyspace *ks, struct entry *e) {
     if (spec.spec.value.kind == VALUE_BLOB) {
         spec.spec.value.blob = blob_from(value_bytes(&spec.spec.value, NULL));
     }
-    (void)ks;
-    must(load_add(&t->run, store_keyspace(image, t->db), &k, &spec));
+    must(load_add(&t->run, store_numbered(image, keyspace_id(ks)), &k, &spec));
 }
 
 /* The walk goes on for so many slots. */
@@ -80,9 +78,10 @@ static void walk(uint32_t slots) {
     struct taking *t = mem_must_alloc(sizeof(*t));
     load_run_init(&t->run, image);
     for (; slots > 0 && walked < SLOT_COUNT; slots--, walked++) {
-        for (t->db = 0; t->db < 3; t->db++) {
+        static const uint32_t ids[] = {0, 1, 2, KEYSPACE_SYSTEM};
+        for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
             uint64_t end =
-                load_step(store_keyspace(engine.store, t->db), walked, 0, UINT32_MAX, take, t);
+                load_step(store_numbered(engine.store, ids[i]), walked, 0, UINT32_MAX, take, t);
             expect_eq(end, HASH_END);
         }
     }
