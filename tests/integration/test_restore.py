@@ -182,6 +182,8 @@ class Restore(RestoreCase):
             conn = self.serve(self.folder / name)
             return said["system"], said["entries"], said["left_out"], flushes(conn), self.content(conn)
         both = {b"k": b"2", b"other": b"2"}
+        conn.ok("BACKUP", self.folder / "backup")
+        self.assertEqual(flushes(self.serve(self.folder / "backup")), flushed)
         self.assertEqual(told("all"), (1, 2, 0, flushed, both))
         self.assertEqual(told("same", "--keep-identity"), (1, 2, 0, flushed, both))
         self.assertEqual(told("repaired", "--repair"), (1, 2, 0, flushed, both))

@@ -73,17 +73,20 @@ static void take(void *arg, struct keyspace *ks, struct entry *e) {
     must(load_add(&t->run, store_numbered(image, keyspace_id(ks)), &k, &spec));
 }
 
+static void walk_slot(struct taking *t) {
+    static const uint32_t ids[] = {0, 1, 2, KEYSPACE_SYSTEM};
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        struct keyspace *ks = store_numbered(engine.store, ids[i]);
+        expect_eq(load_step(ks, walked, 0, UINT32_MAX, take, t), HASH_END);
+    }
+}
+
 /* The walk goes on for so many slots. */
 static void walk(uint32_t slots) {
     struct taking *t = mem_must_alloc(sizeof(*t));
     load_run_init(&t->run, image);
     for (; slots > 0 && walked < SLOT_COUNT; slots--, walked++) {
-        static const uint32_t ids[] = {0, 1, 2, KEYSPACE_SYSTEM};
-        for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
-            uint64_t end =
-                load_step(store_numbered(engine.store, ids[i]), walked, 0, UINT32_MAX, take, t);
-            expect_eq(end, HASH_END);
-        }
+        walk_slot(t);
     }
     must(load_flush(&t->run));
     load_run_fini(&t->run);
