@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import DiskCase  # noqa: E402
+from support.disk import DiskCase, flushes  # noqa: E402
+from support.resp import Error  # noqa: E402
 
 SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
 COUNT = 300_000 if SLOWNESS == 1 else 75_000  # so many that a single thread loads them for a while
@@ -85,6 +86,68 @@ class Times(DiskCase):
         self.assertEqual(conn.ok("GET", "k7"), None)
         self.assertEqual(conn.ok("KEYS", "*"), [b"stays"])
         self.assertEqual(conn.ok("SET", "k8", "new", "NX"), "OK")
+
+
+class SystemKeyspace(DiskCase):
+    """What the node keeps beside the databases."""
+
+    def test_h4_a_database_knows_its_last_flush_after_a_restart(self):
+        server = self.own_server(save="")
+        conn = self.connect(server)
+        conn.ok("SET", "a", 1)
+        conn.ok("SELECT", 9)
+        conn.ok("SET", "a", 1)
+        conn.ok("FLUSHDB")
+        only_nine = flushes(conn)
+        self.assertEqual(only_nine, {9: conn.ok("LASTVER")})
+        conn.ok("FLUSHDB")  # there is nothing to flush
+        self.assertEqual(flushes(conn), only_nine)
+        conn = self.restarted(server)  # from the log
+        self.assertEqual(flushes(conn), only_nine)
+        replies = conn.pipeline([("MULTI",), ("SET", "gone", 1), ("FLUSHALL",), ("INFO", "dcache"), ("SET", "b", 2),
+                                 ("LASTVER",), ("EXEC",)])[-1]
+        self.assertNotIn(b"db0_flushed_lsn", replies[2])  # inside EXEC it has no version yet
+        both = flushes(conn)
+        self.assertGreater(both[0], only_nine[9])
+        self.assertLess(both[0], replies[-1])
+        self.assertEqual(both, {**only_nine, 0: both[0]})
+        conn.ok("SAVE")
+        conn.ok("SET", "late", 1)
+        for _ in range(2):  # from the snapshot, which is younger than the flush
+            conn = self.restarted(server)
+            self.assertEqual(flushes(conn), both)
+            self.assertEqual(sorted(conn.ok("KEYS", "*")), [b"b", b"late"])
+        conn = self.restarted(server, databases=4)
+        self.assertEqual(flushes(conn), {0: both[0]})
+        conn = self.restarted(server, databases=16)
+        self.assertEqual(flushes(conn), both)
+        conn.ok("DBSIZE")  # what is cold counts as not empty
+        conn.ok("FLUSHALL")
+        self.assertGreater(flushes(conn)[0], both[0])
+        self.assertEqual(flushes(conn)[9], both[9])
+
+    def test_no_client_reaches_it(self):
+        server = self.own_server()
+        conn = self.connect(server)
+        for _ in range(2):
+            conn.ok("SET", "a", 1)
+            conn.ok("FLUSHALL")
+            self.assertIsInstance(conn.call("SELECT", 65535), Error)
+            self.assertIsInstance(conn.call("SELECT", 16), Error)
+            conn.ok("SET", "k", 1)
+            self.assertIsInstance(conn.call("MOVE", "k", 65535), Error)
+            self.assertIsInstance(conn.call("COPY", "k", "k", "DB", 65535), Error)
+            conn.ok("DEL", "k")
+            for db in range(16):
+                conn.ok("SELECT", db)
+                self.assertEqual(conn.ok("DBSIZE"), 0)
+                self.assertEqual(conn.ok("KEYS", "*"), [])
+                self.assertEqual(conn.ok("SCAN", 0, "COUNT", 100000), [b"0", []])
+                self.assertEqual(conn.ok("RANDOMKEY"), None)
+                self.assertEqual(conn.ok("EXISTS", "flush:0"), 0)
+            self.assertEqual(conn.ok("INFO", "keyspace").split(), [b"#", b"Keyspace"])
+            self.assertIn(b"\nkeys:0\r", conn.ok("INFO", "dcache"))
+            conn = self.restarted(server)
 
 
 class Warming(DiskCase):

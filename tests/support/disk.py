@@ -166,6 +166,12 @@ def log_position(conn):
     return {words[i].decode(): words[i + 1] for i in range(0, len(words), 2)}
 
 
+def flushes(conn):
+    """{database: LSN of its last flush}"""
+    lines = re.findall(rb"(?m)^db(\d+)_flushed_lsn:(\d+)", conn.ok("INFO", "dcache"))
+    return {int(db): int(lsn) for db, lsn in lines}
+
+
 def first_lsn(path):
     """Of a segment, from its name."""
     return int(path.name.split("-")[1], 16)

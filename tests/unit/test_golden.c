@@ -11,6 +11,7 @@
 #include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "server/base/sum.h"
+#include "server/store/system.h"
 #include "tests/support/check_main.h"
 #include "tests/support/engine.h"
 #include "tests/support/expect.h"
@@ -137,6 +138,15 @@ static void describe(struct buf *to) {
         for (int i = 0; i < 200; i++) {
             snprintf(key, sizeof(key), "many:%d", i);
             describe_key(to, db, key);
+        }
+        const struct entry *record = system_flush_record(store_keyspace(engine.store, db));
+        if (record != NULL) {
+            struct value v;
+            entry_value(record, &v);
+            buf_printf(to,
+                       "flushed at %" PRIu64 ", recorded by version %" PRIu64 " as %" PRId64 "\n",
+                       keyspace_flush_version(store_keyspace(engine.store, db)),
+                       entry_version(record), v.num);
         }
     }
     buf_append(to, "", 1);
@@ -271,7 +281,7 @@ static void expect_content(const char *dir, bool snapshot) {
     expect_eq(plan->chain[0].id, history.id);
     ck_assert_mem_eq(plan->seed, seed, SEED_LEN);
     open_engine(NULL, NULL);
-    warm_attach(warm, engine.store);
+    must(warm_attach(warm, engine.store));
     must(warm_all(warm, &hand.thread));
     describe(&got);
     read_file(golden, "content.txt", &want);
