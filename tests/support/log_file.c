@@ -53,8 +53,8 @@ void log_file_attach(struct log_file *f, struct engine *e) {
 
 void log_file_commit(void *arg, struct mut *m) {
     struct log_file *f = arg;
-    uint32_t blob_count = 0;
-    size_t inline_len = frame_inline_len(m, &blob_count);
+    uint32_t blob_count = frame_measure(m)->blobs;
+    size_t inline_len = (size_t)frame_measure(m)->inline_len;
     char *text = mem_must_alloc(inline_len);
     struct frame_blob *blobs = mem_must_alloc((blob_count + 1) * sizeof(*blobs));
     uint32_t listed =

@@ -324,8 +324,8 @@ static void compare(void *arg, struct mut *m) {
         lsn = LSN_FIRST + FRAME_HEADER_LEN + 8 + 32; /* behind the FORK */
     }
     const char *there = file->ptr + SEGMENT_HEADER_LEN + (lsn - LSN_FIRST);
-    uint32_t blobs;
-    size_t len = frame_inline_len(m, &blobs);
+    uint32_t blobs = frame_measure(m)->blobs;
+    size_t len = (size_t)frame_measure(m)->inline_len;
     struct frame_blob blob;
     char *frame = mem_must_alloc(len);
     expect(blobs <= 1);
@@ -336,7 +336,7 @@ static void compare(void *arg, struct mut *m) {
         expect(memcmp(blob.blob->data, there + front, blob.blob->len) == 0);
         expect(memcmp(frame + front, there + front + blob.blob->len, len - front) == 0);
     }
-    lsn += frame_len(m);
+    lsn += frame_measure(m)->len;
     mem_free(frame);
     mut_commit(m);
 }

@@ -252,7 +252,7 @@ START_TEST(h14_a_disk_that_hangs_stops_nobody_who_appends) {
         expect(time_mono_us() - began_us < 200 * 1000);
     }
     atomic_store(&moved, false);
-    log_want(rig.log);
+    log_want(rig.log, LOG_LEVEL_DISK);
     expect(!log_has_room(rig.log));
     block_calls(-1);
     expect(rig_until(is_true, &moved));

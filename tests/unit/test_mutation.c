@@ -117,7 +117,7 @@ START_TEST(versions_are_the_ends_of_the_effects) {
     must(put("b", BYTES("some text")));
     must(del("c"));
     must(put("d", BYTES("2")));
-    uint64_t len = frame_len(&hand.mut);
+    uint64_t len = frame_measure(&hand.mut)->len;
     sequencer_commit(&engine.sequencer, &hand.mut);
     const struct effect *e = hand.mut.effects;
     expect(e[0].version > start && e[1].version > e[0].version && e[2].version > e[1].version);
