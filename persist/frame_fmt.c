@@ -251,6 +251,22 @@ uint32_t fork_decode(struct bytes body, struct history *chain, uint32_t max) {
     return (uint32_t)count;
 }
 
+static uint64_t body_len_at(const char *frame) {
+    return get_u64(frame + 8) & (((uint64_t)1 << KIND_SHIFT) - 1);
+}
+
+uint64_t frame_len_at(const char *frame) {
+    return FRAME_HEADER_LEN + body_len_at(frame);
+}
+
+bool frame_may_begin(const char *ptr, size_t len) {
+    if (len < FRAME_HEADER_LEN) {
+        return false;
+    }
+    uint8_t kind = (uint8_t)ptr[FRAME_KIND_AT];
+    return kind >= FRAME_MUTATION && kind <= FRAME_CLOSE && frame_len_at(ptr) <= len;
+}
+
 static bool head_is_sane(const struct frame_head *h) {
     switch (h->kind) {
     case FRAME_MUTATION:
@@ -261,14 +277,6 @@ static bool head_is_sane(const struct frame_head *h) {
         return h->body_len == 0;
     }
     return false;
-}
-
-static uint64_t body_len_at(const char *frame) {
-    return get_u64(frame + 8) & (((uint64_t)1 << KIND_SHIFT) - 1);
-}
-
-uint64_t frame_len_at(const char *frame) {
-    return FRAME_HEADER_LEN + body_len_at(frame);
 }
 
 enum frame_verdict frame_check_head(const void *ptr, size_t len, uint64_t history, uint64_t lsn,

@@ -107,6 +107,8 @@ enum frame_verdict {
 
 /* Length of a whole frame whose header is known to be right. */
 uint64_t frame_len_at(const char *frame);
+/* A quick look, for a search: with few false hits, and no sum. */
+bool frame_may_begin(const char *ptr, size_t len);
 /* Checks the header alone (needs FRAME_HEADER_LEN bytes; fewer is FRAME_SHORT). */
 enum frame_verdict frame_check_head(const void *ptr, size_t len, uint64_t history, uint64_t lsn,
                                     struct frame_head *out);

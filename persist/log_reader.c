@@ -218,11 +218,8 @@ static bool find_frame(const struct log_reader *r, uint64_t from, uint64_t to) {
     for (uint64_t at = from; at < to && at + FRAME_HEADER_LEN <= r->map_len; at++) {
         uint64_t lsn = r->first_lsn + (at - SEGMENT_HEADER_LEN);
         size_t len = (size_t)(r->map_len - at);
-        uint8_t kind = (uint8_t)r->map[at + FRAME_KIND_AT];
-        if (kind < FRAME_MUTATION || kind > FRAME_CLOSE || frame_len_at(r->map + at) > len) {
-            continue;
-        }
-        if (frame_check_head(r->map + at, len, r->history, lsn, &head) == FRAME_OK &&
+        if (frame_may_begin(r->map + at, len) &&
+            frame_check_head(r->map + at, len, r->history, lsn, &head) == FRAME_OK &&
             frame_check(r->map + at, len, r->history, lsn, &head) == FRAME_OK) {
             return true;
         }

@@ -150,7 +150,7 @@ class Entries(InspectCase):
             for record, flush in zip(frame["effects"][::2], frame["effects"][1::2]):
                 self.assertEqual((record["keyspace"], record["effect"], flush["effect"]), ("system", "PUT", "FLUSH"))
                 self.assertEqual(record["key"], "flush:%d" % flush["keyspace"])
-                self.assertEqual(int(flush["version"]) - int(record["version"]), 16)
+                self.assertEqual(int(flush["version"]) - int(record["version"]), 8)
 
     def test_get_of_what_is_not_there(self):
         self.assertIn(b"no such key", run("get", self.calm, "nothing", status=1).stderr)

@@ -62,8 +62,7 @@ void case_attach(struct data_case *c) {
     c->store = store_create(&opts);
     store_tick(c->store, engine_now(&c->engine));
     store_thread_init(&c->thread, c->store, &c->metrics, 1);
-    err = warm_attach(c->warm, c->store);
-    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+    must(warm_attach(c->warm, c->store));
 }
 
 void case_load(struct data_case *c) {

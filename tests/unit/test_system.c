@@ -9,10 +9,6 @@
 
 static struct data_case c;
 
-static void must(enum dc_err err) {
-    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
-}
-
 /* As a command with F_ALL_SLOTS does it. */
 static void change(const char *name, const struct value *v) {
     struct mut *m = &c.hand.mut;
