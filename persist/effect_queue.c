@@ -27,11 +27,11 @@ void queue_init(struct effect_queue *q, const struct io *io, uint32_t range_bits
     q->io = io;
     q->range_bits = range_bits;
     q->range_count = (uint32_t)SLOT_COUNT >> range_bits;
-    q->ranges = mem_must_zalloc(q->range_count * sizeof(*q->ranges));
+    q->ranges = mem_must_zalloc((q->range_count + 1) * sizeof(*q->ranges));
 }
 
 void queue_fini(struct effect_queue *q) {
-    for (uint32_t r = 0; r < q->range_count; r++) {
+    for (uint32_t r = 0; q->ranges != NULL && r <= q->range_count; r++) {
         queue_forget(q, r);
     }
     for (uint32_t i = 0; i < q->file_count; i++) {
@@ -140,9 +140,20 @@ static enum dc_err source_of(struct effect_queue *q, const char *name,
     return DC_OK;
 }
 
+static bool is_known(const struct effect_view *e) {
+    return e->keyspace < KEYSPACE_MAX ||
+           (e->keyspace == KEYSPACE_SYSTEM && e->kind != MUT_FLUSH); /* nothing flushes it */
+}
+
+/* Of a known keyspace. */
+static uint32_t range_of(const struct effect_queue *q, const struct effect_view *e) {
+    return e->keyspace == KEYSPACE_SYSTEM ? q->range_count /* I3 */
+                                          : store_slot(e->key) >> q->range_bits;
+}
+
 static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t offset,
                               const struct effect_view *e) {
-    if (e->keyspace >= KEYSPACE_MAX) {
+    if (!is_known(e)) {
         return dc_fail(DC_ECORRUPT, "the effect at LSN %" PRIu64 " is of database %u",
                        e->version - e->len, e->keyspace);
     }
@@ -152,9 +163,8 @@ static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t 
     }
     q->effects++;
     q->bytes += e->len;
-    q->keyspaces |= 1u << e->keyspace;
-    return list_add(&q->ranges[store_slot(e->key) >> q->range_bits],
-                    (uint64_t)source << QUEUE_OFFSET_BITS | offset, e->len);
+    return list_add(&q->ranges[range_of(q, e)], (uint64_t)source << QUEUE_OFFSET_BITS | offset,
+                    e->len);
 }
 
 enum dc_err queue_frame(struct effect_queue *q, const char *name, const struct frame_ref *frame) {
@@ -240,11 +250,11 @@ enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
         const struct effect_source *s = &q->sources[place >> QUEUE_OFFSET_BITS];
         const struct effect_file *f = &q->files[s->file];
         uint64_t offset = place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1);
-        if (!effect_decode(f->map, f->end, offset, s->lsn_at_0, out) ||
-            out->keyspace >= KEYSPACE_MAX || store_slot(out->key) >> q->range_bits != c->range) {
+        if (!effect_decode(f->map, f->end, offset, s->lsn_at_0, out) || !is_known(out) ||
+            range_of(q, out) != c->range) {
             return QUEUE_BAD;
         }
-        if (out->version > q->flushed[out->keyspace]) {
+        if (c->range == q->range_count || out->version > q->flushed[out->keyspace]) {
             return QUEUE_EFFECT;
         }
     }

@@ -5,7 +5,8 @@
  * Purpose: the scan of a log of ten million effects leaves one number for each (8 bytes, some 11 with what lists are made of): which
  *   stretch of which file, and the offset there. The bytes are read again, from the mapped file, when the range is loaded.
  * Invariants: I1 the effects of a range are in the order of the log. I2 a flush isn't queued: it is the least version that its
- *   keyspace has from there on.
+ *   keyspace has from there on. I3 the system keyspace's effects are in no range of slots but in a list of their own: they are needed
+ *   before anything else is.
  * Threads: one while it is filled; after queue_map() any number of readers, of different ranges. queue_forget() is its range's.
  * Ownership: an effect's bytes live until queue_fini().
  */
@@ -46,14 +47,13 @@ struct effect_queue {
     const struct io *io;
     uint32_t range_bits;
     uint32_t range_count;
-    struct effect_list *ranges;
+    struct effect_list *ranges; /* and one more behind them: of the system keyspace */
     struct effect_source *sources;
     uint32_t source_count, source_cap;
     struct effect_file *files;
     uint32_t file_count, file_cap;
     uint64_t effects, bytes;
     uint64_t flushed[KEYSPACE_MAX]; /* version of the keyspace's last flush; 0 = none */
-    uint32_t keyspaces;             /* a bit for each that has effects */
 };
 
 void queue_init(struct effect_queue *q, const struct io *io, uint32_t range_bits);
@@ -65,7 +65,7 @@ DC_MUST enum dc_err queue_frame(struct effect_queue *q, const char *name,
 /* The files are opened and mapped. Errors: DC_EIO. */
 DC_MUST enum dc_err queue_map(struct effect_queue *q, const char *dir);
 
-/* A range's effects, one after the other. */
+/* A range's effects, one after the other. Range 'range_count' is the system keyspace. */
 struct effect_cursor {
     const struct effect_queue *queue;
     const struct effect_chunk *chunk;

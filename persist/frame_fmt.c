@@ -12,9 +12,11 @@ enum {
     FLAG_EXPIRY = 0x08,
     FLAG_PREV = 0x10,
     FLAG_OFFSET = 0x20,
+    FLAG_LONG = 0x40,
     INT_LEN = 8,
     HISTORY_LEN = 32,
-    CHAIN_AT = 8
+    CHAIN_AT = 8,
+    KIND_SHIFT = 56, /* body length and kind share a word */
 };
 
 /* --- lengths ----------------------------------------------------------------------------------------- */
@@ -57,34 +59,44 @@ static uint64_t data_len(const struct effect *e) {
     dc_unreachable();
 }
 
+static bool is_long(uint64_t key_len, uint64_t data) {
+    return dc_unlikely(key_len > UINT16_MAX || data > UINT16_MAX);
+}
+
 /* Header and optional fields. */
 static size_t fields_len(uint32_t flags) {
     return EFFECT_HEADER_LEN + (flags & FLAG_EXPIRY ? 8u : 0u) + (flags & FLAG_PREV ? 8u : 0u) +
-           (flags & FLAG_OFFSET ? 8u : 0u) + ((flags & FLAG_KIND_MASK) == VALUE_BLOB ? 8u : 0u);
+           (flags & FLAG_OFFSET ? 8u : 0u) + (flags & FLAG_LONG ? (unsigned)EFFECT_LONG_LEN : 0u) +
+           ((flags & FLAG_KIND_MASK) == VALUE_BLOB ? 8u : 0u);
 }
 
 static uint64_t effect_len(const struct effect *e) {
-    return fields_len(flags_of(e)) + e->key.name.len + data_len(e);
+    uint64_t key_len = e->key.name.len;
+    uint64_t data = data_len(e);
+    uint32_t flags = flags_of(e) | (is_long(key_len, data) ? (uint32_t)FLAG_LONG : 0);
+    return fields_len(flags) + key_len + data;
 }
 
-uint64_t frame_len(const struct mut *m) {
-    uint64_t len = FRAME_HEADER_LEN;
-    for (uint32_t i = 0; i < m->count; i++) {
-        len += effect_len(&m->effects[i]);
+const struct mut_frame *frame_measure(struct mut *m) {
+    struct mut_frame *f = &m->frame;
+    if (f->effects == 0) {
+        *f = (struct mut_frame){.len = FRAME_HEADER_LEN, .inline_len = FRAME_HEADER_LEN};
     }
-    return len;
-}
-
-size_t frame_inline_len(const struct mut *m, uint32_t *blob_count) {
-    uint64_t len = frame_len(m);
-    *blob_count = 0;
-    for (uint32_t i = 0; i < m->count; i++) {
-        if (dc_unlikely(has_blob(&m->effects[i]))) {
-            len -= m->effects[i].value.blob->len;
-            ++*blob_count;
+    for (; f->effects < m->count; f->effects++) {
+        const struct effect *e = &m->effects[f->effects];
+        uint64_t len = effect_len(e);
+        f->len += len;
+        f->inline_len += len;
+        if (dc_unlikely(has_blob(e))) {
+            f->inline_len -= e->value.blob->len;
+            f->blobs++;
         }
     }
-    return (size_t)len;
+    return f;
+}
+
+size_t frame_del_len(size_t key_len) {
+    return fields_len(is_long(key_len, 0) ? FLAG_LONG : 0) + key_len;
 }
 
 uint64_t frame_assign(struct mut *m, uint64_t lsn) {
@@ -119,12 +131,20 @@ static char *encode_value(char *to, const struct value *v) {
 
 static char *encode_effect(char *to, const struct effect *e) {
     uint32_t flags = flags_of(e);
+    uint64_t data = data_len(e);
+    if (is_long(e->key.name.len, data)) {
+        flags |= FLAG_LONG;
+        put_u32(to + 4, 0);
+        put_u32(to + 8, (uint32_t)e->key.name.len);
+        put_u64(to + 12, data);
+    } else {
+        put_u16(to + 4, (uint16_t)e->key.name.len);
+        put_u16(to + 6, (uint16_t)data);
+    }
     to[0] = (char)e->kind;
     to[1] = (char)flags;
     put_u16(to + 2, (uint16_t)keyspace_id(e->ks));
-    put_u32(to + 4, (uint32_t)e->key.name.len);
-    put_u64(to + 8, data_len(e));
-    to += EFFECT_HEADER_LEN;
+    to += EFFECT_HEADER_LEN + (flags & FLAG_LONG ? EFFECT_LONG_LEN : 0);
     to = flags & FLAG_EXPIRY ? put_field(to, (uint64_t)e->expiry_ms) : to;
     to = flags & FLAG_PREV ? put_field(to, e->prev) : to;
     to = flags & FLAG_OFFSET ? put_field(to, e->offset) : to;
@@ -144,12 +164,9 @@ static char *encode_effect(char *to, const struct effect *e) {
 }
 
 static void encode_head(char *frame, const struct frame_head *h, uint64_t seed) {
-    memset(frame, 0, FRAME_HEADER_LEN);
-    put_u32(frame + 4, h->effect_count);
-    put_u64(frame + 8, h->body_len);
+    put_u32(frame + 4, h->body_sum);
+    put_u64(frame + 8, h->body_len | (uint64_t)h->kind << KIND_SHIFT);
     put_u64(frame + 16, (uint64_t)h->time_ms);
-    put_u64(frame + 24, h->body_sum);
-    frame[32] = (char)h->kind;
     put_u32(frame, (uint32_t)sum64(frame + 4, FRAME_HEADER_LEN - 4, seed));
 }
 
@@ -158,27 +175,26 @@ uint32_t frame_encode(struct mut *m, uint64_t history, uint64_t lsn, char *to,
     uint64_t seed = sum_seed(history, lsn);
     uint64_t body_sum = seed;
     uint32_t blob_count = 0;
+    uint64_t blob_len = 0;
     char *at = to + FRAME_HEADER_LEN;
     char *part = at;
-    uint64_t len = FRAME_HEADER_LEN;
     for (uint32_t i = 0; i < m->count; i++) {
         struct effect *e = &m->effects[i];
         at = encode_effect(at, e);
-        len += effect_len(e);
-        e->version = lsn + len;
         if (dc_unlikely(has_blob(e))) {
             body_sum = sum64(part, (size_t)(at - part), body_sum);
             part = at;
             blobs[blob_count++] = (struct frame_blob){(size_t)(at - to), e->value.blob};
+            blob_len += e->value.blob->len;
         }
+        e->version = lsn + (uint64_t)(at - to) + blob_len;
     }
     if (at > part || blob_count == 0) {
         body_sum = sum64(part, (size_t)(at - part), body_sum);
     }
-    struct frame_head h = {.body_len = len - FRAME_HEADER_LEN,
-                           .body_sum = body_sum,
+    struct frame_head h = {.body_len = (uint64_t)(at - to) + blob_len - FRAME_HEADER_LEN,
+                           .body_sum = (uint32_t)body_sum,
                            .time_ms = m->now_ms,
-                           .effect_count = m->count,
                            .kind = FRAME_MUTATION};
     encode_head(to, &h, seed);
     return blob_count;
@@ -188,7 +204,7 @@ static void encode_plain(struct buf *to, enum frame_kind kind, uint64_t history,
                          int64_t time_ms, struct bytes body) {
     uint64_t seed = sum_seed(history, lsn);
     struct frame_head h = {.body_len = body.len,
-                           .body_sum = sum64(body.ptr, body.len, seed),
+                           .body_sum = (uint32_t)sum64(body.ptr, body.len, seed),
                            .time_ms = time_ms,
                            .kind = kind};
     char head[FRAME_HEADER_LEN];
@@ -235,13 +251,32 @@ uint32_t fork_decode(struct bytes body, struct history *chain, uint32_t max) {
     return (uint32_t)count;
 }
 
-static bool head_is_sane(const char *frame, const struct frame_head *h) {
-    static const char zeros[7];
-    bool has_effects = h->effect_count > 0;
-    return h->body_len < LSN_MAX && memcmp(frame + 33, zeros, sizeof(zeros)) == 0 &&
-           (h->kind == FRAME_MUTATION
-                ? has_effects
-                : (h->kind == FRAME_FORK || h->kind == FRAME_CLOSE) && !has_effects);
+static uint64_t body_len_at(const char *frame) {
+    return get_u64(frame + 8) & (((uint64_t)1 << KIND_SHIFT) - 1);
+}
+
+uint64_t frame_len_at(const char *frame) {
+    return FRAME_HEADER_LEN + body_len_at(frame);
+}
+
+bool frame_may_begin(const char *ptr, size_t len) {
+    if (len < FRAME_HEADER_LEN) {
+        return false;
+    }
+    uint8_t kind = (uint8_t)ptr[FRAME_KIND_AT];
+    return kind >= FRAME_MUTATION && kind <= FRAME_CLOSE && frame_len_at(ptr) <= len;
+}
+
+static bool head_is_sane(const struct frame_head *h) {
+    switch (h->kind) {
+    case FRAME_MUTATION:
+        return h->body_len >= EFFECT_HEADER_LEN;
+    case FRAME_FORK:
+        return h->body_len >= CHAIN_AT + HISTORY_LEN && (h->body_len - CHAIN_AT) % HISTORY_LEN == 0;
+    case FRAME_CLOSE:
+        return h->body_len == 0;
+    }
+    return false;
 }
 
 enum frame_verdict frame_check_head(const void *ptr, size_t len, uint64_t history, uint64_t lsn,
@@ -254,12 +289,11 @@ enum frame_verdict frame_check_head(const void *ptr, size_t len, uint64_t histor
     if (want != (uint32_t)sum64(frame + 4, FRAME_HEADER_LEN - 4, sum_seed(history, lsn))) {
         return FRAME_BAD_HEAD;
     }
-    *out = (struct frame_head){.effect_count = get_u32(frame + 4),
-                               .body_len = get_u64(frame + 8),
-                               .time_ms = (int64_t)get_u64(frame + 16),
-                               .body_sum = get_u64(frame + 24),
-                               .kind = (enum frame_kind)(uint8_t)frame[32]};
-    return head_is_sane(frame, out) ? FRAME_OK : FRAME_BAD_HEAD;
+    *out = (struct frame_head){.body_sum = get_u32(frame + 4),
+                               .body_len = body_len_at(frame),
+                               .kind = (enum frame_kind)(uint8_t)frame[FRAME_KIND_AT],
+                               .time_ms = (int64_t)get_u64(frame + 16)};
+    return head_is_sane(out) ? FRAME_OK : FRAME_BAD_HEAD;
 }
 
 static bool kind_is_known(uint32_t kind) {
@@ -267,8 +301,12 @@ static bool kind_is_known(uint32_t kind) {
 }
 
 /* Whether flags and lengths are what the kind has. */
-static bool shape_is_right(enum mut_kind kind, uint32_t flags, uint64_t key_len, uint64_t data) {
+static bool shape_is_right(enum mut_kind kind, uint32_t all, uint64_t key_len, uint64_t data) {
+    uint32_t flags = all & ~(uint32_t)FLAG_LONG;
     uint32_t rest = flags & ~(uint32_t)FLAG_EXPIRY;
+    if (is_long(key_len, data) != ((all & FLAG_LONG) != 0)) {
+        return false; /* one way to write it */
+    }
     switch (kind) {
     case MUT_PUT:
         return rest <= VALUE_BLOB && (rest != VALUE_INT || data == INT_LEN);
@@ -300,20 +338,31 @@ bool effect_decode(const char *frame, size_t len, size_t at, uint64_t lsn,
     }
     const char *p = frame + at;
     uint32_t flags = (uint8_t)p[1];
-    uint64_t key_len = get_u32(p + 4);
-    uint64_t data = get_u64(p + 8);
+    uint64_t key_len = get_u16(p + 4);
+    uint64_t data = get_u16(p + 6);
     out->kind = (enum mut_kind)p[0];
     bool is_blob = (flags & FLAG_KIND_MASK) == VALUE_BLOB;
     uint64_t fields = fields_len(flags);
     uint64_t room = len - at;
-    if (!shape_is_right(out->kind, flags, key_len, data) || fields > room ||
-        key_len > room - fields || data > room - fields - key_len) {
+    if (fields > room) {
+        return false;
+    }
+    p += EFFECT_HEADER_LEN;
+    if (dc_unlikely(flags & FLAG_LONG)) {
+        if ((key_len | data) != 0) {
+            return false;
+        }
+        key_len = get_u32(p);
+        data = get_u64(p + 4);
+        p += EFFECT_LONG_LEN;
+    }
+    if (!shape_is_right(out->kind, flags, key_len, data) || key_len > room - fields ||
+        data > room - fields - key_len) {
         return false;
     }
     out->value_kind = (enum value_kind)(flags & FLAG_KIND_MASK);
-    out->keyspace = get_u16(p + 2);
+    out->keyspace = get_u16(frame + at + 2);
     out->has_expiry = (flags & FLAG_EXPIRY) != 0;
-    p += EFFECT_HEADER_LEN;
     out->expiry_ms = out->has_expiry ? (int64_t)take_field(&p, flags, FLAG_EXPIRY) : EXPIRY_NONE;
     out->prev = take_field(&p, flags, FLAG_PREV);
     out->offset = take_field(&p, flags, FLAG_OFFSET);
@@ -326,19 +375,20 @@ bool effect_decode(const char *frame, size_t len, size_t at, uint64_t lsn,
     return true;
 }
 
-/* Goes over the effects; the sum has a part for each stretch between blobs. */
-static bool body_is_right(const char *frame, size_t len, uint64_t lsn, const struct frame_head *h,
+/* Goes over the effects and counts them; the sum has a part for each stretch between blobs. */
+static bool body_is_right(const char *frame, size_t len, uint64_t lsn, struct frame_head *h,
                           uint64_t seed) {
     uint64_t sum = seed;
     size_t at = FRAME_HEADER_LEN;
     size_t part = at;
     bool blobs = false;
-    for (uint32_t i = 0; i < h->effect_count; i++) {
+    while (h->kind == FRAME_MUTATION && at < len) {
         struct effect_view e;
         if (!effect_decode(frame, len, at, lsn, &e)) {
             return false;
         }
         at += e.len;
+        h->effect_count++;
         if (dc_unlikely(e.kind == MUT_PUT && e.value_kind == VALUE_BLOB)) {
             if (sum64(e.data.ptr, e.data.len, 0) != e.blob_sum) {
                 return false;
@@ -348,13 +398,10 @@ static bool body_is_right(const char *frame, size_t len, uint64_t lsn, const str
             blobs = true;
         }
     }
-    if (h->kind == FRAME_MUTATION && at != len) {
-        return false;
-    }
     if (len > part || !blobs) {
         sum = sum64(frame + part, len - part, sum);
     }
-    return sum == h->body_sum;
+    return (uint32_t)sum == h->body_sum;
 }
 
 enum frame_verdict frame_check(const void *ptr, size_t len, uint64_t history, uint64_t lsn,

@@ -3,22 +3,21 @@
  * frame_fmt: the bytes of a frame: all effects of one command or one EXEC, as they stand in the log, in the tail of a
  * snapshot and on the wire. Little endian.
  *
- *   frame    0  u32  head sum      over bytes 4..39, seeded with (history, LSN of the frame's first byte)
- *            4  u32  effect count
- *            8  u64  body length   of everything behind the header
+ *   frame    0  u32  head sum      over bytes 4..23, seeded with (history, LSN of the frame's first byte); lower half
+ *            4  u32  body sum      over the body without blobs, seeded likewise; lower half
+ *            8  u56  body length   of everything behind the header
+ *           15  u8   kind          enum frame_kind
  *           16  i64  time          node clock, ms
- *           24  u64  body sum      over the body without blobs, seeded like the head sum
- *           32  u8   kind          enum frame_kind
- *           33  u8   reserved[7]   0
- *           40       effects
+ *           24       effects, up to the end
  *
  *   effect   0  u8   kind          number of server/store/mutation.def
- *            1  u8   flags         bits 0-2 enum value_kind, 8 expiry, 16 prev, 32 offset
+ *            1  u8   flags         bits 0-2 enum value_kind, 8 expiry, 16 prev, 32 offset, 64 long
  *            2  u16  keyspace
- *            4  u32  key length
- *            8  u64  data length   of the value (PUT) or of the bytes (WRITE); 8 for an integer, which is an i64
- *           16  [i64 expiry]  [u64 prev]  [u64 offset]  [u64 blob sum]  key  data
+ *            4  u16  key length
+ *            6  u16  data length   of the value (PUT) or of the bytes (WRITE); 8 for an integer, which is an i64
+ *            8  [u32 key length  u64 data length]  [i64 expiry]  [u64 prev]  [u64 offset]  [u64 blob sum]  key  data
  *
+ * An effect is long when one of its lengths is above 65535; both stand behind the header then, and 0 in it.
  * A blob's sum (VALUE_BLOB only) covers its data, seeded with 0; the data isn't part of the body sum, which goes over the stretches before, between and
  * behind them, each seeded with the sum of the one before. The version of an effect is the
  * LSN of its end: frame LSN + bytes from the frame's start to the effect's end.
@@ -37,7 +36,7 @@
 #include "server/base/bytes.h"
 #include "server/store/mutation.h"
 
-enum { FRAME_HEADER_LEN = 40, EFFECT_HEADER_LEN = 16 };
+enum { FRAME_HEADER_LEN = 24, FRAME_KIND_AT = 15, EFFECT_HEADER_LEN = 8, EFFECT_LONG_LEN = 12 };
 
 enum frame_kind {
     FRAME_MUTATION = 1,
@@ -48,9 +47,9 @@ enum frame_kind {
 
 struct frame_head {
     uint64_t body_len;
-    uint64_t body_sum;
+    uint32_t body_sum;
+    uint32_t effect_count; /* known after frame_check() */
     int64_t time_ms;
-    uint32_t effect_count;
     enum frame_kind kind;
 };
 
@@ -71,8 +70,10 @@ struct effect_view {
     size_t len; /* whole */
 };
 
-/* Length of the frame of a mutation that has effects. */
-uint64_t frame_len(const struct mut *m);
+/* Lengths of the frame of a mutation that has effects; the mutation keeps what was measured, so effects are looked at once. */
+const struct mut_frame *frame_measure(struct mut *m);
+/* An effect that only has a key. */
+size_t frame_del_len(size_t key_len);
 
 /* Gives every effect the version that it has in a frame at 'lsn' and returns the frame's length: for a store without a log. */
 uint64_t frame_assign(struct mut *m, uint64_t lsn);
@@ -83,12 +84,10 @@ struct frame_blob {
     struct blob *blob;
 };
 
-/* Writes the frame without its blobs (frame_len() less the lengths of the blobs) to 'to', gives every effect its version, and lists
- * the blobs (as many as there are PUT effects with one). Returns the number of blobs. */
+/* Writes the frame without its blobs ('inline_len' bytes) to 'to', gives every effect its version, and lists the blobs (as many as
+ * there are PUT effects with one). Returns the number of blobs. */
 uint32_t frame_encode(struct mut *m, uint64_t history, uint64_t lsn, char *to,
                       struct frame_blob *blobs);
-/* Bytes that frame_encode() writes, and how many blobs it lists. */
-size_t frame_inline_len(const struct mut *m, uint32_t *blob_count);
 
 /* FORK and CLOSE: appends the whole frame to 'to'. */
 struct buf;
@@ -106,6 +105,10 @@ enum frame_verdict {
     FRAME_BAD_BODY,
 };
 
+/* Length of a whole frame whose header is known to be right. */
+uint64_t frame_len_at(const char *frame);
+/* A quick look, for a search: with few false hits, and no sum. */
+bool frame_may_begin(const char *ptr, size_t len);
 /* Checks the header alone (needs FRAME_HEADER_LEN bytes; fewer is FRAME_SHORT). */
 enum frame_verdict frame_check_head(const void *ptr, size_t len, uint64_t history, uint64_t lsn,
                                     struct frame_head *out);

@@ -101,22 +101,29 @@ static inline bool is_kept(const struct log *l) {
     return atomic_load_explicit(&l->kept, memory_order_relaxed) != NOT_KEPT;
 }
 
-enum dc_err log_reserve(struct log_feed *f, const struct mut *m) {
+/* Each blob parts the bytes. */
+static uint32_t extents_of(const struct mut_frame *frame) {
+    return 1 + 2 * frame->blobs;
+}
+
+enum dc_err log_reserve(struct log_feed *f, struct mut *m) {
     return log_reserve_more(f, m, 0);
 }
 
-enum dc_err log_reserve_more(struct log_feed *f, const struct mut *m, size_t more) {
-    uint32_t blobs;
+enum dc_err log_reserve_more(struct log_feed *f, struct mut *m, size_t more) {
     if (!is_kept(f->log)) {
         return DC_OK;
     }
-    size_t len = frame_inline_len(m, &blobs) + more;
-    uint32_t extents = 1 + 2 * blobs;
+    const struct mut_frame *frame = frame_measure(m);
+    size_t len = (size_t)frame->inline_len + more;
+    if (dc_likely(f->roomy && len <= FEED_ROOM_LEN && frame->blobs == 0)) {
+        return DC_OK;
+    }
     feed_lock(f);
-    bool ok = make_room(f, len, extents);
+    bool ok = make_room(f, len, extents_of(frame));
     f->reserved = ok ? len : 0;
     feed_unlock(f);
-    return ok && make_blob_room(f, blobs) ? DC_OK : DC_ENOMEM;
+    return ok && make_blob_room(f, frame->blobs) ? DC_OK : DC_ENOMEM;
 }
 
 static void add_extent(struct log_feed *f, uint64_t lsn, size_t at, size_t len, struct blob *b) {
@@ -147,34 +154,42 @@ static void add_spliced(struct log_feed *f, uint64_t lsn, size_t at, size_t len,
     f->blob_count += blobs;
 }
 
+/* So that the next small frame needs no reservation. Feed locked. */
+static bool stay_roomy(struct log_feed *f) {
+    return dc_likely(f->cap - f->len >= FEED_ROOM_LEN &&
+                     f->extent_cap - f->extent_count >= FEED_ROOM_EXTENTS) ||
+           make_room(f, FEED_ROOM_LEN, FEED_ROOM_EXTENTS);
+}
+
 struct lsn log_append(struct log_feed *f, struct mut *m) {
     struct log *l = f->log;
-    uint64_t len = frame_len(m);
-    uint32_t blobs;
+    const struct mut_frame *frame = frame_measure(m);
+    size_t len = (size_t)frame->inline_len;
     feed_lock(f);
-    if (!is_kept(l)) {
-        uint64_t at = atomic_fetch_add_explicit(&l->head, frame_assign(m, 0), memory_order_acq_rel);
-        feed_unlock(f);
-        return (struct lsn){at + frame_assign(m, at)};
-    }
     /* I2: pairs with the acquire in the writer: who sees this head finds the feed locked, or the frame in it. */
-    uint64_t lsn = atomic_fetch_add_explicit(&l->head, len, memory_order_acq_rel);
-    size_t inline_len = frame_inline_len(m, &blobs);
-    dc_assert(lsn + len < LSN_MAX);
+    uint64_t lsn = atomic_fetch_add_explicit(&l->head, frame->len, memory_order_acq_rel);
+    uint64_t end = lsn + frame->len;
+    dc_assert(end < LSN_MAX);
+    if (dc_unlikely(!is_kept(l))) {
+        feed_unlock(f);
+        (void)frame_assign(m, lsn);
+        return (struct lsn){end};
+    }
     /* More than a look only if it began to be kept after log_reserve(). */
-    bool ok = make_room(f, inline_len, 1 + 2 * blobs) && make_blob_room(f, blobs);
+    bool ok = make_room(f, len, extents_of(frame)) && make_blob_room(f, frame->blobs);
     dc_assert(ok);
     uint32_t listed = frame_encode(m, l->o.history.id, lsn, f->bytes + f->len, f->blobs);
-    dc_assert(listed == blobs);
-    if (dc_likely(blobs == 0)) {
-        add_extent(f, lsn, f->len, inline_len, NULL);
+    dc_assert(listed == frame->blobs);
+    if (dc_likely(listed == 0)) {
+        add_extent(f, lsn, f->len, len, NULL);
     } else {
-        add_spliced(f, lsn, f->len, inline_len, blobs);
+        add_spliced(f, lsn, f->len, len, listed);
     }
-    f->len += inline_len;
+    f->len += len;
     f->reserved = 0;
+    f->roomy = stay_roomy(f);
     feed_unlock(f);
-    return (struct lsn){lsn + len};
+    return (struct lsn){end};
 }
 
 struct lsn log_commit(struct log_feed *f, struct mut *m) {
@@ -184,7 +199,9 @@ struct lsn log_commit(struct log_feed *f, struct mut *m) {
 }
 
 void log_kick(struct log *l) {
-    wake_raise(&l->writer_wake);
+    if (load_lsn(&l->head) >= load_lsn(&l->company_lsn)) {
+        wake_raise(&l->writer_wake);
+    }
 }
 
 /* --- watermarks -------------------------------------------------------------------------------------- */
@@ -220,15 +237,21 @@ bool log_is_late(const struct log *l) {
            time_mono_us() - oldest > LATE_US;
 }
 
-void log_tell(struct log *l) {
+/* Those who wait for one of the levels. */
+static void tell(struct log *l, uint32_t levels) {
     if (atomic_load_explicit(&l->waiters, memory_order_seq_cst) > 0) {
         pthread_mutex_lock(&l->lock);
         pthread_cond_broadcast(&l->moved);
         pthread_mutex_unlock(&l->lock);
     }
-    if (l->o.moved != NULL && atomic_exchange_explicit(&l->wanted, 0, memory_order_seq_cst) != 0) {
+    if (l->o.moved != NULL && (atomic_load_explicit(&l->wanted, memory_order_seq_cst) & levels) &&
+        (atomic_fetch_and_explicit(&l->wanted, ~levels, memory_order_seq_cst) & levels)) {
         l->o.moved(l->o.arg);
     }
+}
+
+void log_tell(struct log *l) {
+    tell(l, UINT32_MAX);
 }
 
 /* Two threads move the durable mark when nothing is kept. True when it has risen. */
@@ -241,7 +264,7 @@ static bool rise(_Atomic uint64_t *mark, uint64_t lsn) {
 
 void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn) {
     if (rise(mark, lsn)) {
-        log_tell(l);
+        tell(l, 1u << (mark == &l->durable ? LOG_LEVEL_DISK : LOG_LEVEL_OS));
     }
 }
 
@@ -272,8 +295,8 @@ void log_hurry(struct log *l) {
     }
 }
 
-void log_want(struct log *l) {
-    atomic_store_explicit(&l->wanted, 1, memory_order_seq_cst);
+void log_want(struct log *l, enum log_level level) {
+    atomic_fetch_or_explicit(&l->wanted, 1u << level, memory_order_seq_cst);
 }
 
 /* --- state ------------------------------------------------------------------------------------------- */

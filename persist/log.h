@@ -59,7 +59,7 @@ struct log_opts {
     enum log_sync sync;
     uint64_t segment_len;
     uint64_t memory_limit; /* bytes not yet durable beyond which writers have to wait */
-    /* Called by the writer and the sync thread when a watermark or the state has moved while somebody waits (log_want). */
+    /* Called by the writer and the sync thread when a watermark that somebody waits for (log_want), or the state, has moved. */
     void (*moved)(void *arg);
     /* Called when a segment was finished or begun: for the catalogue and retention. */
     void (*rotated)(void *arg);
@@ -77,9 +77,9 @@ struct log_feed *log_feed_create(struct log *l);
 void log_feed_destroy(struct log_feed *f); /* what it holds is written all the same */
 
 /* Memory for the mutation's frame; nothing is given a position. Errors: DC_ENOMEM. */
-DC_MUST enum dc_err log_reserve(struct log_feed *f, const struct mut *m);
+DC_MUST enum dc_err log_reserve(struct log_feed *f, struct mut *m);
 /* Likewise for 'more' bytes of effects still to come, if effects are shown before all are prepared: they can't be taken back. */
-DC_MUST enum dc_err log_reserve_more(struct log_feed *f, const struct mut *m, size_t more);
+DC_MUST enum dc_err log_reserve_more(struct log_feed *f, struct mut *m, size_t more);
 /* Position, versions and bytes of the frame. Slot locks held; log_reserve() came before. Returns the end of the frame. */
 struct lsn log_append(struct log_feed *f, struct mut *m);
 /* The one place where a mutation becomes part of the cache: log_append(), then the store shows it. */
@@ -103,8 +103,8 @@ struct lsn log_mark(const struct log *l, enum log_level level);
 bool log_is_late(const struct log *l);
 /* Waits until the mark of the level has reached 'lsn', at most so long. */
 bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us);
-/* The next time that anything moves, 'moved' is called (once). */
-void log_want(struct log *l);
+/* The next time that the mark of the level or the state moves, 'moved' is called (once). */
+void log_want(struct log *l, enum log_level level);
 
 /* Somebody waits for the disk: the next fdatasync begins now. */
 void log_hurry(struct log *l);

@@ -180,6 +180,16 @@ static void keep_rest(struct log_feed *f, uint32_t done) {
     }
 }
 
+/* A large buffer that is empty. What is left has room for a small frame: the appender counts on it. */
+static void give_back(struct log_feed *f) {
+    char *small = mem_alloc(FEED_MIN_LEN);
+    if (small != NULL) {
+        mem_free(f->bytes);
+        f->bytes = small;
+        f->cap = FEED_MIN_LEN;
+    }
+}
+
 /* Takes the feed's bytes and blobs below 'to'; NULL = they aren't kept. What was appended since the head was read may have
  * become part of an extent that begins below. */
 static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
@@ -210,9 +220,7 @@ static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
         f->extent_count = 0;
         f->len = 0;
         if (f->cap > FEED_KEEP_LEN && f->reserved == 0) {
-            mem_free(f->bytes);
-            f->bytes = NULL;
-            f->cap = 0;
+            give_back(f);
         }
     }
     feed_unlock(f);

@@ -17,6 +17,8 @@
 enum {
     FEED_MAX = 80,
     FEED_MIN_LEN = 64 * 1024,
+    FEED_ROOM_LEN = 4 * 1024, /* free in a feed that is roomy */
+    FEED_ROOM_EXTENTS = 4,
     TAKE_OVER_LEN = 16 * 1024, /* less is copied */
     POOL_MAX = 64,
     FEED_KEEP_LEN = 1024 * 1024,
@@ -24,6 +26,8 @@ enum {
     EVERYSEC_US = 1000 * 1000,
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
+    MARK_STEP_LEN = 64 * 1024,       /* 'always': durable marks are that far apart, or a second */
+    COMPANY_US = 1000,               /* 'always': the longest wait for more to sync */
 };
 
 /* A run of bytes in a feed: frames that follow each other, or the part of one up to a blob. */
@@ -47,6 +51,7 @@ struct log_feed {
     uint32_t blob_count;
     size_t reserved; /* room that log_append() was promised: the memory stays */
     /* the appender's own */
+    bool roomy;               /* there is room for a small frame: the writer leaves that much */
     struct frame_blob *blobs; /* scratch of log_append() */
     uint32_t blob_cap;
     bool gone; /* destroyed by its owner; the writer frees it */
@@ -85,6 +90,7 @@ struct segment {
     _Atomic uint64_t end; /* LSN behind what is written; the sync thread reads it, too */
     uint64_t room;        /* LSN that doesn't fit any more */
     uint32_t number;      /* its own in this run */
+    uint64_t marked;      /* its durable mark; who syncs */
     bool is_new;          /* its directory entry isn't durable */
     bool
         lasts; /* its name counts for the next start; else it is a temporary one. Changes under the lock */
@@ -104,15 +110,16 @@ struct log {
     _Atomic uint32_t state;
     _Atomic uint32_t sync_mode;
     _Atomic uint64_t segment_len;
-    _Atomic int64_t oldest_us;   /* when the oldest byte that isn't durable was written; 0 = none */
-    _Atomic uint32_t wanted;     /* somebody waits for 'moved' */
-    _Atomic uint32_t waiters;    /* in log_wait() */
-    _Atomic uint64_t hurry_lsn;  /* somebody waits for the disk: up to here */
-    _Atomic bool keeps;          /* 'appendonly yes'; changes under the lock */
-    _Atomic uint32_t kept;       /* enum kept: frames are written down. Set by the writer */
-    _Atomic bool based;          /* files get lasting names. Set by the writer */
-    _Atomic uint64_t base_lsn;   /* log_base() waits for the writer; 0 = nobody does */
-    _Atomic uint32_t gone_count; /* feeds that wait to be freed */
+    _Atomic int64_t oldest_us; /* when the oldest byte that isn't durable was written; 0 = none */
+    _Atomic uint32_t wanted;   /* levels for whose marks somebody waits, 1 << enum log_level */
+    _Atomic uint32_t waiters;  /* in log_wait() */
+    _Atomic uint64_t company_lsn; /* the writer needn't be woken before the head is there */
+    _Atomic uint64_t hurry_lsn;   /* somebody waits for the disk: up to here */
+    _Atomic bool keeps;           /* 'appendonly yes'; changes under the lock */
+    _Atomic uint32_t kept;        /* enum kept: frames are written down. Set by the writer */
+    _Atomic bool based;           /* files get lasting names. Set by the writer */
+    _Atomic uint64_t base_lsn;    /* log_base() waits for the writer; 0 = nobody does */
+    _Atomic uint32_t gone_count;  /* feeds that wait to be freed */
     _Atomic bool stopping;
     _Atomic bool writer_done;
     _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */
@@ -157,7 +164,7 @@ void feed_free(struct log_feed *f);
 
 /* Moves a watermark, unless it is there already, and tells those who wait. */
 void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn);
-void log_tell(struct log *l);
+void log_tell(struct log *l); /* those who wait, for whatever mark */
 void log_set_state(struct log *l, enum log_state state, const char *what, int err);
 
 /* log_gather.c: all between 'written' and the head. NULL when it isn't kept: the watermarks have moved. */
@@ -167,10 +174,12 @@ void pool_put(struct log *l, char *ptr, size_t cap);
 
 /* log_segment.c; they return 0 or -errno. */
 int segment_prepare(struct log *l, uint64_t len, struct segment **out); /* a spare */
-int segment_start(struct log *l, struct segment *s, uint64_t lsn);      /* its header */
-int segment_publish(struct log *l, struct segment *s);                  /* its name */
-int segment_make_last(struct log *l,
-                      struct segment *s); /* its lasting name, instead of a temporary one */
+/* Zeros in all of it, synced: an fdatasync has only bytes to write then, no metadata of blocks that were allocated and never written. */
+int segment_fill(struct log *l, struct segment *s);
+int segment_start(struct log *l, struct segment *s, uint64_t lsn); /* its header */
+int segment_publish(struct log *l, struct segment *s);             /* its name */
+/* Its lasting name, instead of a temporary one. */
+int segment_make_last(struct log *l, struct segment *s);
 /* All three; the spare is used if it has room. */
 int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
                   struct segment **out);

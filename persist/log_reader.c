@@ -18,8 +18,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { KIND_AT = 32 }; /* of a frame: kind and seven reserved bytes */
-
 /* How far behind a bad place good frames are looked for. */
 #define SEARCH_MAX ((uint64_t)256 * 1024 * 1024)
 
@@ -213,18 +211,15 @@ static uint64_t last_nonzero(const char *map, uint64_t from, uint64_t to) {
     return to - from;
 }
 
-/* Does a good frame begin in the mapped segment, between the two offsets? Few places need more than a look at eight bytes. */
+/* Does a good frame begin in the mapped segment, between the two offsets? Few places need more than a look at two numbers. */
 static bool find_frame(const struct log_reader *r, uint64_t from, uint64_t to) {
     struct frame_head head;
     to = to - from > SEARCH_MAX ? from + SEARCH_MAX : to;
     for (uint64_t at = from; at < to && at + FRAME_HEADER_LEN <= r->map_len; at++) {
-        uint64_t kind = get_u64(r->map + at + KIND_AT);
-        if (kind - FRAME_MUTATION > FRAME_CLOSE - FRAME_MUTATION) {
-            continue;
-        }
         uint64_t lsn = r->first_lsn + (at - SEGMENT_HEADER_LEN);
         size_t len = (size_t)(r->map_len - at);
-        if (frame_check_head(r->map + at, len, r->history, lsn, &head) == FRAME_OK &&
+        if (frame_may_begin(r->map + at, len) &&
+            frame_check_head(r->map + at, len, r->history, lsn, &head) == FRAME_OK &&
             frame_check(r->map + at, len, r->history, lsn, &head) == FRAME_OK) {
             return true;
         }

@@ -13,8 +13,13 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
-enum { WRITE_PARTS_MAX = 512 };
+enum {
+    WRITE_PARTS_MAX = 512,
+    FILL_LEN = 1024 * 1024,
+    FILL_PAUSE_NS = 2000000, /* others want to sync, too */
+};
 
 static void path_of(const struct log *l, const char *name, char to[PATH_MAX]) {
     snprintf(to, PATH_MAX, "%s/%s", l->o.dir, name);
@@ -43,6 +48,22 @@ int segment_prepare(struct log *l, uint64_t len, struct segment **out) {
     s->is_new = true;
     *out = s;
     return 0;
+}
+
+int segment_fill(struct log *l, struct segment *s) {
+    const struct io *io = l->o.io;
+    const struct timespec pause = {0, FILL_PAUSE_NS};
+    char *zeros = mem_must_zalloc(FILL_LEN);
+    int err = 0;
+    for (uint64_t at = 0; at < s->room && err == 0; at += FILL_LEN) {
+        uint64_t left = s->room - at;
+        struct iovec iov = {zeros, left < FILL_LEN ? (size_t)left : FILL_LEN};
+        ssize_t n = io->write_at(io, &s->file, &iov, 1, SEGMENT_HEADER_LEN + at);
+        err = n < 0 ? (int)n : io->sync(io, &s->file);
+        nanosleep(&pause, NULL);
+    }
+    mem_free(zeros);
+    return err;
 }
 
 int segment_start(struct log *l, struct segment *s, uint64_t lsn) {
@@ -138,6 +159,7 @@ int segment_write_mark(struct log *l, struct segment *s, uint64_t durable) {
     segment_mark_encode(s->head.first_lsn, lsn < s->end ? lsn : s->end, mark);
     struct iovec iov = {mark, sizeof(mark)};
     ssize_t n = l->o.io->write_at(l->o.io, &s->file, &iov, 1, SEGMENT_MARK_AT);
+    s->marked = n < 0 ? s->marked : lsn;
     return n < 0 ? (int)n : 0;
 }
 

@@ -37,6 +37,10 @@ static void release(struct log *l, uint64_t durable) {
     }
 }
 
+static bool is_always(const struct log *l) {
+    return atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS;
+}
+
 /* Bytes and, once, the name. */
 static int sync_segment(struct log *l, struct segment *s) {
     int err = l->o.io->sync(l->o.io, &s->file);
@@ -64,9 +68,27 @@ static int sync_to(struct log *l, struct segment *s, uint64_t target) {
     int err = sync_segment(l, s);
     if (err == 0) {
         log_advance(l, &l->durable, target);
+    }
+    /* Each mark is a block more to sync. */
+    if (err == 0 && (!is_always(l) || target - s->marked >= MARK_STEP_LEN)) {
         (void)segment_write_mark(l, s, target);
     }
     return err;
+}
+
+/* 'always': the mark that hasn't been written with the last fdatasync. The watermark first: while the segment is the current one it
+ * hasn't been moved without a sync (log_gather() does that when nothing is kept). */
+static void catch_up_mark(struct log *l) {
+    pthread_mutex_lock(&l->sync_lock);
+    uint64_t durable = load_lsn(&l->durable);
+    pthread_mutex_lock(&l->lock);
+    struct segment *s = l->current;
+    pthread_mutex_unlock(&l->lock);
+    if (s != NULL && s->marked < durable && durable > s->head.first_lsn &&
+        !atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
+        (void)segment_write_mark(l, s, durable);
+    }
+    pthread_mutex_unlock(&l->sync_lock);
 }
 
 /* Takes it out of the list of complete ones. Who needs a temporary one has to be waited for. */
@@ -190,6 +212,10 @@ static void make_spare(struct log *l) {
     }
     struct segment *s = NULL;
     int err = segment_prepare(l, atomic_load_explicit(&l->segment_len, memory_order_relaxed), &s);
+    if (err == 0 && is_always(l) && segment_fill(l, s) < 0) {
+        segment_discard(l, s);
+        return;
+    }
     if (err == 0) {
         pthread_mutex_lock(&l->lock);
         l->spare = s;
@@ -266,6 +292,9 @@ void log_sync_main(void *arg) {
         make_spare(l);
         if (wait_us > 0 && !wake_wait(&l->sync_wake, wait_us)) {
             empty_pool(l);
+            if (is_always(l)) {
+                catch_up_mark(l);
+            }
         }
     }
 }

@@ -25,6 +25,8 @@
 
 static const size_t MAP_LEN = (size_t)4 << 20; /* to begin with; doubled when it is full */
 static const size_t MAP_LEN_MAX = (size_t)1 << 30;
+/* Beside LMDB's codes and errno: a value of a newer format. */
+enum { RC_NEWER = 1 << 20 };
 static const char *const kind_names[META_KIND_COUNT] = {"node", "chain", "text", "file"};
 
 struct meta {
@@ -116,6 +118,9 @@ static bool is_damage(int rc) {
 }
 
 static enum dc_err fail(const char *path, const char *doing, int rc) {
+    if (rc == RC_NEWER) {
+        return dc_fail(DC_ENEWER, "%s has a newer format than this program knows", path);
+    }
     if (is_damage(rc)) {
         return dc_fail(DC_ECORRUPT, "%s: %s: %s", path, doing, mdb_strerror(rc));
     }
@@ -254,7 +259,8 @@ static int dump_kind(struct meta *m, MDB_txn *txn, enum meta_kind kind, int fd) 
     while (rc == 0 && (rc = mdb_cursor_get(cursor, &name, &value, MDB_NEXT)) == 0) {
         struct told t = {(uint32_t)name.mv_size, (uint32_t)value.mv_size, (int32_t)kind, 0};
         if (!meta_value_read(kind, val_bytes(&name), val_bytes(&value), &payload)) {
-            return MDB_CORRUPTED;
+            return meta_value_is_newer(kind, val_bytes(&name), val_bytes(&value)) ? RC_NEWER
+                                                                                  : MDB_CORRUPTED;
         }
         if (!child_write(fd, &t, sizeof(t)) || !child_write(fd, name.mv_data, name.mv_size) ||
             !child_write(fd, value.mv_data, value.mv_size)) {
@@ -376,7 +382,7 @@ static bool meta_path(const char *dir, char to[PATH_MAX]) {
     return len > 0 && len < PATH_MAX - 32;
 }
 
-/* An environment that is there: its values in a fresh one; one that can't be read: aside. */
+/* An environment that is there: its values in a fresh one; one that is damaged: aside. One of a newer program is left alone. */
 static enum dc_err take_over(const char *dir, const char *path, bool *rebuilt) {
     struct buf all;
     enum dc_err err = DC_OK;

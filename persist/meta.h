@@ -8,7 +8,7 @@
  *   checksum over itself and its name.
  * Threads: any; one call at a time inside (a lock of its own, held during the fsync: not for anybody who may not wait).
  * Ownership: results are copies.
- * Failure: DC_EIO with LMDB's words. A damaged environment is moved aside (meta.damaged-<time>) and a new one begun: 'rebuilt' says so.
+ * Failure: DC_EIO with LMDB's words. DC_ENEWER: a newer program's; nothing was changed. A damaged environment is moved aside (meta.damaged-<time>) and a new one begun: 'rebuilt' says so.
  *   Damage that appears later: DC_ECORRUPT.
  */
 #ifndef DC_PERSIST_META_H
@@ -56,7 +56,7 @@ struct meta_file {
 /* The caller holds the lock of the data directory. */
 DC_MUST enum dc_err meta_open(const char *dir, struct meta **out, bool *rebuilt);
 /* For tools, also beside a live node: nothing is created or moved, writing calls are programming errors. Errors: DC_EIO also when
- * there is none, DC_ECORRUPT. */
+ * there is none, DC_ECORRUPT, DC_ENEWER. */
 DC_MUST enum dc_err meta_open_read_only(const char *dir, struct meta **out);
 void meta_close(struct meta *m); /* NULL is legal */
 

@@ -41,17 +41,23 @@ static bool payload_is_sound(enum meta_kind kind, struct bytes name, struct byte
     dc_unreachable();
 }
 
+static bool sum_is_right(enum meta_kind kind, struct bytes name, struct bytes value) {
+    size_t len = value.len - 8;
+    return value.len >= META_VALUE_FRAME_LEN &&
+           get_u64(value.ptr + len) == sum64(value.ptr, len, seed_of(kind, name));
+}
+
 bool meta_value_read(enum meta_kind kind, struct bytes name, struct bytes value,
                      struct bytes *payload) {
-    if (value.len < META_VALUE_FRAME_LEN || value.ptr[0] != META_VALUE_VERSION) {
+    if (!sum_is_right(kind, name, value) || value.ptr[0] != META_VALUE_VERSION) {
         return false;
     }
-    size_t len = value.len - 8;
-    if (get_u64(value.ptr + len) != sum64(value.ptr, len, seed_of(kind, name))) {
-        return false;
-    }
-    *payload = bytes_of(value.ptr + 1, len - 1);
+    *payload = bytes_of(value.ptr + 1, value.len - META_VALUE_FRAME_LEN);
     return payload_is_sound(kind, name, *payload);
+}
+
+bool meta_value_is_newer(enum meta_kind kind, struct bytes name, struct bytes value) {
+    return sum_is_right(kind, name, value) && (uint8_t)value.ptr[0] > META_VALUE_VERSION;
 }
 
 static void append_u64(struct buf *b, uint64_t v) {

@@ -4,7 +4,7 @@
  *
  *   0  u8  version  1
  *   1      what the kind says
- *      u64 sum      over all before it, seeded with the sum of the name (which is seeded with the kind)
+ *      u64 sum      over all before it, seeded with the sum of the name (which is seeded with the kind); so in any version
  *
  *   node   "node"   u8 node id[16], u8 seed[16]
  *   chain  "chain"  u32 count, count x u64 (id, start, epoch, parent end)
@@ -28,6 +28,9 @@ void meta_value_write(enum meta_kind kind, struct bytes name, struct bytes paylo
 /* The payload of a value; false = it isn't one, or has another form than its kind. */
 bool meta_value_read(enum meta_kind kind, struct bytes name, struct bytes value,
                      struct bytes *payload);
+
+/* Whether a newer program wrote it: another version, and the right sum. */
+bool meta_value_is_newer(enum meta_kind kind, struct bytes name, struct bytes value);
 
 void meta_node_encode(const struct meta_node *node, struct buf *to);
 bool meta_node_decode(struct bytes from, struct meta_node *out);

@@ -119,7 +119,7 @@ static enum dc_err prepare(struct mut *m, const struct effect_view *e, struct ke
 }
 
 enum dc_err replay_effect(struct mut *m, const struct effect_view *e, bool in_window) {
-    struct keyspace *ks = store_keyspace(m->store, e->keyspace);
+    struct keyspace *ks = store_numbered(m->store, e->keyspace);
     if (ks == NULL) {
         return damaged(e, "belongs to a database that this node doesn't have");
     }

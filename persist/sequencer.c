@@ -13,7 +13,7 @@ struct lsn sequencer_commit(struct sequencer *q, struct mut *m) {
     if (m->count == 0) {
         return sequencer_head(q);
     }
-    uint64_t len = frame_len(m);
+    uint64_t len = frame_measure(m)->len;
     /* Relaxed: the slot locks order what belongs together, the number itself guards nothing. */
     uint64_t lsn = atomic_fetch_add_explicit(&q->head, len, memory_order_relaxed);
     dc_assert(lsn + len < LSN_MAX);

@@ -157,6 +157,11 @@ int snap_index_compare(const struct snap_block_info *a, const struct snap_block_
                               : compare(a->offset, b->offset);
 }
 
+uint32_t snap_range_of(uint32_t range_bits, uint32_t keyspace, uint64_t pos) {
+    return keyspace == KEYSPACE_SYSTEM ? (uint32_t)SLOT_COUNT >> range_bits
+                                       : (uint32_t)(pos >> 50 >> range_bits);
+}
+
 uint64_t snap_index_sum(const void *ptr, size_t len, uint64_t head_sum) {
     return sum64(ptr, len, head_sum);
 }

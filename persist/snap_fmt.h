@@ -32,6 +32,9 @@
  * range and one keyspace: those from its first position up to the first position of the next block of the same range and keyspace. (Among
  * themselves they are only nearly in the order of their positions.)
  *
+ * The system keyspace (KEYSPACE_SYSTEM) is in no range of slots: its blocks have the range behind the last one, (slots >> range bits). So
+ * they are the last ones of the index, and are read alone, before the others are needed.
+ *
  * Plain content of a block of kind 0, entries: SNAP_COLUMNS u32 lengths, then the columns, in the order of enum snap_column:
  *   flags        u8 each: bits 0-2 enum value_kind, 8 has an expiry
  *   key lengths  varint each
@@ -122,6 +125,9 @@ bool snap_index_decode(const void *ptr, struct snap_block_info *out);
 /* The order of the index: < 0, 0, > 0. */
 int snap_index_compare(const struct snap_block_info *a, const struct snap_block_info *b);
 uint64_t snap_index_sum(const void *ptr, size_t len, uint64_t head_sum);
+
+/* The range of what has this position. */
+uint32_t snap_range_of(uint32_t range_bits, uint32_t keyspace, uint64_t pos);
 
 /* Footer, chain and trailer; snap_footer_len() bytes. */
 size_t snap_footer_len(uint32_t history_count);

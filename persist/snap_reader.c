@@ -125,14 +125,13 @@ static enum dc_err read_footer(struct snap *s, uint64_t file_len, uint64_t *foot
     return err;
 }
 
-/* Whether a block lies in the file and in its range. */
+/* Whether a block lies in the file and has the range of its positions. */
 static bool block_fits(const struct snap *s, const struct snap_block_info *b) {
-    uint32_t range_count = (uint32_t)SLOT_COUNT >> s->head.range_bits;
     uint64_t end = s->footer.tail_offset;
     return b->offset >= SNAP_HEADER_LEN && b->offset <= end &&
            end - b->offset >= SNAP_BLOCK_HEAD_LEN &&
-           b->stored_len <= end - b->offset - SNAP_BLOCK_HEAD_LEN && b->range < range_count &&
-           b->first_pos >> 50 >> s->head.range_bits == b->range;
+           b->stored_len <= end - b->offset - SNAP_BLOCK_HEAD_LEN &&
+           b->range == snap_range_of(s->head.range_bits, b->keyspace, b->first_pos);
 }
 
 static bool index_fits(const struct snap *s) {

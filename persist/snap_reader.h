@@ -33,7 +33,7 @@ DC_MUST enum dc_err snap_open(const struct io *io, const char *path, struct snap
 void snap_close(struct snap *s);
 const struct snap_facts *snap_facts(const struct snap *s);
 
-/* Blocks [first, first + count) of a range, in the order of the index. */
+/* Blocks [first, first + count) of a range, in the order of the index. That of the system keyspace: SLOT_COUNT >> range bits. */
 void snap_range_blocks(const struct snap *s, uint32_t range, uint32_t *first, uint32_t *count);
 const struct snap_block_info *snap_block_info(const struct snap *s, uint32_t index);
 

@@ -175,6 +175,10 @@ static enum dc_err walk_range(struct snap_walker *w) {
     uint32_t bits = w->job->head.range_bits;
     enum dc_err err = DC_OK;
     w->now_ms = snap_job_now_ms(w->job);
+    if (w->range == (uint32_t)SLOT_COUNT >> bits) {
+        w->ks = store_system(s);
+        return walk_keyspace(w, (struct store_walk){0, SLOT_COUNT, 0});
+    }
     for (uint32_t k = 0; k < store_keyspace_count(s) && err == DC_OK; k++) {
         w->ks = store_keyspace(s, k);
         err = walk_keyspace(w, (struct store_walk){w->range << bits, (w->range + 1) << bits, 0});
@@ -185,7 +189,7 @@ static enum dc_err walk_range(struct snap_walker *w) {
 static void walker_run(void *arg) {
     struct snap_walker *w = arg;
     struct snap_job *j = w->job;
-    uint32_t ranges = (uint32_t)SLOT_COUNT >> j->head.range_bits;
+    uint32_t last = (uint32_t)SLOT_COUNT >> j->head.range_bits; /* the system keyspace */
     enum dc_err err = DC_OK;
     (void)setpriority(PRIO_PROCESS, 0, NICE); /* on Linux: of this thread */
     w->pack = snap_pack_create(j->opts->level != 0 ? j->opts->level : SNAP_LEVEL);
@@ -195,7 +199,7 @@ static void walker_run(void *arg) {
     while (err == DC_OK) {
         /* Relaxed: the number is all that is taken. */
         w->range = atomic_fetch_add_explicit(&j->next_range, 1, memory_order_relaxed);
-        if (w->range >= ranges) {
+        if (w->range > last) {
             break;
         }
         err = walk_range(w);

@@ -278,12 +278,14 @@ static void job_init(struct snap_job *j, const struct snap_write_opts *o,
     snap_walk_plan(j);
     struct snap_progress *p = j->progress;
     atomic_store_explicit(&p->entries_done, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->entries_expected, store_count(o->store), memory_order_relaxed);
+    atomic_store_explicit(&p->entries_expected,
+                          store_count(o->store) + keyspace_count(store_system(o->store)),
+                          memory_order_relaxed);
     atomic_store_explicit(&p->plain_bytes, 0, memory_order_relaxed);
     atomic_store_explicit(&p->stored_bytes, 0, memory_order_relaxed);
     atomic_store_explicit(&p->began_ms, o->now_ms, memory_order_relaxed);
     atomic_store_explicit(&p->ranges_done, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->ranges, (uint32_t)SLOT_COUNT >> j->head.range_bits,
+    atomic_store_explicit(&p->ranges, ((uint32_t)SLOT_COUNT >> j->head.range_bits) + 1,
                           memory_order_relaxed);
 }
 

@@ -76,10 +76,7 @@ static uint64_t range_cost(const struct warm *w, uint32_t range) {
     return cost;
 }
 
-void warm_attach(struct warm *w, struct store *s) {
-    if (w == NULL) {
-        return;
-    }
+static void mark_cold(struct warm *w, struct store *s) {
     uint32_t cold = 0;
     w->store = s;
     w->began_us = time_mono_us();
@@ -186,6 +183,27 @@ void kit_give(struct warm *w, struct kit *kit) {
     lock_release(&w->lock);
 }
 
+/* --- the system keyspace ----------------------------------------------------------------------------- */
+
+/* The last range, or there was none. */
+static void finish(struct warm *w) {
+    int64_t took_us = time_mono_us() - w->began_us;
+    release(w); /* kits were given back before */
+    atomic_store_explicit(&w->took_us, took_us > 0 ? took_us : 1, memory_order_relaxed);
+}
+
+enum dc_err warm_attach(struct warm *w, struct store *s) {
+    if (w == NULL) {
+        return DC_OK;
+    }
+    mark_cold(w, s);
+    enum dc_err err = system_load(w);
+    if (err == DC_OK && w->unfinished == 0) {
+        finish(w);
+    }
+    return err;
+}
+
 /* --- one range --------------------------------------------------------------------------------------- */
 
 /* The claimed range's end. Returns true when it was the last one. */
@@ -230,8 +248,7 @@ static enum dc_err load_claimed(struct warm *w, uint32_t range) {
              ((range + 1) << w->range_bits) - 1, text);
     }
     if (settle(w, range, err, text)) {
-        release(w); /* the kit was given back before */
-        atomic_store_explicit(&w->took_us, time_mono_us() - w->began_us, memory_order_relaxed);
+        finish(w);
     }
     return err == DC_OK || err == DC_ENOMEM ? err : dc_fail(DC_ECORRUPT, "%s", text);
 }
@@ -242,9 +259,9 @@ static void wait_for_change(struct warm *w, uint32_t timeout_ms) DC_NO_LOCK_CHEC
     if (timeout_ms == 0) {
         pthread_cond_wait(&w->changed, &w->lock.mutex);
     } else {
-        int64_t until_us = time_wall_us() + (int64_t)timeout_ms * 1000;
+        int64_t until_us = time_mono_us() + (int64_t)timeout_ms * 1000;
         struct timespec until = {until_us / 1000000, until_us % 1000000 * 1000};
-        pthread_cond_timedwait(&w->changed, &w->lock.mutex, &until);
+        pthread_cond_clockwait(&w->changed, &w->lock.mutex, CLOCK_MONOTONIC, &until);
     }
     w->waiters--;
 }

@@ -152,8 +152,7 @@ static enum dc_err load_effects(struct pass *p, const struct image *image) {
 
 /* --- a damaged block --------------------------------------------------------------------------------- */
 
-/* The older snapshot with its log up to E, scanned once. */
-static enum dc_err find_older(struct warm *w, struct image **out) {
+enum dc_err image_older(struct warm *w, struct image **out) {
     enum dc_err err = DC_OK;
     lock_acquire(&w->rebuild_lock);
     if (!w->older_tried) {
@@ -173,7 +172,7 @@ static enum dc_err rebuild(struct pass *p) {
     snprintf(text, sizeof(text), "%s", dc_fail_take(DC_ECORRUPT));
     discard_all(p);
     p->entries = p->effects = 0;
-    enum dc_err err = find_older(p->w, &older);
+    enum dc_err err = image_older(p->w, &older);
     err = err != DC_OK ? err : load_blocks(p, older);
     err = err != DC_OK ? err : load_effects(p, older);
     if (err == DC_OK) {

@@ -125,6 +125,12 @@ void kit_give(struct warm *w, struct kit *kit);
 /* warm_load.c: puts the range together and moves it into the store. Errors: DC_ECORRUPT, DC_EIO, DC_ENOMEM; then nothing of it is in the store. */
 DC_MUST enum dc_err range_load(struct warm *w, struct kit *kit, uint32_t range);
 
+/* The older snapshot with its log up to E, scanned once: the way round a damaged block. Errors: DC_ECORRUPT, DC_EIO. */
+DC_MUST enum dc_err image_older(struct warm *w, struct image **out);
+
+/* warm_system.c: the system keyspace, and what its entries say of the databases. Errors as above. */
+DC_MUST enum dc_err system_load(struct warm *w);
+
 struct warm *warm_create(const struct warm_opts *opts, struct image *take);
 
 #endif

@@ -177,9 +177,7 @@ static enum dc_err open_data(struct server *s) {
     clock_raise_floor(&n->clock, s->data.plan->last_time_ms * 1000, time_mono_us());
     n->worker_count = worker_count(conf);
     n->warm = s->data.warm; /* before anybody may take an empty store for the data */
-    if (n->warm != NULL) {
-        warm_attach(n->warm, s->store);
-    }
+    err = warm_attach(n->warm, s->store);
     struct log_opts log = {.keeps = conf_get(conf, appendonly) != 0,
                            .sync = (enum log_sync)conf_get(conf, appendfsync),
                            .segment_len = (uint64_t)conf_get(conf, log_segment_size),
@@ -188,7 +186,7 @@ static enum dc_err open_data(struct server *s) {
                            .rotated = log_rotated,
                            .arg = n};
     report(&s->data);
-    err = data_begin(&s->data, &log);
+    err = err != DC_OK ? err : data_begin(&s->data, &log);
     n->log = s->data.log;
     n->chain = s->data.chain;
     n->chain_count = s->data.chain_count;

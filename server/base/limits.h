@@ -10,6 +10,7 @@ enum {
     SLOT_BITS = 14,
     SLOT_COUNT = 1 << SLOT_BITS, /* slots of a keyspace, as Redis Cluster counts them */
     KEYSPACE_MAX = 16,           /* databases */
+    KEYSPACE_SYSTEM = 0xffff,    /* number of the system keyspace, in memory and in files */
     WORKER_MAX = 64,
 
     BLOB_MIN_LEN = 64 * 1024 + 1, /* a value from this length on is a counted blob */

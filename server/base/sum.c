@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/base/sum.h"
 
+#define XXH_INLINE_ALL /* most of what is summed is short: a call would cost as much */
 #include <xxhash.h>
 
 uint64_t sum64(const void *ptr, size_t len, uint64_t seed) {

@@ -497,7 +497,7 @@ static bool waits_for_disk(struct node *n, struct client *c, const struct job *j
     }
     uint32_t flags = job->cmd->flags | (job->cmd->id == CMD_EXEC ? tx_flags(c) : 0);
     if (full && (flags & F_WRITE)) {
-        log_want(n->log);
+        log_want(n->log, LOG_LEVEL_DISK);
         return !log_has_room(n->log); /* it may have moved before it was asked to tell */
     }
     return cold && (flags & F_NEEDS_ALL) && !(c->flags & CLIENT_MULTI && job->cmd->id != CMD_EXEC);

@@ -4,6 +4,7 @@
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
 #include "server/cmd/node.h"
+#include "server/store/system.h"
 
 /* ASYNC and SYNC are taken; there is only the one way. */
 static enum dc_err check_options(struct cmd_ctx *ctx) {
@@ -20,7 +21,7 @@ static enum dc_err flush(struct cmd_ctx *ctx, struct keyspace *ks) {
     if (keyspace_count(ks) == 0 && !cold) {
         return DC_OK;
     }
-    enum dc_err err = mut_flush(ctx->mut, ks);
+    enum dc_err err = system_flush(ctx->mut, ks);
     if (err == DC_OK && cold) {
         warm_drop(warm, ks);
     }

@@ -13,7 +13,7 @@
 static enum dc_err reserve_dels(struct cmd_ctx *ctx) {
     size_t len = 0;
     for (uint32_t i = 0; i < ctx->key_count; i++) {
-        len += EFFECT_HEADER_LEN + ctx->keys[i].name.len;
+        len += frame_del_len(ctx->keys[i].name.len);
     }
     enum dc_err err = mut_reserve(ctx->mut, ctx->key_count);
     return err == DC_OK ? log_reserve_more(ctx->worker->feed, ctx->mut, len) : err;

@@ -98,7 +98,7 @@ bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct byt
         c->wait_until_ms = 0;
         return false;
     }
-    log_want(log);
+    log_want(log, LOG_LEVEL_DISK);
     log_hurry(log);
     return true;
 }

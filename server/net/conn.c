@@ -391,6 +391,9 @@ void conn_run(struct conn *c) {
                           .owner = c,
                           .take_blob = conn_take_blob,
                           .drop_blob = conn_drop_blob};
+    if (dc_unlikely(c->out_len > 0)) { /* it has run in this turn */
+        conn_queue_replies(c);
+    }
     c->out_start = w->out.len;
     c->out_len = 0;
     c->answers = 0;

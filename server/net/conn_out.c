@@ -172,7 +172,7 @@ static void queue_spliced(struct conn *c, struct reply *reply) {
     end_answers(c);
 }
 
-static void queue_replies(struct conn *c) {
+void conn_queue_replies(struct conn *c) {
     queue_bytes(c, c->w->out.ptr + c->out_start, c->out_len);
     c->out_len = 0;
     end_answers(c);
@@ -188,7 +188,7 @@ void conn_end_replies(struct conn *c, struct reply *reply) {
     if (dc_unlikely(reply->splices != NULL)) {
         queue_spliced(c, reply);
     } else if (dc_unlikely(c->queue != NULL) && c->out_len > 0) {
-        queue_replies(c);
+        conn_queue_replies(c);
     }
     c->stalled = c->queued > OUTPUT_SOFT_LEN;
     conn_check_limits(c);
@@ -203,7 +203,7 @@ void conn_push(struct conn *c, struct bytes data) {
         return;
     }
     if (c->out_len > 0) {
-        queue_replies(c);
+        conn_queue_replies(c);
     }
     queue_bytes(c, data.ptr, data.len);
     conn_enter_flush(c);
@@ -306,7 +306,7 @@ void conn_flush(struct conn *c) {
         return;
     }
     if (c->out_len > 0 && c->gate > c->w->mark) {
-        queue_replies(c);
+        conn_queue_replies(c);
         conn_enter_gated(c);
     } else if (c->out_len > 0) {
         dc_assert(c->queue == NULL);

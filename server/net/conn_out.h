@@ -10,6 +10,9 @@ void conn_enter_flush(struct conn *c);
 /* The replies of a turn are complete: puts large values between them, keeps the order behind what is queued. */
 void conn_end_replies(struct conn *c, struct reply *reply);
 
+/* Replies of the worker's buffer go to the connection's own queue. */
+void conn_queue_replies(struct conn *c);
+
 /* Notes when the output is over a limit of the connection's class: it is closed in the flush phase, not here, where
  * a delivery to many may be under way. */
 void conn_check_limits(struct conn *c);

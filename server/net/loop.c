@@ -16,8 +16,6 @@
 
 enum { OUT_KEEP_LEN = 1024 * 1024, SETTLE_US = 1000000 };
 
-static void host_resume(struct node *n);
-
 static void list_init(struct conn_list *l) {
     l->first = NULL;
     l->tail = &l->first;
@@ -61,12 +59,34 @@ static void run_messages(struct worker *w) {
     }
 }
 
+/* Requests that are held may be able to run; the turn that begins here looks at gated replies too. */
+static void resume_held(struct worker *w) {
+    for (struct conn *c = w->conns; c != NULL && w->held_count > 0; c = c->next) {
+        if (c->held != NULL) {
+            conn_feed(c);
+        }
+    }
+}
+
+static void worker_resume(struct worker *w) {
+    uint64_t one = 1;
+    if (!atomic_exchange_explicit(&w->resumed, true, memory_order_acq_rel) &&
+        write(w->wake_fd, &one, sizeof(one)) != sizeof(one)) {
+        dc_assert(errno == EAGAIN);
+    }
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *arg) {
     struct worker *w = arg;
     uint64_t count;
     (void)what;
     if (read(fd, &count, sizeof(count)) != sizeof(count)) {
         return; /* somebody was quicker; the messages were seen */
+    }
+    /* Before it looks: who moves something from here on wakes it again. Pairs with the release in worker_resume. */
+    if (atomic_exchange_explicit(&w->resumed, false, memory_order_acq_rel)) {
+        worker_turn_begin(w);
+        resume_held(w);
     }
     run_messages(w);
 }
@@ -114,7 +134,10 @@ static void run_phase(struct worker *w) {
     }
 }
 
-enum { LOG_WAIT_US = 1000 }; /* for the writer, before replies are put aside */
+enum {
+    LOG_WAIT_US = 1000, /* for the writer, before replies are put aside */
+    TURN_ROUNDS = 4,
+};
 
 /* Replies that wait for bytes in the kernel get them within the turn, nearly always; for a disk they are put aside. */
 static void open_gates(struct worker *w) {
@@ -137,6 +160,17 @@ static void open_gates(struct worker *w) {
             conn_enter_flush(c);
         }
         c = next;
+    }
+}
+
+/* Replies that wait for the writer: whatever else has been asked meanwhile goes with the same write. */
+static void run_more(struct worker *w) {
+    for (uint32_t round = 1; round < TURN_ROUNDS && w->turn_gate > 0; round++) {
+        w->turn_open = false; /* the clock goes on */
+        if (event_base_loop(w->base, EVLOOP_ONCE | EVLOOP_NONBLOCK) < 0 || w->run.first == NULL) {
+            return;
+        }
+        run_phase(w);
     }
 }
 
@@ -164,9 +198,9 @@ static void wait_for_log(struct worker *w) {
         }
     }
     if (w->gated.first != NULL) {
-        log_want(n->log);
+        log_want(n->log, node_level(n));
         if (log_mark(n->log, node_level(n)).v != w->mark) {
-            host_resume(n);
+            worker_resume(w);
         }
     }
 }
@@ -207,6 +241,7 @@ static void turn_end(struct worker *w) {
      * finds it delivered. */
     run_messages(w);
     run_phase(w);
+    run_more(w);
     flush_phase(w);
     wait_for_log(w);
     bury(w);
@@ -359,22 +394,9 @@ static void host_post(struct node *n, uint32_t worker, struct message *m) {
     worker_post((struct worker *)n->workers[worker], m);
 }
 
-/* The turn that this message opens looks at gated replies too. */
-static void resume_held(struct cmd_worker *cw, struct message *m) {
-    struct worker *w = (struct worker *)cw;
-    mem_free(m);
-    for (struct conn *c = w->conns; c != NULL && w->held_count > 0; c = c->next) {
-        if (c->held != NULL) {
-            conn_feed(c);
-        }
-    }
-}
-
 static void host_resume(struct node *n) {
     for (uint32_t i = 0; i < n->worker_count; i++) {
-        struct message *m = mem_must_alloc(sizeof(*m));
-        m->run = resume_held;
-        host_post(n, i, m);
+        worker_resume((struct worker *)n->workers[i]);
     }
 }
 

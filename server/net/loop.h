@@ -60,6 +60,7 @@ struct worker {
     /* atomic */
     _Atomic uint32_t conn_count;
     _Atomic bool stopping;
+    _Atomic bool resumed; /* what waits is to be looked at again; the wake-up is on its way */
 };
 
 enum { WORKER_TIMER_MS = 100 };

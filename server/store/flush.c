@@ -12,9 +12,6 @@
 #include "server/base/mem.h"
 #include "server/store/store_priv.h"
 
-/* No version is that large. */
-#define REMOVED_PENDING UINT64_MAX
-
 struct grave {
     struct grave *next;
     struct table table;
@@ -87,7 +84,7 @@ struct root *root_clear(struct keyspace *ks, struct root *r) {
 }
 
 void flush_apply(struct keyspace *ks, uint64_t version) {
-    atomic_store_explicit(&ks->flush_version, version != 0 ? version : REMOVED_PENDING,
+    atomic_store_explicit(&ks->flush_version, version != 0 ? version : FLUSH_PENDING,
                           memory_order_relaxed);
     atomic_fetch_add_explicit(&ks->gen, 1, memory_order_relaxed);
 }
@@ -95,7 +92,7 @@ void flush_apply(struct keyspace *ks, uint64_t version) {
 void flush_stamp(struct keyspace *ks, uint64_t version) {
     atomic_store_explicit(&ks->flush_version, version, memory_order_relaxed);
     for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
-        if (ks->roots[slot].removed == REMOVED_PENDING) {
+        if (ks->roots[slot].removed == FLUSH_PENDING) {
             ks->roots[slot].removed = version;
         }
     }

@@ -33,7 +33,7 @@ struct store *load_scratch_create(const struct store *real) {
 
 uint64_t load_scratch_len(const struct store *scratch) {
     return sizeof(*scratch) + SLOT_COUNT * sizeof(*scratch->locks) +
-           (uint64_t)scratch->keyspace_count * SLOT_COUNT * sizeof(struct root);
+           ((uint64_t)scratch->keyspace_count + 1) * SLOT_COUNT * sizeof(struct root);
 }
 
 void load_scratch_begin(struct store *scratch, const struct store *real) {
@@ -159,7 +159,7 @@ void load_publish(struct store *real, struct store *scratch, uint32_t keyspace, 
 }
 
 void load_discard(struct store *scratch, uint32_t keyspace, uint32_t slot) {
-    struct keyspace *ks = &scratch->keyspaces[keyspace];
+    struct keyspace *ks = store_numbered(scratch, keyspace);
     if (atomic_load_explicit(&ks->used, memory_order_relaxed) == 0) {
         return;
     }
@@ -203,7 +203,8 @@ void keyspace_set_flush_version(struct keyspace *ks, uint64_t version) {
 }
 
 uint64_t keyspace_flush_version(const struct keyspace *ks) {
-    return atomic_load_explicit(&ks->flush_version, memory_order_relaxed);
+    uint64_t version = atomic_load_explicit(&ks->flush_version, memory_order_relaxed);
+    return version == FLUSH_PENDING ? 0 : version;
 }
 
 struct drop_older {

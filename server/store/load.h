@@ -63,7 +63,7 @@ void load_run_fini(struct load_run *run);
 
 /* Moves the slot of a keyspace of a scratch store into the real one. */
 void load_publish(struct store *real, struct store *scratch, uint32_t keyspace, uint32_t slot);
-/* Frees it instead. */
+/* Frees it instead (of the system keyspace, too, which is built in place). */
 void load_discard(struct store *scratch, uint32_t keyspace, uint32_t slot);
 uint32_t load_count(struct store *s, uint32_t keyspace, uint32_t slot);
 
@@ -75,7 +75,6 @@ uint64_t load_step(struct keyspace *ks, uint32_t slot, uint64_t from, uint32_t w
 
 /* A flush of the log that was replayed: what is older isn't there. */
 void keyspace_set_flush_version(struct keyspace *ks, uint64_t version);
-uint64_t keyspace_flush_version(const struct keyspace *ks);
 /* Removes every entry of a lower version: a flush over an image that may be newer in part. All slot locks held. */
 void keyspace_drop_older(struct keyspace *ks, uint64_t version);
 

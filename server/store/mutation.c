@@ -48,6 +48,7 @@ void mut_reset(struct mut *m, int64_t now_ms) {
     m->garbage_count = 0;
     m->count = 0;
     m->applied = 0;
+    m->frame.effects = 0;
     m->now_ms = now_ms;
     if (dc_unlikely(m->effects != m->inline_effects || m->garbage != m->inline_garbage)) {
         release_heap(m);
@@ -301,6 +302,9 @@ void mut_rollback(struct mut *m) {
         }
     }
     m->count = m->applied;
+    if (m->frame.effects > m->count) {
+        m->frame.effects = 0; /* to be measured again */
+    }
     pending_clear(m);
 }
 

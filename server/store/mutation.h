@@ -70,6 +70,14 @@ enum { PREV_FRAME = 1 };
 
 enum { MUT_INLINE_EFFECTS = 4, MUT_INLINE_GARBAGE = 2 * MUT_INLINE_EFFECTS };
 
+/* Lengths of the frame that the first 'effects' effects make: a note of frame_measure(). */
+struct mut_frame {
+    uint64_t len;
+    uint64_t inline_len; /* without blobs */
+    uint32_t blobs;
+    uint32_t effects;
+};
+
 struct mut {
     struct store *store;
     struct store_thread *thread;
@@ -82,6 +90,7 @@ struct mut {
     struct blob **garbage; /* inline_garbage, or the heap */
     uint16_t *slot_counts; /* pending insertions by slot; NULL while they are few */
     int64_t now_ms;        /* the one time of the frame */
+    struct mut_frame frame;
     struct effect inline_effects[MUT_INLINE_EFFECTS];
     struct blob *inline_garbage[MUT_INLINE_GARBAGE];
 };

@@ -8,6 +8,22 @@
 #include "server/store/store_priv.h"
 
 #include <stddef.h>
+#include <stdio.h>
+
+static void keyspace_init(struct keyspace *ks, struct store *s, uint32_t id) {
+    ks->id = id;
+    ks->store = s;
+    /* Resident only where touched: the pages of an unused database cost nothing. */
+    ks->roots = mem_must_zalloc(SLOT_COUNT * sizeof(struct root));
+    snprintf(ks->flush_name, sizeof(ks->flush_name), "flush:%u", id);
+}
+
+static void keyspace_fini(struct keyspace *ks) {
+    for (uint32_t slot = 0; slot < SLOT_COUNT && ks->used != 0; slot++) {
+        table_drop(&ks->roots[slot].table);
+    }
+    mem_free(ks->roots);
+}
 
 struct store *store_create(const struct store_opts *opts) {
     struct store *s = mem_must_aligned(64, sizeof(*s));
@@ -21,12 +37,9 @@ struct store *store_create(const struct store_opts *opts) {
     }
     s->locks = mem_must_zalloc(SLOT_COUNT * sizeof(*s->locks));
     for (uint32_t i = 0; i < s->keyspace_count; i++) {
-        struct keyspace *ks = &s->keyspaces[i];
-        ks->id = i;
-        ks->store = s;
-        /* Resident only where touched: the pages of an unused database cost nothing. */
-        ks->roots = mem_must_zalloc(SLOT_COUNT * sizeof(struct root));
+        keyspace_init(&s->keyspaces[i], s, i);
     }
+    keyspace_init(&s->system, s, KEYSPACE_SYSTEM);
     atomic_init(&s->quantum, 1);
     return s;
 }
@@ -37,12 +50,9 @@ void store_destroy(struct store *s) {
     }
     store_reclaim(s, UINT64_MAX);
     for (uint32_t i = 0; i < s->keyspace_count; i++) {
-        struct keyspace *ks = &s->keyspaces[i];
-        for (uint32_t slot = 0; slot < SLOT_COUNT && ks->used != 0; slot++) {
-            table_drop(&ks->roots[slot].table);
-        }
-        mem_free(ks->roots);
+        keyspace_fini(&s->keyspaces[i]);
     }
+    keyspace_fini(&s->system);
     mem_free(s->locks);
     mem_free_aligned(s, 64, sizeof(*s));
 }
@@ -58,6 +68,14 @@ void store_thread_init(struct store_thread *t, struct store *s, struct metric_sl
 
 struct keyspace *store_keyspace(struct store *s, uint32_t id) {
     return id < s->keyspace_count ? &s->keyspaces[id] : NULL;
+}
+
+struct keyspace *store_system(struct store *s) {
+    return &s->system;
+}
+
+struct keyspace *store_numbered(struct store *s, uint32_t id) {
+    return id == KEYSPACE_SYSTEM ? &s->system : store_keyspace(s, id);
 }
 
 uint32_t store_keyspace_count(const struct store *s) {

@@ -69,8 +69,13 @@ void store_destroy(struct store *s);
 void store_thread_init(struct store_thread *t, struct store *s, struct metric_slot *metrics,
                        uint64_t seed);
 
-struct keyspace *store_keyspace(struct store *s, uint32_t id); /* NULL = no such */
+/* A database: what clients see, and what is counted, swept, evicted and flushed. NULL = no such. */
+struct keyspace *store_keyspace(struct store *s, uint32_t id);
 uint32_t store_keyspace_count(const struct store *s);
+/* The system keyspace, which clients don't see: system.h. */
+struct keyspace *store_system(struct store *s);
+/* Either of them, as files number them. NULL = no such. */
+struct keyspace *store_numbered(struct store *s, uint32_t id);
 uint32_t keyspace_id(const struct keyspace *ks);
 
 /* Hashes a name. */
@@ -117,6 +122,8 @@ uint64_t store_reclaim(struct store *s, uint64_t budget);
 uint64_t keyspace_count(const struct keyspace *ks);
 uint64_t keyspace_volatile_count(const struct keyspace *ks);
 uint64_t store_count(const struct store *s);
+/* Version of the last flush. 0 = there was none, or (inside EXEC) it has no version yet. */
+uint64_t keyspace_flush_version(const struct keyspace *ks);
 /* Mean time to live of the sampled volatile entries, ms; of the last sweep. */
 int64_t keyspace_mean_ttl_ms(const struct keyspace *ks);
 /* Bytes of pages, nodes and roots. Takes each slot lock in turn. */

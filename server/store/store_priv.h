@@ -20,7 +20,8 @@ struct keyspace {
     /* constant after init */
     uint32_t id;
     struct store *store;
-    struct root *roots; /* SLOT_COUNT of them */
+    struct root *roots;  /* SLOT_COUNT of them */
+    char flush_name[16]; /* of the system entry that tells of its last flush */
     /* atomic */
     _Atomic uint32_t gen;         /* raised by a flush, under all slot locks */
     _Atomic uint32_t cleared_gen; /* no root is of an older one */
@@ -37,6 +38,7 @@ struct store {
     uint32_t keyspace_count;
     uint8_t seed[HASH_SEED_LEN];
     struct keyspace keyspaces[KEYSPACE_MAX];
+    struct keyspace system;  /* KEYSPACE_SYSTEM */
     struct slot_lock *locks; /* SLOT_COUNT of them */
     /* atomic */
     _Atomic(struct grave *) graves; /* see flush.c */
@@ -78,7 +80,8 @@ static inline struct root *root_enter(struct keyspace *ks, uint32_t slot) {
     return dc_likely(root_is_alive(ks, r)) ? r : root_clear(ks, r);
 }
 
-/* The two halves of a flush: version 0 = it will be stamped. All slot locks held. */
+/* The two halves of a flush: version 0 = it will be stamped; until then its version is FLUSH_PENDING. All slot locks held. */
+#define FLUSH_PENDING UINT64_MAX /* no version is that large */
 void flush_apply(struct keyspace *ks, uint64_t version);
 void flush_stamp(struct keyspace *ks, uint64_t version);
 

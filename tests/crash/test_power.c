@@ -380,8 +380,8 @@ static struct store *recover(struct world *w, uint64_t promised) {
     store_tick(s, engine_now(&w->engine));
     store_thread_init(&thread, s, &w->metrics, 1);
     if (warm != NULL) {
-        warm_attach(warm, s);
-        err = warm_all(warm, &thread);
+        err = warm_attach(warm, s);
+        err = err != DC_OK ? err : warm_all(warm, &thread);
         must(err == DC_OK, "load: %s", dc_fail_take(err));
         warm_destroy(warm);
     }

@@ -19,18 +19,21 @@ enum { MEND_HEAD = 1, MEND_BODY = 2, MEND_BLOB = 4, HISTORY = 11, LSN = 1000, CH
 static void mend_body(char *frame, size_t len, bool blob) {
     uint64_t seed = sum_seed(HISTORY, LSN);
     uint64_t sum = sum64(frame + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN, seed);
-    size_t key_at = FRAME_HEADER_LEN + EFFECT_HEADER_LEN + 8; /* without expiry */
+    size_t lengths_at = FRAME_HEADER_LEN + EFFECT_HEADER_LEN;
+    size_t key_at = lengths_at + EFFECT_LONG_LEN + 8; /* without expiry */
+    char kind = frame[15];
     put_u64(frame + 8, len - FRAME_HEADER_LEN);
+    frame[15] = kind;
     if (blob && len >= key_at) {
-        uint64_t key_len = get_u32(frame + FRAME_HEADER_LEN + 4);
+        uint64_t key_len = get_u32(frame + lengths_at);
         if (key_len <= len - key_at) {
             size_t data_at = key_at + (size_t)key_len;
-            put_u64(frame + FRAME_HEADER_LEN + 8, len - data_at);
+            put_u64(frame + lengths_at + 4, len - data_at);
             put_u64(frame + key_at - 8, sum64(frame + data_at, len - data_at, 0));
             sum = sum64(frame + FRAME_HEADER_LEN, data_at - FRAME_HEADER_LEN, seed);
         }
     }
-    put_u64(frame + 24, sum);
+    put_u32(frame + 4, (uint32_t)sum);
 }
 
 static void check_effects(const char *frame, const struct frame_head *h) {

@@ -31,14 +31,16 @@ static void mend_frames(char *file, size_t len, bool bodies) {
     while (len - at >= FRAME_HEADER_LEN) {
         char *frame = file + at;
         uint64_t seed = sum_seed(good.history.id, good.first_lsn + (at - SEGMENT_HEADER_LEN));
-        uint64_t body = get_u64(frame + 8);
+        uint64_t body = frame_len_at(frame) - FRAME_HEADER_LEN;
         size_t room = len - at - FRAME_HEADER_LEN;
         if (body > room) {
+            char kind = frame[15];
             body = get_u16(frame + 8) % (room + 1); /* so that most of them fit */
             put_u64(frame + 8, body);
+            frame[15] = kind;
         }
         if (bodies) {
-            put_u64(frame + 24, sum64(frame + FRAME_HEADER_LEN, (size_t)body, seed));
+            put_u32(frame + 4, (uint32_t)sum64(frame + FRAME_HEADER_LEN, (size_t)body, seed));
         }
         put_u32(frame, (uint32_t)sum64(frame + 4, FRAME_HEADER_LEN - 4, seed));
         at += FRAME_HEADER_LEN + (size_t)body;

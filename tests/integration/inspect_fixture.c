@@ -13,6 +13,7 @@
 #include "persist/snap_writer.h"
 #include "server/base/thread.h"
 #include "server/base/time.h"
+#include "server/store/system.h"
 #include "tests/support/engine.h"
 
 #include <inttypes.h>
@@ -145,6 +146,23 @@ static uint32_t crc32_of(const char *ptr, size_t len) {
     return ~crc;
 }
 
+/* The records of flushes, as "system". */
+static void tell_system(FILE *out) {
+    for (uint32_t db = 0; db < DBS; db++) {
+        const struct entry *e = system_flush_record(store_keyspace(engine.store, db));
+        char hex[2 * NAME_LEN + 1];
+        char digits[NUM_I64_TEXT_MAX];
+        struct value v;
+        if (e != NULL) {
+            entry_value(e, &v);
+            struct bytes text = value_bytes(&v, digits);
+            crypto_hex(hex, entry_key(e).ptr, entry_key(e).len);
+            fprintf(out, "system %s %" PRIu32 " %zu %" PRIu64 " %" PRId64 "\n", hex,
+                    crc32_of(text.ptr, text.len), text.len, entry_version(e), entry_expiry(e));
+        }
+    }
+}
+
 static void tell(struct hand *h, const char *file) {
     char path[512];
     char name[NAME_LEN];
@@ -166,6 +184,7 @@ static void tell(struct hand *h, const char *file) {
                     crc32_of(text.ptr, text.len), text.len, seen.version, seen.expiry_ms);
         }
     }
+    tell_system(out);
     buf_fini(&text);
     fclose(out);
 }
@@ -248,7 +267,9 @@ int main(int argc, char **argv) {
     engine_sleep(&engine, base_ms - engine_now(&engine));
     hand_init(&h, &engine, 1);
     open_log(1);
-    run_ops(&h, &r, OPS);
+    run_ops(&h, &r, OPS / 2);
+    must(hand_flush(&h, DBS - 1));
+    run_ops(&h, &r, OPS / 2);
     (void)log_wait(node_log, LOG_LEVEL_DISK, log_head(node_log),
                    10000000); /* so its tail is short */
     write_snapshot(1, &written);
@@ -264,6 +285,7 @@ int main(int argc, char **argv) {
     atomic_store(&stop, true);
     thread_join(&writer);
     run_ops(&h, &r, OPS / 4);
+    must(hand_flush(&h, DBS - 2));
     engine_sleep(&engine, 50000); /* half of what expires has expired */
     run_ops(&h, &r, 50);
     tell(&h, "end.txt");

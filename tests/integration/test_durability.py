@@ -3,7 +3,9 @@
 """What is on the disk, what is said about it, and what a disk that is slow, full, broken or damaged does to clients."""
 import errno
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -14,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import (DiskCase, first_lsn, flip, log_position, offset_of, run_server, segment_end)  # noqa: E402
-from support.resp import Closed, Error, encode  # noqa: E402
+from support.disk import (DiskCase, flip, log_position, offset_of, put_summed, run_server, segment_end, sum64)  # noqa: E402
+from support.resp import Closed, Error, Push, encode  # noqa: E402
 
 SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
 
@@ -268,6 +270,23 @@ class Gates(DiskCase):
         other.read()
         server.disk.heal()
 
+    def test_h43_pushes_stand_behind_replies_that_wait(self):
+        server = self.own_server(slow=True, appendfsync="always")
+        conn, other = self.connect(server, proto=3, timeout=30), self.connect(server, timeout=30)
+        conn.ok("SET", "k", "0")
+        conn.send("SUBSCRIBE", "c")
+        self.assertIsInstance(conn.read(), Push)
+        server.disk.sync_takes(0.5)
+        conn.send_raw(encode("SET", "k", "1") + encode("GET", "k"))
+        time.sleep(0.05)
+        self.assertEqual([other.ok("PUBLISH", "c", n) for n in range(3)], [1] * 3)
+        time.sleep(0.05)
+        conn.send("INCR", "k")
+        self.assertEqual(conn.drain(), [])
+        self.assertEqual([conn.read() for _ in range(6)],
+                         ["OK", b"1"] + [[b"message", b"c", b"%d" % n] for n in range(3)] + [2])
+        server.disk.heal()
+
     def test_many_clients_share_one_sync(self):
         server = self.own_server(slow=True, appendfsync="always")
         conns = [self.connect(server, timeout=30) for _ in range(40)]
@@ -422,6 +441,37 @@ class Damage(DiskCase):
         self.assertIn(stranger.name, self.refusal(other))
         (other.dir / stranger.name).unlink()
         self.assertEqual(self.restarted(other).ok("DBSIZE"), 100)
+
+    def refused_as_newer(self, server, path, change):
+        """The start is refused, the file (or its folder) is named, and it isn't touched."""
+        old = path.read_bytes()
+        change(old)
+        changed, names = path.read_bytes(), sorted(server.dir.iterdir())
+        self.assertNotEqual(changed, old)
+        text = self.refusal(server)
+        self.assertRegex(text, r"%s\b.* newer" % re.escape(str(path.relative_to(server.dir).parts[0])))
+        self.assertTrue(path.read_bytes() == changed)
+        self.assertEqual(sorted(server.dir.iterdir()), names)
+        path.write_bytes(old)
+
+    def test_files_of_a_newer_format_are_refused_by_name(self):
+        server, conn = self.filled()
+        conn.ok("SAVE")
+        conn.ok("SET", "last", "1")
+        server.terminate()
+        snapshot, segment, meta = server.snapshots()[-1], server.segments()[-1], server.dir / "meta" / "data.mdb"
+        node = segment.read_bytes()[16:48]
+
+        def new_head(path, used):
+            return lambda old: put_summed(path, 0, old[:8] + struct.pack("<I", 2) + old[12:used])
+
+        def new_node(old):
+            for found in re.finditer(re.escape(b"\1" + node), old):
+                put_summed(meta, found.start(), b"\2" + node, sum64(b"node", 1))
+        for path, change in ((segment, new_head(segment, 96)), (snapshot, new_head(snapshot, 104)), (meta, new_node)):
+            with self.subTest(path.name):
+                self.refused_as_newer(server, path, change)
+        self.assertEqual(self.restarted(server).ok("DBSIZE"), 101)
 
     def test_a_damaged_snapshot_is_replaced_by_an_older_one_and_its_log(self):
         server, conn = self.filled()

@@ -7,23 +7,20 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 import zlib
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.server import temp_dir  # noqa: E402
 
 BIN = Path(os.environ["DCACHE_SERVER"]).parent
 INSPECT = BIN / "dcache-inspect"
 FIXTURE = BIN / "inspect_fixture"
 SEED = int(os.environ.get("DC_SEED", os.getpid()))
 SEGMENT_HEADER_LEN = 4096
-
-
-def make_directory(seed):
-    path = Path(tempfile.mkdtemp(prefix="dcache-test-"))
-    subprocess.run([FIXTURE, path, str(seed)], check=True, stdout=subprocess.DEVNULL)
-    return path
 
 
 def run(*words, status=0):
@@ -55,7 +52,7 @@ def model(path):
     out = {}
     for line in path.read_text().splitlines():
         keyspace, key, *rest = line.split()
-        out[int(keyspace), bytes.fromhex(key)] = tuple(map(int, rest))
+        out[keyspace if keyspace == "system" else int(keyspace), bytes.fromhex(key)] = tuple(map(int, rest))
     return out
 
 
@@ -78,17 +75,13 @@ class InspectCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.dir = make_directory(SEED)
+        cls.dir = temp_dir(cls)
+        subprocess.run([FIXTURE, cls.dir, str(SEED)], check=True, stdout=subprocess.DEVNULL)
         cls.calm, cls.last = sorted(cls.dir.glob("snap-*.dcs"))
         cls.segments = sorted(cls.dir.glob("log-*.dcl"))
 
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.dir)
-
     def copy(self, path):
-        to = Path(tempfile.mkdtemp(prefix="dcache-test-"))
-        self.addCleanup(shutil.rmtree, to)
+        to = temp_dir(self)
         return Path(shutil.copy(path, to)) if path.is_file() else Path(shutil.copytree(path, to / "data"))
 
 
@@ -125,8 +118,8 @@ class Entries(InspectCase):
         self.assertEqual(alive(listing(copy), now), alive(listing(self.last), now))
 
     def test_get_finds_each_key_by_its_position(self):
-        keys = sorted(model(self.dir / "calm.txt").items())
-        for (keyspace, key), (crc, length, version, expiry) in random.Random(SEED).sample(keys, 40):
+        keys = sorted(model(self.dir / "calm.txt").items(), key=str)
+        for (keyspace, key), (crc, length, version, expiry) in random.Random(SEED).sample(keys, 40) + [k for k in keys if k[0][0] == "system"]:
             words = [os.fsdecode(key), "--keyspace", keyspace]
             (record,) = objects("get", self.calm, *words)
             value = bytes_of(record, "value")
@@ -136,9 +129,28 @@ class Entries(InspectCase):
 
     def test_get_of_a_directory_sees_the_log(self):
         end = model(self.dir / "end.txt")
-        for (keyspace, key), (crc, length, _, _) in random.Random(SEED).sample(sorted(end.items()), 10):
+        for (keyspace, key), (crc, length, _, _) in random.Random(SEED).sample(sorted(end.items(), key=str), 10):
             value = run("get", self.dir, os.fsdecode(key), "--keyspace", keyspace, "--raw").stdout
             self.assertEqual((zlib.crc32(value), len(value)), (crc, length))
+
+    def test_the_system_keyspace_has_its_name(self):
+        (entry,) = objects("keys", self.calm, "--keyspace", "system")
+        self.assertEqual((entry["keyspace"], entry["key"], entry["kind"]), ("system", "flush:2", "int"))
+        self.assertEqual({r["key"] for r in objects("keys", self.dir, "--keyspace", "system")}, {"flush:1", "flush:2"})
+        self.assertTrue(run("keys", self.calm).stdout.splitlines()[-1].startswith(b'system  "flush:2"  int 13'))
+        self.assertIn(b"system has no such key", run("get", self.calm, "x", "--keyspace", "system", status=1).stderr)
+        (stats,) = objects("stats", self.calm)
+        self.assertEqual((stats["keyspaces"][-1]["keyspace"], stats["keyspaces"][-1]["keys"]), ("system", 1))
+        (summary,) = objects("summary", self.calm)
+        self.assertEqual((summary["keyspaces"][-1]["keyspace"], summary["keyspaces"][-1]["keys"]), ("system", 1))
+        *changes, _ = objects("diff", self.calm, self.dir, "--keyspace", "system", status=1)
+        self.assertIn(("added", "flush:1"), [(c["change"], c["key"]) for c in changes])
+        # The record stands right before the flush that it tells of.
+        for frame in objects("log", self.dir, "--match", "flush:*"):
+            for record, flush in zip(frame["effects"][::2], frame["effects"][1::2]):
+                self.assertEqual((record["keyspace"], record["effect"], flush["effect"]), ("system", "PUT", "FLUSH"))
+                self.assertEqual(record["key"], "flush:%d" % flush["keyspace"])
+                self.assertEqual(int(flush["version"]) - int(record["version"]), 8)
 
     def test_get_of_what_is_not_there(self):
         self.assertIn(b"no such key", run("get", self.calm, "nothing", status=1).stderr)
@@ -230,8 +242,7 @@ class Log(InspectCase):
         self.assertIn('"patch"', lines)
 
     def test_a_log_is_followed_while_it_is_written(self):
-        path = Path(tempfile.mkdtemp(prefix="dcache-test-"))
-        self.addCleanup(shutil.rmtree, path)
+        path = temp_dir(self)
         node = subprocess.Popen([FIXTURE, path, str(SEED)], stdout=subprocess.DEVNULL)
         while not list(path.glob("*.dcl")):
             time.sleep(0.001)
@@ -410,8 +421,7 @@ class Faces(InspectCase):
         self.assertIn(b"No such file", run("summary", self.dir / "nothing", status=2).stderr)
         self.assertIn(b"neither", run("keys", self.dir / "calm.txt", status=1).stderr)
         self.assertIn(b"log segment", run("keys", self.segments[0], status=2).stderr)
-        empty = Path(tempfile.mkdtemp(prefix="dcache-test-"))
-        self.addCleanup(shutil.rmtree, empty)
+        empty = temp_dir(self)
         self.assertEqual(objects("keys", empty), [])
         self.assertEqual(objects("verify", empty)[-1]["damaged"], 0)
         run("catalogue", empty, status=2)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import unittest
@@ -14,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.resp import Error, encode  # noqa: E402
-from support.server import Server, ServerCase, server_binary  # noqa: E402
+from support.server import Server, ServerCase, server_binary, temp_dir  # noqa: E402
 
 # A clean end takes less than this; sanitizer builds may be given more.
 END_S = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
@@ -102,7 +101,7 @@ class Ending(unittest.TestCase):
 
 class Configuration(ServerCase):
     def setUp(self):
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.folder = temp_dir(self)
 
     def test_file_then_options(self):
         conf = self.folder / "node.conf"

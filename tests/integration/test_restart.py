@@ -3,7 +3,6 @@
 """Is a node that was killed right at once, while most of its data isn't loaded yet?"""
 import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -12,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import DiskCase  # noqa: E402
+from support.disk import DiskCase, flushes  # noqa: E402
+from support.resp import Error  # noqa: E402
 
 SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
 COUNT = 300_000 if SLOWNESS == 1 else 75_000  # so many that a single thread loads them for a while
@@ -86,6 +86,68 @@ class Times(DiskCase):
         self.assertEqual(conn.ok("GET", "k7"), None)
         self.assertEqual(conn.ok("KEYS", "*"), [b"stays"])
         self.assertEqual(conn.ok("SET", "k8", "new", "NX"), "OK")
+
+
+class SystemKeyspace(DiskCase):
+    """What the node keeps beside the databases."""
+
+    def test_h4_a_database_knows_its_last_flush_after_a_restart(self):
+        server = self.own_server(save="")
+        conn = self.connect(server)
+        conn.ok("SET", "a", 1)
+        conn.ok("SELECT", 9)
+        conn.ok("SET", "a", 1)
+        conn.ok("FLUSHDB")
+        only_nine = flushes(conn)
+        self.assertEqual(only_nine, {9: conn.ok("LASTVER")})
+        conn.ok("FLUSHDB")  # there is nothing to flush
+        self.assertEqual(flushes(conn), only_nine)
+        conn = self.restarted(server)  # from the log
+        self.assertEqual(flushes(conn), only_nine)
+        replies = conn.pipeline([("MULTI",), ("SET", "gone", 1), ("FLUSHALL",), ("INFO", "dcache"), ("SET", "b", 2),
+                                 ("LASTVER",), ("EXEC",)])[-1]
+        self.assertNotIn(b"db0_flushed_lsn", replies[2])  # inside EXEC it has no version yet
+        both = flushes(conn)
+        self.assertGreater(both[0], only_nine[9])
+        self.assertLess(both[0], replies[-1])
+        self.assertEqual(both, {**only_nine, 0: both[0]})
+        conn.ok("SAVE")
+        conn.ok("SET", "late", 1)
+        for _ in range(2):  # from the snapshot, which is younger than the flush
+            conn = self.restarted(server)
+            self.assertEqual(flushes(conn), both)
+            self.assertEqual(sorted(conn.ok("KEYS", "*")), [b"b", b"late"])
+        conn = self.restarted(server, databases=4)
+        self.assertEqual(flushes(conn), {0: both[0]})
+        conn = self.restarted(server, databases=16)
+        self.assertEqual(flushes(conn), both)
+        conn.ok("DBSIZE")  # what is cold counts as not empty
+        conn.ok("FLUSHALL")
+        self.assertGreater(flushes(conn)[0], both[0])
+        self.assertEqual(flushes(conn)[9], both[9])
+
+    def test_no_client_reaches_it(self):
+        server = self.own_server()
+        conn = self.connect(server)
+        for _ in range(2):
+            conn.ok("SET", "a", 1)
+            conn.ok("FLUSHALL")
+            self.assertIsInstance(conn.call("SELECT", 65535), Error)
+            self.assertIsInstance(conn.call("SELECT", 16), Error)
+            conn.ok("SET", "k", 1)
+            self.assertIsInstance(conn.call("MOVE", "k", 65535), Error)
+            self.assertIsInstance(conn.call("COPY", "k", "k", "DB", 65535), Error)
+            conn.ok("DEL", "k")
+            for db in range(16):
+                conn.ok("SELECT", db)
+                self.assertEqual(conn.ok("DBSIZE"), 0)
+                self.assertEqual(conn.ok("KEYS", "*"), [])
+                self.assertEqual(conn.ok("SCAN", 0, "COUNT", 100000), [b"0", []])
+                self.assertEqual(conn.ok("RANDOMKEY"), None)
+                self.assertEqual(conn.ok("EXISTS", "flush:0"), 0)
+            self.assertEqual(conn.ok("INFO", "keyspace").split(), [b"#", b"Keyspace"])
+            self.assertIn(b"\nkeys:0\r", conn.ok("INFO", "dcache"))
+            conn = self.restarted(server)
 
 
 class Warming(DiskCase):
@@ -226,6 +288,21 @@ class Warming(DiskCase):
         conn = self.cold(server)
         self.assertEqual(conn.ok("KEYS", "*"), [b"only"])
 
+    def test_h32_a_backup_while_warming(self):
+        """It is made of the files that are there, and doesn't wait."""
+        server = self.server_with_data()
+        self.was_cold = False
+        conn = self.cold(server)
+        conn.ok("SET", key(0), "late")
+        folder = server.dir / "backup"
+        conn.ok("BACKUP", folder)
+        self.assertEqual(server.info(conn, "async_loading"), "1", "warm before the backup was there")
+        server.kill()
+        copy = self.own_server(dir=folder)
+        conn = self.connect(copy, timeout=30)
+        self.assertEqual(conn.ok("MGET", key(0), key(1), key(2), key(1000)), [b"late", None, value(2), b"changed"])
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+
     def test_h33_what_is_touched_stays_when_memory_is_short(self):
         server = self.server_with_data()
         conn = self.restarted(server)
@@ -241,6 +318,16 @@ class Warming(DiskCase):
         found = conn.ok("MGET", *map(key, hot))
         self.assertGreater(sum(v is not None for v in found), len(hot) * 9 // 10)
 
+    def end_quickly(self, server):
+        start = time.monotonic()
+        server.terminate()
+        self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
+
+    def nothing_is_missing(self, server):
+        conn = self.restarted(server)
+        self.assertEqual(server.info(conn, "restart_clean"), "yes")
+        self.assertEqual(conn.ok("DBSIZE"), self.count())
+
     def test_h35_an_orderly_end_is_quick_also_while_warming(self):
         server = self.server_with_data()
         for wait_s in (0, 0.05, None):
@@ -249,13 +336,8 @@ class Warming(DiskCase):
                 conn.ok("DBSIZE")
             else:
                 time.sleep(wait_s)
-            start = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            self.assertEqual(server.wait(), 0)
-            self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
-        conn = self.restarted(server)
-        self.assertEqual(server.info(conn, "restart_clean"), "yes")
-        self.assertEqual(conn.ok("DBSIZE"), self.count())
+            self.end_quickly(server)
+        self.nothing_is_missing(server)
 
     def test_an_orderly_end_gives_a_snapshot_up(self):
         server = self.server_with_data()
@@ -264,13 +346,8 @@ class Warming(DiskCase):
             conn.ok("DBSIZE")
             conn.send(*words)
             time.sleep(0.05)
-            start = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            self.assertEqual(server.wait(), 0)
-            self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
-        conn = self.restarted(server)
-        self.assertEqual(server.info(conn, "restart_clean"), "yes")
-        self.assertEqual(conn.ok("DBSIZE"), self.count())
+            self.end_quickly(server)
+        self.nothing_is_missing(server)
 
     def test_the_first_answer_comes_at_once(self):
         server = self.server_with_data()
@@ -316,6 +393,39 @@ class Warming(DiskCase):
         conn = self.restarted(server)
         self.assertEqual(conn.ok("GET", "shared"), b"480")
         self.assertEqual(conn.ok("DBSIZE"), self.count() + 481)
+
+
+class Large(DiskCase):
+    def beside(self, server, act):
+        """What 'act' returns, and how long another connection had to wait for a reply meanwhile."""
+        waits, over = [], threading.Event()
+
+        def ask():
+            with server.connect(timeout=30) as other:
+                while not waits or not over.is_set():
+                    start = time.monotonic()
+                    other.ok("GET", "small")
+                    waits.append(time.monotonic() - start)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            reply = act()
+        finally:
+            over.set()
+            thread.join()
+        return reply, max(waits)
+
+    def test_h15_neighbours_do_not_wait_for_a_large_value(self):
+        server = self.own_server(threads=2, warm_threads=1, log_segment_size="1mb")
+        text = os.urandom(1 << 20) * 64
+        conn, slowest = self.connect(server, timeout=60), {}
+        conn.ok("SET", "small", "1")
+        for words in (("SET", "large", text), ("SAVE",), ("APPEND", "large", "end"), ("WAITAOF", 1, 0, 0)):
+            _, slowest[words[0]] = self.beside(server, lambda w=words: conn.ok(*w))
+        conn = self.restarted(server)
+        value, slowest["GET"] = self.beside(server, lambda: conn.ok("GET", "large"))  # loaded when it is asked for
+        self.assertTrue(value == text + b"end")
+        self.assertLess(max(slowest.values()), 0.5 * SLOWNESS, slowest)
 
 
 class Reports(DiskCase):

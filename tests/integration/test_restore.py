@@ -7,9 +7,9 @@ import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import unittest
@@ -17,8 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.disk import flushes  # noqa: E402
 from support.resp import Error  # noqa: E402
-from support.server import Server, ServerFailed, server_binary  # noqa: E402
+from support.server import Server, ServerFailed, server_binary, temp_dir  # noqa: E402
 
 TOOL = str(Path(server_binary()).parent / "dcache-restore")
 SNAP_HEADER_LEN = 112
@@ -49,8 +50,7 @@ def now_ms():
 
 class RestoreCase(unittest.TestCase):
     def setUp(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="dcache-restore-test-"))
-        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.folder = temp_dir(self)
 
     def start(self, folder=None, **options):
         options = {"threads": 2, "save": "", **options}
@@ -165,6 +165,37 @@ class Restore(RestoreCase):
         self.assertEqual(self.content(second), {b"session:x": b"five", b"other": b"five"})
         self.assertEqual(self.restore("--dry-run", self.folder / "c")["entries"], 1)
 
+    def test_the_system_keyspace_belongs_to_the_whole(self):
+        server = self.start()
+        conn = self.connect(server)
+        conn.ok("SET", "k", 1)
+        conn.ok("FLUSHALL")
+        conn.ok("SET", "k", 2)
+        conn.ok("SET", "other", 2)
+        flushed = flushes(conn)
+        self.assertEqual(list(flushed), [0])
+
+        def told(name, *options):
+            said = self.restore(*options, server.dir, self.folder / name)
+            conn = self.serve(self.folder / name)
+            return said["system"], said["entries"], said["left_out"], flushes(conn), self.content(conn)
+        both = {b"k": b"2", b"other": b"2"}
+        conn.ok("BACKUP", self.folder / "backup")
+        self.assertEqual(flushes(self.serve(self.folder / "backup")), flushed)
+        self.assertEqual(told("all"), (1, 2, 0, flushed, both))
+        self.assertEqual(told("same", "--keep-identity"), (1, 2, 0, flushed, both))
+        self.assertEqual(told("repaired", "--repair"), (1, 2, 0, flushed, both))
+        self.assertEqual(told("some", "--match", "k"), (0, 1, 1, {}, {b"k": b"2"}))
+        self.assertEqual(told("one", "--keyspace", 0), (0, 2, 0, {}, both))
+        self.assertEqual(told("it", "--keyspace", "system"), (1, 0, 2, flushed, {}))
+        self.assertEqual(told("none", "--keyspace", "system", "--match", "x"), (0, 0, 2, {}, {}))
+        there = self.start()
+        said = self.restore("--push", "127.0.0.1:%d" % there.port, server.dir)
+        self.assertEqual((said["taken"], said["system"], said["left_out"]), (2, 0, 0))
+        conn = self.connect(there)
+        self.assertEqual(self.content(conn), both)
+        self.assertEqual(flushes(conn), {})
+
     def test_every_kind_of_value_with_its_version(self):
         server = self.start()
         conn = self.connect(server)
@@ -217,7 +248,7 @@ class Restore(RestoreCase):
 
 
 class Ttl(RestoreCase):
-    """An old image: what had a minute to live then has a minute to live now (H37)."""
+    """H37, an old image: what had a minute to live then has a minute to live now."""
 
     def setUp(self):
         super().setUp()
@@ -231,7 +262,7 @@ class Ttl(RestoreCase):
         time.sleep(1.7)
         conn.ok("FLUSHALL")
 
-    def test_shifted_by_default_and_said_in_the_dry_run(self):
+    def test_h37_shifted_by_default_and_said_in_the_dry_run(self):
         said = self.restore("--dry-run", "--to-lsn", self.lsn, self.server.dir)
         self.assertGreater(said["ttl_shift_ms"], 1500)
         self.assertEqual((said["ttl_shifted"], said["would_expire"], said["expired"]), (2, 1, 1))
@@ -243,7 +274,7 @@ class Ttl(RestoreCase):
         self.assertGreater(conn.ok("PTTL", "long"), 595000)
         self.assertLessEqual(conn.ok("PTTL", "short"), 1500)
 
-    def test_not_shifted_when_that_is_asked_for(self):
+    def test_h37_not_shifted_when_that_is_asked_for(self):
         said = self.restore("--shift-ttl", "no", "--to-lsn", self.lsn, self.server.dir, self.folder / "t")
         self.assertEqual((said["ttl_shift_ms"], said["expired"]), (0, 2))
         conn = self.serve(self.folder / "t")
@@ -315,6 +346,7 @@ class CommandLine(RestoreCase):
         for words in ([], ["a"], ["a", "b", "c"], ["--no-such", "a", "b"], ["--to-lsn", "x", "a", "b"],
                       ["--to-lsn", "0", "a", "b"], ["--to-time", "yesterday", "a", "b"],
                       ["--to-time", "2026-02-30T00:00:00Z", "a", "b"], ["--keyspace", "16", "a", "b"],
+                      ["--keyspace", "65535", "a", "b"], ["--push", "h:1", "--keyspace", "system", "a"],
                       ["--shift-ttl", "maybe", "a", "b"], ["--push", "h:1", "a", "b"], ["--replace", "a", "b"],
                       ["--to-lsn", "5", "--to-time", "5", "a", "b"]):
             done = run_tool(*words)
@@ -386,6 +418,40 @@ class Repair(RestoreCase):
         self.assertGreater(said["entries_older"], 0)
         self.assertEqual(said["entries_lost"], 0)
         self.assertEqual(found, content)
+
+    def test_a_flipped_block_of_the_system_keyspace(self):
+        source = self.folder / "data"
+        server = self.start(source)
+        conn = self.connect(server)
+        conn.ok("SET", "k", 1)
+        conn.ok("FLUSHALL")
+        conn.ok("SET", "k", 2)
+        conn.ok("SAVE")
+        flushed = flushes(conn)
+        server.process.terminate()
+        self.assertEqual(server.wait(), 0)
+        newest = next(source.glob("snap-*"))
+        content = newest.read_bytes()
+        footer = struct.unpack_from("<Q", content, len(content) - 16)[0]
+        index, blocks = struct.unpack_from("<QQ", content, footer)
+        last = struct.unpack_from("<QIIIIHBBQ", content, index + 36 * (blocks - 1))
+        self.assertEqual(last[5], 0xffff)
+        flip(newest, last[0] + 40)
+        (segment,) = source.glob("log-*")
+        aside = shutil.move(segment, self.folder)
+        with self.assertRaises(ServerFailed) as failed:
+            self.start(source)
+        self.assertIn("the system keyspace can't be loaded", str(failed.exception))
+        self.assertIn("dcache-restore --repair %s" % source, str(failed.exception))
+        said, found = self.repair(source)
+        self.assertIn("1 entries of the system keyspace", " ".join(said["damage"]))
+        self.assertEqual((said["entries_lost"], said["system"], found), (1, 0, {b"k": b"2"}))
+        # With the log behind it nothing is lost.
+        shutil.move(aside, source)
+        shutil.rmtree(self.folder / "t")
+        said, found = self.repair(source)
+        self.assertEqual((said["system"], found), (1, {b"k": b"2"}))
+        self.assertEqual(flushes(self.serve(source)), flushed)
 
     def test_a_snapshot_without_its_end(self):
         source, content = self.saved(1)

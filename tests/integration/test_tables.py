@@ -48,6 +48,22 @@ def has_test(file, name):
     return len(texts) == 1 and re.search(r"(?:START_TEST\(|def )%s\b" % name, texts[0]) is not None
 
 
+def hazards_of(name):
+    """The numbers in the name of a test that is named after hazards: test_h08_..., h12_..., test_h25_h26_..."""
+    match = re.match(r"(?:test_)?((?:h\d+_)+)", name)
+    return {int(n) for n in re.findall(r"\d+", match[1])} if match else set()
+
+
+def tests_after_hazards():
+    """{(hazard, 'file::test')} of all below tests/."""
+    found = set()
+    for path in (ROOT / "tests").rglob("*"):
+        if path.suffix in (".c", ".py"):
+            for name in re.findall(r"^(?:START_TEST\(|    def )(\w+)", path.read_text(), re.M):
+                found |= {(n, "%s::%s" % (path.name, name)) for n in hazards_of(name)}
+    return found
+
+
 def slug(heading):
     return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
 
@@ -84,6 +100,19 @@ class Readmes(unittest.TestCase):
                         self.assertTrue(match[1] in words, "no such function")
                     elif CONSTANT.fullmatch(span):
                         self.assertTrue(span in words, "no such constant")
+
+
+class Hazards(unittest.TestCase):
+    def test_the_table_names_every_test_that_bears_the_number_of_a_hazard(self):
+        rows = re.findall(r"^\| H(\d+) \|.*\| (.*) \|$", (ROOT / "tests/README.md").read_text(), re.M)
+        named = {(int(number), test) for number, tests in rows for test in SPAN.findall(tests)}
+        missing = {test for number, test in tests_after_hazards() - named}
+        self.assertEqual(missing, set(), "not in the table of tests/README.md")
+        for number in (int(number) for number, _ in rows):
+            with self.subTest("H%d" % number):
+                tests = [test.split("::") for n, test in named if n == number]
+                self.assertEqual([test for test in tests if not has_test(*test)], [], "no such tests")
+                self.assertTrue(any(number in hazards_of(name) for _, name in tests), "none bears its number")
 
 
 def as_redis_cli_prints(reply, indent=""):

@@ -5,11 +5,9 @@
 #include "tests/support/expect.h"
 #include "tests/support/store_check.h"
 
-#include <stdio.h>
-
 void case_open(struct data_case *c) {
     memset(c, 0, sizeof(*c));
-    temp_dir_make(c->dir, sizeof(c->dir));
+    temp_dir_make(c->dir);
     engine_init(&c->engine, NULL);
     hand_init(&c->hand, &c->engine, 1);
     log_file_init(&c->log, LSN_FIRST);
@@ -46,8 +44,7 @@ void case_snapshot(struct data_case *c) {
                                    .block_len = 4096,
                                    .now_ms = engine_now(&c->engine)};
     struct snap_written written;
-    enum dc_err err = snap_write(&opts, &written);
-    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+    must(snap_write(&opts, &written));
     snprintf(c->snapshot, sizeof(c->snapshot), "%s", written.name);
 }
 
@@ -60,19 +57,17 @@ enum dc_err case_scan(struct data_case *c) {
 }
 
 void case_attach(struct data_case *c) {
-    enum dc_err err = case_scan(c);
-    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+    must(case_scan(c));
     struct store_opts opts = {.seed = c->plan->seed};
     c->store = store_create(&opts);
     store_tick(c->store, engine_now(&c->engine));
     store_thread_init(&c->thread, c->store, &c->metrics, 1);
-    warm_attach(c->warm, c->store);
+    must(warm_attach(c->warm, c->store));
 }
 
 void case_load(struct data_case *c) {
     case_attach(c);
-    enum dc_err err = warm_all(c->warm, &c->thread);
-    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+    must(warm_all(c->warm, &c->thread));
     expect(warm_is_over(c->warm));
 }
 

@@ -12,9 +12,13 @@
 #include "persist/snap_writer.h"
 #include "persist/warm.h"
 #include "tests/support/log_file.h"
+#include "tests/support/temp_dir.h"
+
+#include <check.h>
+#include <stdio.h>
 
 struct data_case {
-    char dir[256];
+    char dir[TEMP_DIR_MAX];
     struct engine engine;
     struct hand hand;
     struct log_file log;
@@ -27,6 +31,16 @@ struct data_case {
     struct store_thread thread;
     struct metric_slot metrics;
 };
+
+/* Anything but DC_OK fails the test, with the words of the error. */
+static inline void must(enum dc_err err) {
+    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
+}
+
+static inline struct bytes key_of(char to[32], const char *prefix, uint32_t i) {
+    int len = snprintf(to, 32, "%s%u", prefix, i);
+    return bytes_of(to, (size_t)len);
+}
 
 void case_open(struct data_case *c);
 void case_close(struct data_case *c);

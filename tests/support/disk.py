@@ -2,7 +2,9 @@
 """Servers whose data directory outlives them, and disks that are slow, broken, full or damaged.
 
 SlowDisk preloads slow_disk.c, which the environment names in DCACHE_SLOW_DISK: fdatasync takes so long, or fails; writes fail.
+WrongClock preloads wrong_clock.c (DCACHE_WRONG_CLOCK): the wall clock is off.
 """
+import ctypes
 import errno
 import mmap
 import os
@@ -17,19 +19,32 @@ from pathlib import Path
 
 from support.server import BAD_OUTPUT, Server, ServerFailed, free_port
 
-SHIM = os.environ.get("DCACHE_SLOW_DISK", "")
 SEGMENT_HEADER_LEN = 4096
 
 
-class SlowDisk:
-    """What the disk of a server does. Changes hold at once, also for a call that is under way."""
-    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS = range(4)
+class Preload:
+    """A library before a server's calls, and the page of memory that tells it what to do. Changes hold at once."""
+    VARIABLE, FILE, LIBRARY = "", "", ""
 
-    def __init__(self, path):
-        path.write_bytes(bytes(mmap.PAGESIZE))
-        self.path = path
-        with open(path, "r+b") as file:
+    def __init__(self, folder):
+        self.path = folder / self.FILE
+        self.path.write_bytes(bytes(mmap.PAGESIZE))
+        with open(self.path, "r+b") as file:
             self.page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+
+    @classmethod
+    def is_there(cls):
+        return Path(os.environ.get(cls.LIBRARY, "")).is_file()
+
+    def environment(self):
+        asan = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+        return {**os.environ, "LD_PRELOAD": os.environ[self.LIBRARY], self.VARIABLE: str(self.path), "ASAN_OPTIONS": asan}
+
+
+class SlowDisk(Preload):
+    """What the disk of a server does; also for a call that is under way."""
+    VARIABLE, FILE, LIBRARY = "SLOW_DISK", "slow-disk", "DCACHE_SLOW_DISK"
+    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS = range(4)
 
     def _set(self, field, value):
         struct.pack_into("<I", self.page, 4 * field, value)
@@ -47,19 +62,24 @@ class SlowDisk:
         for field in (self.SYNC_MS, self.SYNC_ERRNO, self.WRITE_ERRNO):
             self._set(field, 0)
 
-    def environment(self):
-        asan = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
-        return {**os.environ, "LD_PRELOAD": SHIM, "SLOW_DISK": str(self.path), "ASAN_OPTIONS": asan}
+
+class WrongClock(Preload):
+    """How far a server's wall clock is ahead; negative: behind."""
+    VARIABLE, FILE, LIBRARY = "WRONG_CLOCK", "wrong-clock", "DCACHE_WRONG_CLOCK"
+
+    def is_ahead_by(self, seconds):
+        struct.pack_into("<q", self.page, 0, int(seconds * 1000))
 
 
 class DiskCase(unittest.TestCase):
     """Tests that kill and start their own servers."""
 
-    def own_server(self, slow=False, **options):
-        """A server that may be killed and need not end well; with a SlowDisk as server.disk if asked for."""
-        if slow and not Path(SHIM).is_file():
-            self.skipTest("DCACHE_SLOW_DISK names no library")
-        server = DiskServer(slow, **options)
+    def own_server(self, slow=False, preload=None, **options):
+        """A server that may be killed and need not end well; if asked for, with a SlowDisk as server.disk, or another Preload."""
+        preload = SlowDisk if slow else preload
+        if preload is not None and not preload.is_there():
+            self.skipTest(preload.LIBRARY + " names no library")
+        server = DiskServer(preload, **options)
         self.addCleanup(server.discard)
         return server
 
@@ -91,19 +111,22 @@ class DiskCase(unittest.TestCase):
 
 
 class DiskServer(Server):
-    def __init__(self, slow=False, **options):
-        self.disk = None
-        self.slow = slow
+    def __init__(self, preload=None, **options):
+        self.preload = preload  # the class, then what it is for this server
         super().__init__(**{"threads": 2, "save": "", **options})
 
     def start(self):
-        if self.slow and self.disk is None:
-            self.disk = SlowDisk(self.dir / "slow-disk")
+        if isinstance(self.preload, type):
+            self.preload = self.preload(self.dir)
         super().start()
 
+    @property
+    def disk(self):
+        return self.preload
+
     def popen(self, **kwargs):
-        if self.disk is not None:
-            kwargs["env"] = self.disk.environment()
+        if self.preload is not None:
+            kwargs["env"] = self.preload.environment()
         return super().popen(**kwargs)
 
     def terminate(self):
@@ -143,6 +166,12 @@ def log_position(conn):
     return {words[i].decode(): words[i + 1] for i in range(0, len(words), 2)}
 
 
+def flushes(conn):
+    """{database: LSN of its last flush}"""
+    lines = re.findall(rb"(?m)^db(\d+)_flushed_lsn:(\d+)", conn.ok("INFO", "dcache"))
+    return {int(db): int(lsn) for db, lsn in lines}
+
+
 def first_lsn(path):
     """Of a segment, from its name."""
     return int(path.name.split("-")[1], 16)
@@ -158,6 +187,20 @@ def flip(path, offset, mask=0x40):
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ mask]))
+
+
+def sum64(data, seed=0):
+    """The checksum of all that is stored (server/base/sum.h)."""
+    function = ctypes.CDLL("libxxhash.so.0").XXH3_64bits_withSeed
+    function.restype = ctypes.c_uint64
+    return function(data, ctypes.c_size_t(len(data)), ctypes.c_uint64(seed))
+
+
+def put_summed(path, offset, data, seed=0):
+    """Writes bytes and, behind them, their sum."""
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data + struct.pack("<Q", sum64(data, seed)))
 
 
 def segment_end(path):

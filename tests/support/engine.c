@@ -2,6 +2,7 @@
 #include "tests/support/engine.h"
 
 #include "server/base/mem.h"
+#include "server/store/system.h"
 
 #include <stdlib.h>
 
@@ -286,7 +287,7 @@ enum dc_err hand_flush(struct hand *h, uint32_t db) {
         store_lock_all(h->engine->store);
     }
     begin_command(h);
-    enum dc_err err = mut_flush(&h->mut, store_keyspace(h->engine->store, db));
+    enum dc_err err = system_flush(&h->mut, store_keyspace(h->engine->store, db));
     end_command(h, err);
     if (!h->in_frame) {
         store_unlock_all(h->engine->store);

@@ -13,6 +13,7 @@
 #include "server/cmd/node.h"
 #include "server/cmd/pubsub.h"
 #include "tests/support/check_main.h"
+#include "tests/support/unkept_log.h"
 
 #include <pthread.h>
 
@@ -75,16 +76,7 @@ static inline void fake_node_init(struct fake_node *f) {
     crypto_init();
     f->node.host = &host;
     f->node.store = store_create(&(struct store_opts){.keyspaces = 4});
-    static const uint8_t id[NODE_ID_LEN];
-    struct log_opts log = {.io = &io_posix,
-                           .dir = ".",
-                           .node_id = id,
-                           .seed = id,
-                           .history = {.id = 1, .start = LSN_FIRST},
-                           .first_lsn = LSN_FIRST,
-                           .segment_len = 1 << 20,
-                           .memory_limit = 1 << 20};
-    ck_assert_int_eq(log_open(&log, &f->node.log), DC_OK);
+    f->node.log = unkept_log_open();
     f->node.pubsub = pubsub_create();
     f->node.worker_count = FAKE_WORKERS;
     clock_init(&f->node.clock, time_wall_us(), time_mono_us());

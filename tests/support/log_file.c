@@ -3,10 +3,8 @@
 
 #include "server/base/mem.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,8 +53,8 @@ void log_file_attach(struct log_file *f, struct engine *e) {
 
 void log_file_commit(void *arg, struct mut *m) {
     struct log_file *f = arg;
-    uint32_t blob_count = 0;
-    size_t inline_len = frame_inline_len(m, &blob_count);
+    uint32_t blob_count = frame_measure(m)->blobs;
+    size_t inline_len = (size_t)frame_measure(m)->inline_len;
     char *text = mem_must_alloc(inline_len);
     struct frame_blob *blobs = mem_must_alloc((blob_count + 1) * sizeof(*blobs));
     uint32_t listed =
@@ -143,26 +141,6 @@ void log_file_each(const struct log_file *f, uint64_t from, uint64_t to, log_fil
 }
 
 /* --- files ------------------------------------------------------------------------------------------- */
-
-void temp_dir_make(char *to, size_t size) {
-    const char *base = getenv("TMPDIR");
-    snprintf(to, size, "%s/dcache-test-XXXXXX", base != NULL ? base : "/tmp");
-    must(mkdtemp(to) != NULL);
-}
-
-void temp_dir_remove(const char *dir) {
-    DIR *d = opendir(dir);
-    must(d != NULL);
-    for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-        char path[1024];
-        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
-            must(unlink(path) == 0);
-        }
-    }
-    closedir(d);
-    must(rmdir(dir) == 0);
-}
 
 void file_poke(const char *path, int64_t at, const void *bytes, size_t len) {
     int fd = open(path, O_WRONLY | O_CLOEXEC);

@@ -49,9 +49,6 @@ typedef void (*log_file_fn)(void *arg, const struct effect_view *e);
 void log_file_each(const struct log_file *f, uint64_t from, uint64_t to, log_file_fn each,
                    void *arg);
 
-/* A fresh directory below the temporary one; the caller removes it. */
-void temp_dir_make(char *to, size_t size);
-void temp_dir_remove(const char *dir);
 /* Changes 'len' bytes at 'at' (from the end when negative) of a file. */
 void file_poke(const char *path, int64_t at, const void *bytes, size_t len);
 bool file_exists(const char *dir, const char *name);

@@ -64,7 +64,8 @@ void rig_fini(void) {
 
 /* --- appending --------------------------------------------------------------------------------------- */
 
-static uint64_t append(struct log_feed *f, const char *key, const struct value *v) {
+enum dc_err rig_try_append(struct log_feed *f, const char *key, const struct value *v,
+                           uint64_t *end) {
     struct mut m;
     mut_init(&m, store, NULL);
     m.now_ms = 1000;
@@ -74,9 +75,17 @@ static uint64_t append(struct log_feed *f, const char *key, const struct value *
                                    .key.name = bytes_of(key, strlen(key)),
                                    .value = *v,
                                    .expiry_ms = EXPIRY_NONE};
-    expect_eq(log_reserve(f, &m), DC_OK);
-    uint64_t end = log_append(f, &m).v;
-    expect_eq(m.effects[0].version, end);
+    enum dc_err err = log_reserve(f, &m);
+    if (err == DC_OK) {
+        *end = log_append(f, &m).v;
+        expect_eq(m.effects[0].version, *end);
+    }
+    return err;
+}
+
+static uint64_t append(struct log_feed *f, const char *key, const struct value *v) {
+    uint64_t end = 0;
+    expect_eq(rig_try_append(f, key, v, &end), DC_OK);
     log_kick(rig.log);
     return end;
 }

@@ -10,7 +10,7 @@
 #include "persist/log.h"
 #include "persist/log_reader.h"
 #include "server/base/buf.h"
-#include "server/store/blob.h"
+#include "server/store/entry.h"
 #include "tests/support/sim_disk.h"
 
 enum { RIG_FIRST_LSN = 0x10000, RIG_SEGMENT_LEN = 16 * 1024 };
@@ -35,6 +35,9 @@ void rig_fini(void);
 uint64_t rig_append(struct log_feed *f, const char *key, struct bytes value);
 uint64_t rig_append_blob(struct log_feed *f, const char *key,
                          struct blob *b); /* no reference is taken from the caller */
+/* The same without a kick; DC_ENOMEM: nothing has happened. */
+DC_MUST enum dc_err rig_try_append(struct log_feed *f, const char *key, const struct value *v,
+                                   uint64_t *end);
 /* By the rig's feed: "k<number>", with a value of so many bytes that are made of the number. */
 uint64_t rig_append_number(uint64_t number, size_t len);
 

@@ -38,15 +38,13 @@ void segment_build_fini(struct segment_build *b) {
 }
 
 /* The bytes of the file from 'at' on become a frame: its first FRAME_HEADER_LEN bytes are still empty. */
-static uint64_t finish_frame(struct segment_build *b, size_t at, uint32_t effects,
-                             uint64_t body_sum) {
+static uint64_t finish_frame(struct segment_build *b, size_t at, uint64_t body_sum) {
     char *frame = b->file.ptr + at;
     uint64_t seed = sum_seed(b->head.history.id, b->lsn);
-    put_u32(frame + 4, effects);
+    put_u32(frame + 4, (uint32_t)body_sum);
     put_u64(frame + 8, b->file.len - at - FRAME_HEADER_LEN);
+    frame[15] = FRAME_MUTATION;
     put_u64(frame + 16, TIME_MS);
-    put_u64(frame + 24, body_sum);
-    frame[32] = FRAME_MUTATION;
     put_u32(frame, (uint32_t)sum64(frame + 4, FRAME_HEADER_LEN - 4, seed));
     b->lsn += b->file.len - at;
     return b->lsn;
@@ -57,8 +55,16 @@ static void add_effect(struct segment_build *b, enum mut_kind kind, bool blob, s
     char *head = room(b, EFFECT_HEADER_LEN);
     head[0] = (char)kind;
     head[1] = (char)(blob ? VALUE_BLOB : VALUE_STR);
-    put_u32(head + 4, (uint32_t)key.len);
-    put_u64(head + 8, data.len);
+    dc_assert(key.len <= UINT16_MAX && (blob || data.len <= UINT16_MAX));
+    if (blob) { /* which is long */
+        head[1] |= 64;
+        char *lengths = room(b, EFFECT_LONG_LEN);
+        put_u32(lengths, (uint32_t)key.len);
+        put_u64(lengths + 4, data.len);
+    } else {
+        put_u16(head + 4, (uint16_t)key.len);
+        put_u16(head + 6, (uint16_t)data.len);
+    }
     if (blob) {
         put_u64(room(b, 8), sum64(data.ptr, data.len, 0));
     }
@@ -87,7 +93,7 @@ uint64_t segment_build_frame(struct segment_build *b, const struct bytes *keys,
         sum = sum64(b->file.ptr + part, b->file.len - part, sum);
     }
     dc_assert(!b->file.failed);
-    return finish_frame(b, at, count > 1 ? count + 1 : count, sum);
+    return finish_frame(b, at, sum);
 }
 
 uint64_t segment_build_put(struct segment_build *b, const char *key, const char *value) {

@@ -48,6 +48,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def temp_dir(case=None):
+    """A directory of one's own below the temporary one; it goes with the test case (or class) if there is one."""
+    path = Path(tempfile.mkdtemp(prefix="dcache-test-"))
+    if case is not None:
+        cleanup = case.addClassCleanup if isinstance(case, type) else case.addCleanup
+        cleanup(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
 def _die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -58,7 +67,7 @@ class Server:
     def __init__(self, binary=None, conf=None, start_timeout=30.0, **options):
         self.binary = binary or server_binary()
         self.is_redis = "redis" in os.path.basename(self.binary)
-        self.dir = Path(tempfile.mkdtemp(prefix="dcache-test-"))
+        self.dir = temp_dir()
         self.port = free_port()
         self.address = ("127.0.0.1", self.port)
         self.conf = conf

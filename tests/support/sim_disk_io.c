@@ -99,14 +99,16 @@ static struct sim_handle *handle_of(struct sim_disk *d, const struct io_file *f)
     return &d->handles[f->fd];
 }
 
-/* The path of a handle, for call_begin(). A copy: handles move. */
-static void handle_path(struct sim_disk *d, const struct io_file *f, char to[256]) {
+/* call_begin() for a handle; gives its path. A copy: handles move. */
+static int file_begin(struct sim_disk *d, enum sim_call kind, const struct io_file *f,
+                      char path[256], uint64_t *seq) {
     disk_lock(d);
-    const char *path = handle_of(d, f)->path;
-    size_t len = strlen(path) < 255 ? strlen(path) : 255;
-    memcpy(to, path, len);
-    to[len] = '\0';
+    const char *found = handle_of(d, f)->path;
+    size_t len = strlen(found) < 255 ? strlen(found) : 255;
+    memcpy(path, found, len);
+    path[len] = '\0';
     disk_unlock(d);
+    return call_begin(d, kind, path, seq);
 }
 
 static int add_handle(struct sim_disk *d, struct sim_file *f, const char *path) {
@@ -163,8 +165,7 @@ static ssize_t sim_read_at(const struct io *io, struct io_file *f, void *to, siz
     struct sim_disk *d = disk_of(io);
     char path[256];
     uint64_t seq;
-    handle_path(d, f, path);
-    int rc = call_begin(d, SIM_READ, path, &seq);
+    int rc = file_begin(d, SIM_READ, f, path, &seq);
     ssize_t n = rc != 0 ? rc : (ssize_t)sim_content_read(&handle_of(d, f)->file->now, at, to, len);
     disk_unlock(d);
     return n;
@@ -192,8 +193,7 @@ static ssize_t sim_write_at(const struct io *io, struct io_file *f, const struct
         buf_append(&all, iov[i].iov_base, iov[i].iov_len);
     }
     dc_assert(!all.failed);
-    handle_path(d, f, path);
-    ssize_t rc = call_begin(d, SIM_WRITE, path, &seq);
+    ssize_t rc = file_begin(d, SIM_WRITE, f, path, &seq);
     if (rc == 0) {
         struct sim_file *file = handle_of(d, f)->file;
         size_t fits = (size_t)room_for(d, file, at, all.len);
@@ -210,8 +210,7 @@ static int sim_allocate(const struct io *io, struct io_file *f, uint64_t len) {
     struct sim_disk *d = disk_of(io);
     char path[256];
     uint64_t seq;
-    handle_path(d, f, path);
-    int rc = call_begin(d, SIM_ALLOCATE, path, &seq);
+    int rc = file_begin(d, SIM_ALLOCATE, f, path, &seq);
     struct sim_file *file = handle_of(d, f)->file;
     if (rc == 0 && len > file->now.len) {
         rc = room_for(d, file, 0, len) < len ? -ENOSPC : 0;
@@ -228,8 +227,7 @@ static int sim_truncate(const struct io *io, struct io_file *f, uint64_t len) {
     struct sim_disk *d = disk_of(io);
     char path[256];
     uint64_t seq;
-    handle_path(d, f, path);
-    int rc = call_begin(d, SIM_TRUNCATE, path, &seq);
+    int rc = file_begin(d, SIM_TRUNCATE, f, path, &seq);
     if (rc == 0) {
         sim_file_set_len(d, handle_of(d, f)->file, len);
     }
@@ -242,8 +240,7 @@ static int sim_sync(const struct io *io, struct io_file *f) {
     struct sim_disk *d = disk_of(io);
     char path[256];
     uint64_t seq;
-    handle_path(d, f, path);
-    int rc = call_begin(d, SIM_SYNC, path, &seq);
+    int rc = file_begin(d, SIM_SYNC, f, path, &seq);
     if (!is_stopped(d, rc)) {
         sim_file_settle(handle_of(d, f)->file, seq, rc != 0);
     }
@@ -256,8 +253,7 @@ static int64_t sim_size(const struct io *io, struct io_file *f) {
     struct sim_disk *d = disk_of(io);
     char path[256];
     uint64_t seq;
-    handle_path(d, f, path);
-    int64_t rc = call_begin(d, SIM_SIZE, path, &seq);
+    int64_t rc = file_begin(d, SIM_SIZE, f, path, &seq);
     rc = rc == 0 ? (int64_t)handle_of(d, f)->file->now.len : rc;
     disk_unlock(d);
     return rc;
@@ -355,8 +351,7 @@ static const void *sim_map(const struct io *io, struct io_file *f, uint64_t len)
     char path[256];
     uint64_t seq;
     char *copy = NULL;
-    handle_path(d, f, path);
-    if (call_begin(d, SIM_MAP, path, &seq) == 0) {
+    if (file_begin(d, SIM_MAP, f, path, &seq) == 0) {
         copy = mem_must_zalloc((size_t)len); /* exactly: a sanitizer sees who reads behind it */
         sim_content_read(&handle_of(d, f)->file->now, 0, copy, (size_t)len);
     }

@@ -1,23 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * slow_disk: a library to preload (support/disk.py): calls that reach the disk are late or fail, as long as a shared page of memory says so.
- * The page is the file that the environment names in SLOW_DISK. Only files that end in .dcl, .dcs or .tmp are meant, or directories: not LMDB's.
+ * slow_disk: a library to preload (support/disk.py): calls that reach the disk are late or fail, as long as a shared page of memory says so
+ * (preload.h). The page is the file that the environment names in SLOW_DISK. Only files that end in .dcl, .dcs or .tmp are meant, or directories: not LMDB's.
  */
+#include "tests/support/preload.h"
+
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 #include <time.h>
-#include <unistd.h>
 
-enum { PAGE_LEN = 4096, NAP_MS = 5 };
+enum { NAP_MS = 5 };
 
 /* Written by the test. */
 struct control {
@@ -30,18 +27,7 @@ struct control {
 
 static struct control *control(void) {
     static struct control *page;
-    const char *path = getenv("SLOW_DISK");
-    if (page == NULL && path != NULL) {
-        int fd = open(path, O_RDWR | O_CLOEXEC);
-        void *at =
-            fd < 0 ? MAP_FAILED : mmap(NULL, PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (at == MAP_FAILED) {
-            perror("slow_disk");
-            abort();
-        }
-        close(fd);
-        page = at;
-    }
+    page = page == NULL ? preload_page("SLOW_DISK") : page;
     return page;
 }
 

@@ -143,28 +143,35 @@ static bool each_below(const struct table *t, const struct store *s,
     return more;
 }
 
-const char *store_check(struct store *s, struct table_facts *out) {
-    *out = (struct table_facts){0};
-    for (uint32_t db = 0; db < s->keyspace_count; db++) {
-        for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
-            const struct root *r = &s->keyspaces[db].roots[slot];
-            uint64_t volatiles = out->volatiles;
-            struct slot_check c = {.slot = slot};
-            const char *err = table_check(&r->table, s->seed, out);
-            if (err == NULL) {
-                each_below(&r->table, s, check_slot, &c);
-                err = c.err;
-            }
-            if (err == NULL && r->gen == s->keyspaces[db].gen &&
-                r->volatiles != out->volatiles - volatiles) {
-                err = "the count of volatile entries is wrong";
-            }
-            if (err != NULL) {
-                return err;
-            }
+static const char *check_keyspace(const struct store *s, const struct keyspace *ks,
+                                  struct table_facts *out) {
+    for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
+        const struct root *r = &ks->roots[slot];
+        uint64_t volatiles = out->volatiles;
+        struct slot_check c = {.slot = slot};
+        const char *err = table_check(&r->table, s->seed, out);
+        if (err == NULL) {
+            each_below(&r->table, s, check_slot, &c);
+            err = c.err;
+        }
+        if (err == NULL && r->gen == ks->gen && r->volatiles != out->volatiles - volatiles) {
+            err = "the count of volatile entries is wrong";
+        }
+        if (err != NULL) {
+            return err;
         }
     }
     return NULL;
+}
+
+const char *store_check(struct store *s, struct table_facts *out) {
+    struct table_facts aside = {0};
+    const char *err = check_keyspace(s, &s->system, &aside); /* isn't counted */
+    *out = (struct table_facts){0};
+    for (uint32_t db = 0; db < s->keyspace_count && err == NULL; db++) {
+        err = check_keyspace(s, &s->keyspaces[db], out);
+    }
+    return err;
 }
 
 struct digest {
@@ -193,15 +200,20 @@ static bool add_entry(void *arg, const struct store *s, const struct entry *e) {
     return true;
 }
 
+static void digest_keyspace(struct store *s, const struct keyspace *ks, struct digest *d) {
+    for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
+        if (ks->roots[slot].gen == ks->gen) {
+            each_below(&ks->roots[slot].table, s, add_entry, d);
+        }
+    }
+}
+
 uint64_t store_digest(struct store *s) {
     struct digest d = {0};
     for (d.db = 0; d.db < s->keyspace_count; d.db++) {
-        struct keyspace *ks = &s->keyspaces[d.db];
-        for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
-            if (ks->roots[slot].gen == ks->gen) {
-                each_below(&ks->roots[slot].table, s, add_entry, &d);
-            }
-        }
+        digest_keyspace(s, &s->keyspaces[d.db], &d);
     }
+    d.db = KEYSPACE_SYSTEM;
+    digest_keyspace(s, &s->system, &d);
     return d.sum;
 }

@@ -10,6 +10,7 @@
 #include "server/base/mem.h"
 #include "server/cmd/node.h"
 #include "tests/support/check_main.h"
+#include "tests/support/unkept_log.h"
 
 enum { WIRED_WORKERS = 2 };
 
@@ -34,17 +35,8 @@ static inline void wired_node_init(struct wired_node *w, const struct bytes *opt
     time_calibrate();
     conf_init(&w->conf);
     ck_assert_int_eq(conf_set(&w->conf, options, pairs), DC_OK);
-    static const uint8_t id[NODE_ID_LEN];
-    struct log_opts log = {.io = &io_posix,
-                           .dir = ".",
-                           .node_id = id,
-                           .seed = id,
-                           .history = {.id = 1, .start = LSN_FIRST},
-                           .first_lsn = LSN_FIRST,
-                           .segment_len = 1 << 20,
-                           .memory_limit = 1 << 20};
     node_init(&w->node, &w->conf, store_create(&(struct store_opts){.keyspaces = 4}), &host);
-    ck_assert_int_eq(log_open(&log, &w->node.log), DC_OK);
+    w->node.log = unkept_log_open();
     for (uint32_t i = 0; i < WIRED_WORKERS; i++) {
         arena_init(&w->arenas[i], 4096);
         w->workers[i] = mem_must_aligned(_Alignof(struct cmd_worker), sizeof(struct cmd_worker));

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Options as text: files, the command line, --print-config, CONFIG REWRITE. */
 #include "server/base/mem.h"
+#include "tests/support/temp_dir.h"
 #include "tests/unit/conf_case.h"
 
 #include <limits.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-static char dir[64];
+static char dir[TEMP_DIR_MAX];
 
 static void write_file(const char *path, const char *text) {
     FILE *file = fopen(path, "w");
@@ -27,15 +28,14 @@ static void expect_file(const char *path, const char *wanted) {
 }
 
 static const char *in_dir(const char *name) {
-    static char path[128];
+    static char path[TEMP_DIR_MAX + 64];
     snprintf(path, sizeof(path), "%s/%s", dir, name);
     return path;
 }
 
 static void begin_in_dir(void) {
     begin();
-    snprintf(dir, sizeof(dir), "/tmp/dcache-conf-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
+    temp_dir_make(dir);
 }
 
 static void end_in_dir(void) {

@@ -1,31 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/base/thread.h"
-#include "tests/support/check_main.h"
-#include "tests/support/engine.h"
-#include "tests/support/expect.h"
-#include "tests/support/store_check.h"
+#include "tests/support/one_engine.h"
 
 #include <math.h>
-
-static struct engine engine;
-static struct hand hand;
-
-static void open_engine(void) {
-    engine_init(&engine, NULL);
-    hand_init(&hand, &engine, test_seed_value);
-}
-
-static void close_engine(void) {
-    struct table_facts facts;
-    const char *err = store_check(engine.store, &facts);
-    ck_assert_msg(err == NULL, "%s", err);
-    hand_fini(&hand);
-    engine_fini(&engine);
-}
-
-static void must(enum dc_err err) {
-    expect_eq(err, DC_OK);
-}
 
 static const enum evict_policy policies[] = {
     EVICT_ADAPTIVE,     EVICT_ALLKEYS_LRU,  EVICT_ALLKEYS_LFU,     EVICT_ALLKEYS_RANDOM,
@@ -97,6 +74,20 @@ static void begin_pressure(void) {
     store_tick(engine.store, engine_now(&engine));
 }
 
+/* An engine with so many small keys of two letters, under pressure. */
+static void open_with(char a, uint32_t a_count, char b, uint32_t b_count) {
+    open_engine();
+    fill(a, a_count, 50, 0);
+    fill(b, b_count, 50, 0);
+    begin_pressure();
+}
+
+/* Of 'count' victims at least so many have the letter. */
+static void expect_victims(enum evict_policy policy, uint32_t count, char letter, uint32_t least) {
+    struct victims v = evict(policy, count);
+    expect(v.by_letter[letter & 127] >= least);
+}
+
 START_TEST(every_policy_evicts_all_that_it_may_and_then_says_so) {
     for (uint32_t i = 0; i < POLICIES; i++) {
         open_engine();
@@ -144,40 +135,28 @@ START_TEST(a_single_key_in_a_large_table_of_slots_is_found) {
 END_TEST
 
 START_TEST(lru_evicts_what_was_used_longest_ago) {
-    open_engine();
-    fill('o', 3000, 50, 0);
-    fill('n', 3000, 50, 0);
-    begin_pressure();
+    open_with('o', 3000, 'n', 3000);
     get_all('n', 3000, 1);
-    struct victims v = evict(EVICT_ALLKEYS_LRU, 2000);
-    expect(v.by_letter['o'] >= 1980);
+    expect_victims(EVICT_ALLKEYS_LRU, 2000, 'o', 1980);
     close_engine();
 }
 END_TEST
 
 START_TEST(lfu_evicts_what_was_used_least) {
-    open_engine();
-    fill('h', 3000, 50, 0);
-    fill('c', 3000, 50, 0);
-    begin_pressure();
+    open_with('h', 3000, 'c', 3000);
     get_all('h', 3000, 10);
     get_all('c', 3000, 1); /* later, but rarely */
-    struct victims v = evict(EVICT_ALLKEYS_LFU, 2000);
-    expect(v.by_letter['c'] >= 1980);
+    expect_victims(EVICT_ALLKEYS_LFU, 2000, 'c', 1980);
     close_engine();
 }
 END_TEST
 
 START_TEST(lfu_looks_at_frequencies_before_ages) {
-    open_engine();
-    fill('h', 600, 50, 0);
-    fill('c', 5400, 50, 0);
-    begin_pressure();
+    open_with('h', 600, 'c', 5400);
     get_each('h', 600, 10);
     pass_populations(8);
     get_all('c', 5400, 1); /* a moment ago, but once */
-    struct victims v = evict(EVICT_ALLKEYS_LFU, 500);
-    expect(v.by_letter['c'] >= 495);
+    expect_victims(EVICT_ALLKEYS_LFU, 500, 'c', 495);
     close_engine();
 }
 END_TEST
@@ -195,10 +174,7 @@ START_TEST(ttl_evicts_what_would_expire_soonest) {
 END_TEST
 
 START_TEST(random_evicts_without_regard) {
-    open_engine();
-    fill('a', 3000, 50, 0);
-    fill('b', 3000, 50, 0);
-    begin_pressure();
+    open_with('a', 3000, 'b', 3000);
     get_all('a', 3000, 10);
     struct victims v = evict(EVICT_ALLKEYS_RANDOM, 3000);
     expect(v.by_letter['a'] > 1200 && v.by_letter['b'] > 1200);
@@ -221,19 +197,14 @@ START_TEST(adaptive_weighs_use_age_and_size) {
 END_TEST
 
 START_TEST(adaptive_forgets_an_old_favourite) {
-    open_engine();
-    fill('f', 500, 50, 0);
-    fill('n', 3500, 50, 0);
-    begin_pressure();
+    open_with('f', 500, 'n', 3500);
     get_each('f', 500, 40);
     get_all('n', 3500, 1);
     /* Still a favourite, though the others were used later. */
-    struct victims v = evict(EVICT_ADAPTIVE, 100);
-    expect(v.by_letter['n'] >= 98);
+    expect_victims(EVICT_ADAPTIVE, 100, 'n', 98);
     /* Nobody asks for it any more. Its age alone would not outweigh its hits; but they fade, too, and the others have some. */
     get_all('n', 3500, 20);
-    v = evict(EVICT_ADAPTIVE, 150);
-    expect(v.by_letter['f'] >= 135);
+    expect_victims(EVICT_ADAPTIVE, 150, 'f', 135);
     close_engine();
 }
 END_TEST

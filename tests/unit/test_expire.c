@@ -1,33 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/base/mem.h"
-#include "tests/support/check_main.h"
-#include "tests/support/engine.h"
-#include "tests/support/expect.h"
-#include "tests/support/store_check.h"
-
-static struct engine engine;
-static struct hand hand;
-
-static void open_engine(void) {
-    engine_init(&engine, NULL);
-    hand_init(&hand, &engine, test_seed_value);
-}
-
-static void close_engine(void) {
-    struct table_facts facts;
-    const char *err = store_check(engine.store, &facts);
-    ck_assert_msg(err == NULL, "%s", err);
-    hand_fini(&hand);
-    engine_fini(&engine);
-}
-
-static void must(enum dc_err err) {
-    expect_eq(err, DC_OK);
-}
-
-static struct keyspace *db(uint32_t id) {
-    return store_keyspace(engine.store, id);
-}
+#include "tests/support/one_engine.h"
 
 /* prefix0, prefix1, ... that live for ttl_ms + i * step_ms; ttl_ms 0 = for ever. */
 static void fill(uint32_t id, const char *prefix, uint32_t count, int64_t ttl_ms, int64_t step_ms) {

@@ -11,11 +11,13 @@
 #include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "server/base/sum.h"
+#include "server/store/system.h"
 #include "tests/support/check_main.h"
 #include "tests/support/engine.h"
 #include "tests/support/expect.h"
 #include "tests/support/log_file.h"
 #include "tests/support/sim_disk.h"
+#include "tests/support/temp_dir.h"
 
 #include <string.h>
 
@@ -136,6 +138,15 @@ static void describe(struct buf *to) {
         for (int i = 0; i < 200; i++) {
             snprintf(key, sizeof(key), "many:%d", i);
             describe_key(to, db, key);
+        }
+        const struct entry *record = system_flush_record(store_keyspace(engine.store, db));
+        if (record != NULL) {
+            struct value v;
+            entry_value(record, &v);
+            buf_printf(to,
+                       "flushed at %" PRIu64 ", recorded by version %" PRIu64 " as %" PRId64 "\n",
+                       keyspace_flush_version(store_keyspace(engine.store, db)),
+                       entry_version(record), v.num);
         }
     }
     buf_append(to, "", 1);
@@ -270,7 +281,7 @@ static void expect_content(const char *dir, bool snapshot) {
     expect_eq(plan->chain[0].id, history.id);
     ck_assert_mem_eq(plan->seed, seed, SEED_LEN);
     open_engine(NULL, NULL);
-    warm_attach(warm, engine.store);
+    must(warm_attach(warm, engine.store));
     must(warm_all(warm, &hand.thread));
     describe(&got);
     read_file(golden, "content.txt", &want);
@@ -294,9 +305,9 @@ START_TEST(snapshot_and_log_of_version_1_are_read) {
 END_TEST
 
 START_TEST(a_log_of_version_1_is_read) {
-    char dir[256];
+    char dir[TEMP_DIR_MAX];
     struct buf file;
-    temp_dir_make(dir, sizeof(dir));
+    temp_dir_make(dir);
     read_file(golden, segment, &file);
     write_file(dir, segment, buf_bytes(&file));
     expect_content(dir, false);
@@ -313,8 +324,8 @@ static void compare(void *arg, struct mut *m) {
         lsn = LSN_FIRST + FRAME_HEADER_LEN + 8 + 32; /* behind the FORK */
     }
     const char *there = file->ptr + SEGMENT_HEADER_LEN + (lsn - LSN_FIRST);
-    uint32_t blobs;
-    size_t len = frame_inline_len(m, &blobs);
+    uint32_t blobs = frame_measure(m)->blobs;
+    size_t len = (size_t)frame_measure(m)->inline_len;
     struct frame_blob blob;
     char *frame = mem_must_alloc(len);
     expect(blobs <= 1);
@@ -325,7 +336,7 @@ static void compare(void *arg, struct mut *m) {
         expect(memcmp(blob.blob->data, there + front, blob.blob->len) == 0);
         expect(memcmp(frame + front, there + front + blob.blob->len, len - front) == 0);
     }
-    lsn += frame_len(m);
+    lsn += frame_measure(m)->len;
     mem_free(frame);
     mut_commit(m);
 }

@@ -5,6 +5,7 @@
 #include "server/base/sum.h"
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-static char dir[] = "/tmp/dc-test-io-XXXXXX"; /* every test has one of its own */
+static char dir[TEMP_DIR_MAX]; /* every test has one of its own */
 static const struct io *const io = &io_posix;
 
 static const char *in_dir(const char *name) {
@@ -25,20 +26,11 @@ static const char *in_dir(const char *name) {
 }
 
 static void begin(void) {
-    memcpy(dir + strlen(dir) - 6, "XXXXXX", 6);
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-}
-
-static void remove_name(void *arg, const char *name) {
-    (void)arg;
-    if (unlink(in_dir(name)) != 0) {
-        rmdir(in_dir(name));
-    }
+    temp_dir_make(dir);
 }
 
 static void end(void) {
-    ck_assert_int_eq(io->list(io, dir, remove_name, NULL), 0);
-    ck_assert_int_eq(rmdir(dir), 0);
+    temp_dir_remove(dir);
 }
 
 static struct io_file open_file(const char *name, enum io_mode mode) {

@@ -46,7 +46,7 @@ static char *take_trace(uint64_t allocated) {
         mem_free(trace_);                     \
     } while (0)
 
-/* A file has the name under which it was opened. FORK is 80 bytes, a frame of "k1" with 10000 bytes 10058. */
+/* A file has the name under which it was opened. FORK is 64 bytes, a frame of "k1" with 10000 bytes 10034. */
 START_TEST(the_calls_come_in_their_order) {
     enum { HEAD = SEGMENT_HEADER_LEN };
     rig_init();
@@ -54,32 +54,60 @@ START_TEST(the_calls_come_in_their_order) {
     /* Bytes and name are on the disk before anybody may append. */
     expect_trace(2, "write segment-0.tmp 0+104\n"
                     "rename segment-0.tmp log-0000000000010000-0000000000000abc.dcl\n"
-                    "write segment-0.tmp 4096+80\n"
+                    "write segment-0.tmp 4096+64\n"
                     "sync segment-0.tmp\n"
                     "sync_dir data\n"
                     "write segment-0.tmp 512+16\n");
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(1, 10000)));
     usleep(20000); /* the mark comes behind the news */
-    expect_trace(2, "write segment-0.tmp 4176+10058\n"
+    expect_trace(2, "write segment-0.tmp 4160+10034\n"
                     "sync segment-0.tmp\n"
                     "write segment-0.tmp 512+16\n");
     /* It doesn't fit: the next segment. The old one is synced, the new one's name is made durable. */
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(2, 10000)));
     usleep(20000);
     expect_trace(3, "write segment-1.tmp 0+104\n"
-                    "rename segment-1.tmp log-000000000001279a-0000000000000abc.dcl\n"
-                    "write segment-1.tmp 4096+10058\n"
+                    "rename segment-1.tmp log-0000000000012772-0000000000000abc.dcl\n"
+                    "write segment-1.tmp 4096+10034\n"
                     "sync segment-0.tmp\n"
                     "write segment-0.tmp 512+16\n"
                     "sync segment-1.tmp\n"
                     "sync_dir data\n"
                     "write segment-1.tmp 512+16\n");
     rig_close(true);
-    expect_trace(0, "write segment-1.tmp 14154+40\n"
+    expect_trace(0, "write segment-1.tmp 14130+24\n"
                     "sync segment-1.tmp\n"
                     "write segment-1.tmp 512+16\n"
-                    "truncate segment-1.tmp 14194\n"
+                    "truncate segment-1.tmp 14154\n"
                     "sync segment-1.tmp\n");
+    rig_fini();
+}
+END_TEST
+
+/* A spare of 'always' is full of zeros that are on the disk; the mark isn't written with each fdatasync. */
+START_TEST(always_syncs_bytes_and_nothing_else) {
+    rig_init();
+    rig.opts.sync = LOG_SYNC_ALWAYS;
+    rig_open();
+    expect_trace(2, "write segment-0.tmp 0+104\n"
+                    "rename segment-0.tmp log-0000000000010000-0000000000000abc.dcl\n"
+                    "write segment-0.tmp 4096+64\n"
+                    "sync segment-0.tmp\n"
+                    "sync_dir data\n"
+                    "write segment-0.tmp 512+16\n"
+                    "write segment-1.tmp 4096+16384\n"
+                    "sync segment-1.tmp\n");
+    expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(1, 1000)));
+    expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(2, 1000)));
+    usleep(20000);
+    expect_trace(2, "write segment-0.tmp 4160+1034\n"
+                    "sync segment-0.tmp\n"
+                    "write segment-0.tmp 5194+1034\n"
+                    "sync segment-0.tmp\n");
+    sleep(1);
+    usleep(200000);
+    expect_trace(2, "write segment-0.tmp 512+16\n"); /* the mark has caught up */
+    rig_close(true);
     rig_fini();
 }
 END_TEST
@@ -309,12 +337,19 @@ START_TEST(who_wants_to_know_is_told_once) {
     rig_open();
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(0, 10)));
     expect_eq(atomic_load(&told), 0);
-    log_want(rig.log);
-    for (uint64_t i = 1; i < 10; i++) {
+    log_want(rig.log, LOG_LEVEL_DISK);
+    expect(rig_wait(LOG_LEVEL_OS, rig_append_number(1, 10)));
+    usleep(10000); /* the writer tells waiters first */
+    expect_eq(atomic_load(&told), 0);
+    log_want(rig.log, LOG_LEVEL_OS);
+    for (uint64_t i = 2; i < 10; i++) {
         expect(rig_wait(LOG_LEVEL_OS, rig_append_number(i, 10)));
     }
-    usleep(10000); /* the writer tells waiters first */
+    usleep(10000);
     expect_eq(atomic_load(&told), 1);
+    expect(rig_wait(LOG_LEVEL_DISK, log_head(rig.log).v));
+    usleep(10000);
+    expect_eq(atomic_load(&told), 2);
     rig_close(true);
     rig_fini();
 }
@@ -534,36 +569,39 @@ static uint64_t keep_for_a_while(struct rng *rng, uint64_t *end) {
     return from;
 }
 
+static void keep_often(uint64_t reached[2]) {
+    struct rng rng;
+    rng_seed(&rng, test_seed_value);
+    for (int i = 0; i < 60; i++) {
+        reached[0] = keep_for_a_while(&rng, &reached[1]);
+        if (i % 10 == 9) {
+            expect(read_lasting(reached[0]) >= reached[1]);
+        }
+    }
+}
+
 START_TEST(it_may_be_kept_and_not_while_many_append) {
     struct thread appenders[2];
-    struct rng rng;
-    uint64_t from = 0, end = 0;
+    uint64_t reached[2];
     rig_init();
     rig.opts.keeps = false;
     rig.opts.segment_len = 2 * RIG_SEGMENT_LEN;
     rig_open();
-    rng_seed(&rng, test_seed_value);
     atomic_store(&stop_hammering, false);
-    for (int i = 0; i < 2; i++) {
-        thread_start(&appenders[i], "appender", hammer, NULL);
-    }
-    for (int i = 0; i < 60; i++) {
-        from = keep_for_a_while(&rng, &end);
-        if (i % 10 == 9) {
-            expect(read_lasting(from) >= end);
-        }
-    }
+    thread_start(&appenders[0], "appender", hammer, NULL);
+    thread_start(&appenders[1], "appender", hammer, NULL);
+    keep_often(reached);
     atomic_store(&stop_hammering, true);
-    for (int i = 0; i < 2; i++) {
-        thread_join(&appenders[i]);
-    }
+    thread_join(&appenders[0]);
+    thread_join(&appenders[1]);
     rig_close(true);
-    expect(read_lasting(from) >= end);
+    expect(read_lasting(reached[0]) >= reached[1]);
     rig_fini();
 }
 END_TEST
 
-CHECK_MAIN("log", the_calls_come_in_their_order, every_frame_of_many_appenders_is_there_in_order,
+CHECK_MAIN("log", the_calls_come_in_their_order, always_syncs_bytes_and_nothing_else,
+           every_frame_of_many_appenders_is_there_in_order,
            so_it_is_with_little_memory_and_many_syncs, so_it_is_without_a_clean_end,
            one_sync_serves_all_who_wait, everysec_syncs_by_itself_and_only_then,
            always_syncs_at_once_and_no_doesnt, who_wants_to_know_is_told_once,

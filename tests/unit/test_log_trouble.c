@@ -9,6 +9,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/log_rig.h"
+#include "tests/support/temp_dir.h"
 
 #include <errno.h>
 #include <string.h>
@@ -196,12 +197,18 @@ START_TEST(h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else) {
 }
 END_TEST
 
+static bool has_spare(void *arg) {
+    (void)arg;
+    return sim_disk_calls(rig.disk, SIM_ALLOCATE) >= 2;
+}
+
 /* The kernel reports a failed fdatasync once: the next one of the same file succeeds and means nothing. */
 START_TEST(h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone) {
     struct log_stats stats;
     rig_init();
-    rig.opts.sync = LOG_SYNC_ALWAYS;
     rig_open();
+    expect(rig_until(has_spare, NULL)); /* whose zeros are synced, too */
+    log_set_sync(rig.log, LOG_SYNC_ALWAYS);
     sim_disk_fail(rig.disk, SIM_SYNC, 1, 1, EIO);
     block_calls(SIM_SYNC);
     uint64_t end = rig_append_number(0, 100);
@@ -251,7 +258,7 @@ START_TEST(h14_a_disk_that_hangs_stops_nobody_who_appends) {
         expect(time_mono_us() - began_us < 200 * 1000);
     }
     atomic_store(&moved, false);
-    log_want(rig.log);
+    log_want(rig.log, LOG_LEVEL_DISK);
     expect(!log_has_room(rig.log));
     block_calls(-1);
     expect(rig_until(is_true, &moved));
@@ -295,11 +302,10 @@ START_TEST(h15_a_large_value_passes_by_reference) {
     int64_t mb = 5;
     expect(wanted == NULL || num_parse_i64(bytes_str(wanted), &mb));
     size_t len = (size_t)mb << 20;
-    char dir[] = "/tmp/dcache-log-XXXXXX";
+    char dir[TEMP_DIR_MAX];
     struct rig_found found;
-    struct buf names;
     rig_init();
-    expect(mkdtemp(dir) != NULL);
+    temp_dir_make(dir);
     rig.opts.io = &io_posix;
     rig.opts.dir = dir;
     rig_open();
@@ -322,15 +328,54 @@ START_TEST(h15_a_large_value_passes_by_reference) {
     expect(rig_find(&found, end) != NULL);
     blob_release(b);
     rig_found_fini(&found);
-    buf_init(&names, 0);
-    rig_list(&names);
-    for (char *name = strtok(names.ptr, " "); name != NULL; name = strtok(NULL, " ")) {
-        char path[128];
-        snprintf(path, sizeof(path), "%s/%s", dir, name);
-        expect_eq(unlink(path), 0);
+    temp_dir_remove(dir);
+    rig_fini();
+}
+END_TEST
+
+/* --- no memory --------------------------------------------------------------------------------------- */
+
+/* Every allocation fails in turn, until it can be appended; the log's threads sleep. Returns how often it was refused. */
+static uint64_t append_against_faults(const struct value *v, uint64_t *end) {
+    for (uint64_t n = 1;; n++) {
+        uint64_t head = log_head(rig.log).v;
+        mem_fault_after(n);
+        enum dc_err err = rig_try_append(rig.feed, "k", v, end);
+        mem_fault_after(0);
+        if (err == DC_OK) {
+            return n - 1;
+        }
+        expect_eq(err, DC_ENOMEM);
+        expect_eq(log_head(rig.log).v, head);
     }
-    expect_eq(rmdir(dir), 0);
-    buf_fini(&names);
+}
+
+START_TEST(test_h16_a_frame_without_memory_is_not_in_the_log) {
+    enum { FRAMES = 16 };
+    static const char bytes[100 << FRAMES / 2];
+    struct blob *b = blob_create(BLOB_MIN_LEN, BLOB_MIN_LEN);
+    struct rig_found found;
+    uint64_t refused = 0, end = 0;
+    memset(b->data, 'x', b->len);
+    (void)blob_sum(b);
+    rig_init();
+    rig_open();
+    uint64_t first = log_head(rig.log).v;
+    for (uint32_t i = 0; i < FRAMES; i++) {
+        struct value v = {.kind = VALUE_BLOB, .blob = b};
+        if (i % 2 == 0) { /* each longer than all before */
+            v = value_raw(bytes_of(bytes, (size_t)100 << i / 2));
+        }
+        refused += append_against_faults(&v, &end);
+    }
+    expect(refused > 2);
+    rig_close(true);
+    rig_read(&found, NULL, first);
+    expect_eq(found.count, FRAMES + 1); /* and CLOSE */
+    expect_eq(found.how, LOG_END);
+    expect(rig_find(&found, end) != NULL);
+    rig_found_fini(&found);
+    blob_release(b);
     rig_fini();
 }
 END_TEST
@@ -535,7 +580,7 @@ CHECK_MAIN("log_trouble", h12_what_is_acked_after_a_failed_sync_is_there,
            h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone,
            h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else,
            h14_a_disk_that_hangs_stops_nobody_who_appends, half_full_memory_is_synced_early,
-           h15_a_large_value_passes_by_reference, a_full_disk_is_a_state_and_ends_by_itself,
-           a_broken_disk_is_a_state_and_ends_by_itself, a_close_on_a_broken_disk_ends,
-           an_open_that_fails_leaves_nothing, without_a_file_for_a_pin_the_log_goes_on,
-           h18_retention_leaves_what_recovery_needs)
+           h15_a_large_value_passes_by_reference, test_h16_a_frame_without_memory_is_not_in_the_log,
+           a_full_disk_is_a_state_and_ends_by_itself, a_broken_disk_is_a_state_and_ends_by_itself,
+           a_close_on_a_broken_disk_ends, an_open_that_fails_leaves_nothing,
+           without_a_file_for_a_pin_the_log_goes_on, h18_retention_leaves_what_recovery_needs)

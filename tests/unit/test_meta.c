@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "persist/meta.h"
 #include "persist/meta_fmt.h"
+#include "server/base/codec.h"
 #include "server/base/mem.h"
+#include "server/base/sum.h"
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 
 #include <dirent.h>
-#include <ftw.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -16,20 +18,14 @@
 
 enum { FLIPS = 60 };
 
-static char dir[64];
+static char dir[TEMP_DIR_MAX];
 
 static void begin(void) {
-    snprintf(dir, sizeof(dir), "/tmp/dcache-meta-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-}
-
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at) {
-    (void)st, (void)kind, (void)at;
-    return remove(path);
+    temp_dir_make(dir);
 }
 
 static void end(void) {
-    ck_assert_int_eq(nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+    temp_dir_remove(dir);
 }
 
 static void must(enum dc_err err) {
@@ -394,13 +390,15 @@ END_TEST
 
 /* --- damage -------------------------------------------------------------------------------------------------------------- */
 
+static const char role[] = "a text that is easily found";
+
 static void fill(void) {
     struct meta_node node = {.node_id = "node", .seed = "seed", .known = true};
     struct history chain[2] = {{1, 2, 3, 0}, {4, 5, 6, 7}};
     struct meta *m = open_meta();
     must(meta_put_node(m, &node));
     must(meta_put_chain(m, chain, 2));
-    must(meta_put_text(m, "role", "a text that is easily found"));
+    must(meta_put_text(m, "role", role));
     for (uint64_t i = 0; i < 30; i++) {
         char name[16];
         snprintf(name, sizeof(name), "log-%02" PRIu64, i);
@@ -429,19 +427,31 @@ static void spit(const char *path, const char *all, size_t len) {
     close(fd);
 }
 
+/* Changes the file wherever the bytes of 'text' stand. */
+static void edit(const char *text, void (*change)(char *at)) {
+    size_t len, count = 0;
+    char *all = slurp(path_of("meta/data.mdb"), &len), *at = all;
+    while ((at = memmem(at, (size_t)(all + len - at), text, strlen(text))) != NULL) {
+        change(at);
+        at += strlen(text);
+        count++;
+    }
+    ck_assert_uint_gt(count, 0);
+    spit(path_of("meta/data.mdb"), all, len);
+    mem_free(all);
+}
+
+static void flip_a_bit(char *at) {
+    *at ^= 0x20;
+}
+
 START_TEST(a_damaged_value_moves_the_environment_aside) {
     struct meta_node node;
     struct meta *m;
     bool rebuilt;
-    size_t len;
     begin();
     fill();
-    char *all = slurp(path_of("meta/data.mdb"), &len);
-    for (char *at = all; (at = memmem(at, (size_t)(all + len - at), "easily", 6)) != NULL; at++) {
-        at[0] = 'E';
-    }
-    spit(path_of("meta/data.mdb"), all, len);
-    mem_free(all);
+    edit("easily", flip_a_bit);
     must(meta_open(dir, &m, &rebuilt));
     ck_assert(rebuilt);
     ck_assert_uint_eq(count_names("meta.damaged-"), 1);
@@ -508,6 +518,36 @@ START_TEST(a_cut_or_foreign_environment_is_moved_aside) {
 }
 END_TEST
 
+/* The value of a newer program: it begins with its version and ends with its sum. */
+static void make_newer(char *text) {
+    char *value = text - 1;
+    size_t len = strlen(role) + 1;
+    value[0] = META_VALUE_VERSION + 1;
+    put_u64(value + len, sum64(value, len, sum64("role", 4, META_TEXT + 1)));
+}
+
+/* Not damage: it isn't moved aside, and nothing is changed. */
+START_TEST(metadata_of_a_newer_format_is_refused_by_name) {
+    struct meta *m;
+    bool rebuilt;
+    size_t len, len_after;
+    begin();
+    fill();
+    edit(role, make_newer);
+    char *all = slurp(path_of("meta/data.mdb"), &len);
+    ck_assert_int_eq(meta_open(dir, &m, &rebuilt), DC_ENEWER);
+    ck_assert_ptr_nonnull(strstr(dc_fail_take(DC_ENEWER), path_of("meta has a newer format")));
+    ck_assert_int_eq(meta_open_read_only(dir, &m), DC_ENEWER);
+    ck_assert_uint_eq(count_names("meta"), 1);
+    char *after = slurp(path_of("meta/data.mdb"), &len_after);
+    ck_assert_uint_eq(len_after, len);
+    ck_assert_mem_eq(after, all, len);
+    mem_free(after);
+    mem_free(all);
+    end();
+}
+END_TEST
+
 START_TEST(values_of_another_name_or_kind_do_not_decode) {
     char raw[64];
     struct bytes payload;
@@ -538,4 +578,5 @@ CHECK_MAIN("meta", a_new_directory_knows_nothing, node_and_chain_are_there_after
            a_tool_creates_and_changes_nothing, h36_a_second_process_is_refused_by_name,
            a_damaged_value_moves_the_environment_aside, no_flipped_byte_is_fatal_or_believed,
            a_cut_or_foreign_environment_is_moved_aside,
+           metadata_of_a_newer_format_is_refused_by_name,
            values_of_another_name_or_kind_do_not_decode)

@@ -1,38 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "persist/frame_fmt.h"
 #include "server/base/mem.h"
-#include "tests/support/check_main.h"
-#include "tests/support/engine.h"
-#include "tests/support/expect.h"
-#include "tests/support/store_check.h"
-
-static struct engine engine;
-static struct hand hand;
-
-static void open_engine(void) {
-    engine_init(&engine, NULL);
-    hand_init(&hand, &engine, test_seed_value);
-}
-
-static void check_store(void) {
-    struct table_facts facts;
-    const char *err = store_check(engine.store, &facts);
-    ck_assert_msg(err == NULL, "%s", err);
-}
-
-static void close_engine(void) {
-    check_store();
-    hand_fini(&hand);
-    engine_fini(&engine);
-}
-
-static void must(enum dc_err err) {
-    expect_eq(err, DC_OK);
-}
-
-static struct keyspace *db(uint32_t id) {
-    return store_keyspace(engine.store, id);
-}
+#include "tests/support/one_engine.h"
 
 static bool is(const char *name, struct bytes wanted) {
     struct buf b;
@@ -148,7 +117,7 @@ START_TEST(versions_are_the_ends_of_the_effects) {
     must(put("b", BYTES("some text")));
     must(del("c"));
     must(put("d", BYTES("2")));
-    uint64_t len = frame_len(&hand.mut);
+    uint64_t len = frame_measure(&hand.mut)->len;
     sequencer_commit(&engine.sequencer, &hand.mut);
     const struct effect *e = hand.mut.effects;
     expect(e[0].version > start && e[1].version > e[0].version && e[2].version > e[1].version);

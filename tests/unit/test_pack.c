@@ -1,35 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/base/mem.h"
-#include "tests/support/check_main.h"
-#include "tests/support/engine.h"
-#include "tests/support/expect.h"
-#include "tests/support/store_check.h"
+#include "tests/support/one_engine.h"
 
-static struct engine engine;
-static struct hand hand;
 static struct store_pack pack;
 
-static void open_engine(void) {
-    engine_init(&engine, NULL);
-    hand_init(&hand, &engine, test_seed_value);
+static void open_pack(void) {
+    open_engine();
     pack = (struct store_pack){0};
-}
-
-static struct table_facts check(void) {
-    struct table_facts facts;
-    const char *err = store_check(engine.store, &facts);
-    ck_assert_msg(err == NULL, "%s", err);
-    return facts;
-}
-
-static void close_engine(void) {
-    (void)check();
-    hand_fini(&hand);
-    engine_fini(&engine);
-}
-
-static void must(enum dc_err err) {
-    expect_eq(err, DC_OK);
 }
 
 static void fill(uint32_t db, const char *prefix, uint32_t from, uint32_t to, size_t len) {
@@ -66,7 +43,7 @@ static uint64_t active(void) {
 
 /* With as many pages as are there and as many keyspaces have none, the way goes all round. */
 static void pack_round(void) {
-    struct table_facts facts = check();
+    struct table_facts facts = check_engine();
     store_pack_pages(engine.store, &pack,
                      (uint32_t)(facts.pages + SLOT_COUNT * (uint64_t)KEYSPACE_MAX));
 }
@@ -82,12 +59,12 @@ static void pass_hand(uint64_t entries) {
 /* Both ways of packing change where things lie and nothing else. */
 static void expect_nothing_changes(void (*move)(void)) {
     uint64_t before = store_digest(engine.store);
-    struct table_facts was = check();
+    struct table_facts was = check_engine();
     uint64_t overhead = store_overhead(engine.store);
     int64_t delta = mem_thread_delta();
     move();
     delta = mem_thread_delta();
-    struct table_facts is = check();
+    struct table_facts is = check_engine();
     expect_eq(store_digest(engine.store), before);
     expect_eq(is.entries, was.entries);
     expect_eq(is.volatiles, was.volatiles);
@@ -107,13 +84,13 @@ static void pack_entries(void) {
 /* --- pages ------------------------------------------------------------------------------------------- */
 
 START_TEST(packing_pages_loses_nothing) {
-    open_engine();
+    open_pack();
     fill(0, "k", 0, 60000, 20);
     fill(3, "k", 0, 5000, 20);
     fill(3, "{t}", 0, 30000, 20); /* a table with nodes */
     thin_out(0, "k", 60000, 2);
     thin_out(3, "{t}", 30000, 2);
-    expect(check().nodes > 0);
+    expect(check_engine().nodes > 0);
     for (int i = 0; i < 3; i++) {
         expect_nothing_changes(pack_round);
     }
@@ -122,9 +99,9 @@ START_TEST(packing_pages_loses_nothing) {
 END_TEST
 
 START_TEST(the_round_passes_each_page_and_begins_again) {
-    open_engine();
+    open_pack();
     fill(2, "{t}", 0, 30000, 20);
-    struct table_facts facts = check();
+    struct table_facts facts = check_engine();
     struct key k = store_key(engine.store, BYTES("{t}"));
     uint64_t last = 0, pages = 0;
     pack = (struct store_pack){.keyspace = 2, .slot = key_slot(&k)};
@@ -148,7 +125,7 @@ END_TEST
 
 START_TEST(packing_goes_on_while_tables_grow_shrink_and_are_flushed) {
     struct rng r = test_rng();
-    open_engine();
+    open_pack();
     fill(0, "{t}", 0, 20000, 20);
     for (uint32_t i = 0; i < 60; i++) {
         char name[48];
@@ -173,7 +150,7 @@ START_TEST(packing_goes_on_while_tables_grow_shrink_and_are_flushed) {
 END_TEST
 
 START_TEST(without_memory_nothing_moves_and_nothing_is_lost) {
-    open_engine();
+    open_pack();
     fill(0, "k", 0, 30000, 20);
     thin_out(0, "k", 30000, 2);
     uint64_t before = store_digest(engine.store);
@@ -193,7 +170,7 @@ END_TEST
 /* --- entries ----------------------------------------------------------------------------------------- */
 
 START_TEST(packing_entries_loses_nothing) {
-    open_engine();
+    open_pack();
     for (uint32_t size = 1; size <= 10; size++) {
         char prefix[16];
         snprintf(prefix, sizeof(prefix), "%u:", size);
@@ -225,7 +202,7 @@ static void grow_value(struct bytes name) {
 }
 
 START_TEST(an_entry_that_has_moved_can_be_changed_in_place) {
-    open_engine();
+    open_pack();
     fill(0, "k", 0, 20000, 40);
     thin_out(0, "k", 20000, 4);
     pack_entries();
@@ -241,7 +218,7 @@ START_TEST(an_entry_that_has_moved_can_be_changed_in_place) {
 END_TEST
 
 START_TEST(a_hand_that_does_not_pack_moves_nothing) {
-    open_engine();
+    open_pack();
     fill(0, "k", 0, 2000, 40);
     struct key k = store_key(engine.store, BYTES("k77"));
     struct keyspace *ks = store_keyspace(engine.store, 0);
@@ -258,7 +235,7 @@ END_TEST
 #if defined(DC_HAVE_JEMALLOC)
 
 START_TEST(packed_pages_of_a_keyspace_that_grew_need_less_memory) {
-    open_engine();
+    open_pack();
     /* All slots leave three lines for four, and so on, at about the same time; the smaller sizes stay behind, sparse. */
     fill(0, "k", 0, 26 * SLOT_COUNT, 8);
     uint64_t before = active();
@@ -271,7 +248,7 @@ START_TEST(packed_pages_of_a_keyspace_that_grew_need_less_memory) {
 END_TEST
 
 START_TEST(packed_entries_of_a_thinned_keyspace_need_less_memory) {
-    open_engine();
+    open_pack();
     fill(0, "k", 0, 200000, 60);
     thin_out(0, "k", 200000, 4);
     uint64_t before = active();

@@ -6,14 +6,10 @@
 #include "persist/replay.h"
 #include "server/base/mem.h"
 #include "server/store/load.h"
-#include "tests/support/check_main.h"
 #include "tests/support/collide.h"
-#include "tests/support/expect.h"
 #include "tests/support/log_file.h"
-#include "tests/support/store_check.h"
+#include "tests/support/one_engine.h"
 
-static struct engine engine;
-static struct hand hand;
 static struct log_file logfile;
 
 /* The store that is put together from image and log. */
@@ -26,8 +22,7 @@ static uint64_t walk_start;
 static enum dc_err replayed;
 
 static void open_all(void) {
-    engine_init(&engine, NULL);
-    hand_init(&hand, &engine, test_seed_value);
+    open_engine();
     log_file_init(&logfile, LSN_FIRST);
     log_file_attach(&logfile, &engine);
     image = load_scratch_create(engine.store);
@@ -44,20 +39,14 @@ static void close_all(void) {
     ck_assert_msg(err == NULL, "%s", err);
     mut_fini(&image_mut);
     store_destroy(image);
-    hand_fini(&hand);
+    close_engine();
     log_file_fini(&logfile);
-    engine_fini(&engine);
-}
-
-static void must(enum dc_err err) {
-    expect_eq(err, DC_OK);
 }
 
 /* --- the walk ---------------------------------------------------------------------------------------- */
 
 struct taking {
     struct load_run run;
-    uint32_t db;
 };
 
 static void take(void *arg, struct keyspace *ks, struct entry *e) {
@@ -71,8 +60,15 @@ static void take(void *arg, struct keyspace *ks, struct entry *e) {
     if (spec.spec.value.kind == VALUE_BLOB) {
         spec.spec.value.blob = blob_from(value_bytes(&spec.spec.value, NULL));
     }
-    (void)ks;
-    must(load_add(&t->run, store_keyspace(image, t->db), &k, &spec));
+    must(load_add(&t->run, store_numbered(image, keyspace_id(ks)), &k, &spec));
+}
+
+static void walk_slot(struct taking *t) {
+    static const uint32_t ids[] = {0, 1, 2, KEYSPACE_SYSTEM};
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        struct keyspace *ks = store_numbered(engine.store, ids[i]);
+        expect_eq(load_step(ks, walked, 0, UINT32_MAX, take, t), HASH_END);
+    }
 }
 
 /* The walk goes on for so many slots. */
@@ -80,11 +76,7 @@ static void walk(uint32_t slots) {
     struct taking *t = mem_must_alloc(sizeof(*t));
     load_run_init(&t->run, image);
     for (; slots > 0 && walked < SLOT_COUNT; slots--, walked++) {
-        for (t->db = 0; t->db < 3; t->db++) {
-            uint64_t end =
-                load_step(store_keyspace(engine.store, t->db), walked, 0, UINT32_MAX, take, t);
-            expect_eq(end, HASH_END);
-        }
+        walk_slot(t);
     }
     must(load_flush(&t->run));
     load_run_fini(&t->run);

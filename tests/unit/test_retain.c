@@ -5,6 +5,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/sim_disk.h"
+#include "tests/support/temp_dir.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -57,6 +58,16 @@ static void segments(uint32_t count) {
         segment(name, (uint64_t)i * 100);
     }
     files[file_count - 1].state = FILE_OPEN;
+}
+
+/* Nine segments, and snapshots A to D of these ages that end in the middles of s1, s3, s5 and s7. */
+static void begin_with_four(int a, int b, int c, int d) {
+    begin();
+    segments(9);
+    snapshot("A", 150, a);
+    snapshot("B", 350, b);
+    snapshot("C", 550, c);
+    snapshot("D", 750, d);
 }
 
 /* The names of what goes, in order. */
@@ -136,12 +147,7 @@ START_TEST(the_segment_being_written_and_the_last_one_stay) {
 END_TEST
 
 START_TEST(count_keeps_more_but_never_fewer_than_two) {
-    begin();
-    segments(9);
-    snapshot("A", 150, 4);
-    snapshot("B", 350, 3);
-    snapshot("C", 550, 2);
-    snapshot("D", 750, 1);
+    begin_with_four(4, 3, 2, 1);
     opts.keep_count = 3;
     goes("A s1 s2");
     opts.keep_count = 4;
@@ -154,12 +160,7 @@ START_TEST(count_keeps_more_but_never_fewer_than_two) {
 END_TEST
 
 START_TEST(age_keeps_what_a_restore_to_that_time_needs) {
-    begin();
-    segments(9);
-    snapshot("A", 150, 40);
-    snapshot("B", 350, 30);
-    snapshot("C", 550, 20);
-    snapshot("D", 750, 10);
+    begin_with_four(40, 30, 20, 10);
     opts.keep_ms = (int64_t)25 * DAY_MS;
     goes("A s1 s2"); /* B is the base for the 25th day */
     opts.keep_ms = (int64_t)35 * DAY_MS;
@@ -170,12 +171,7 @@ START_TEST(age_keeps_what_a_restore_to_that_time_needs) {
 END_TEST
 
 START_TEST(bytes_override_count_and_age_but_not_the_two_newest) {
-    begin();
-    segments(9);
-    snapshot("A", 150, 4);
-    snapshot("B", 350, 3);
-    snapshot("C", 550, 2);
-    snapshot("D", 750, 1);
+    begin_with_four(4, 3, 2, 1);
     opts.keep_count = 4;
     opts.keep_ms = (int64_t)100 * DAY_MS;
     opts.max_bytes = 1300;
@@ -470,12 +466,11 @@ static void count_file(void *arg, const struct meta_file *f) {
 }
 
 START_TEST(the_catalogue_forgets_what_was_removed) {
-    char dir[] = "/tmp/dcache-retain-XXXXXX";
-    char command[64];
+    char dir[TEMP_DIR_MAX];
     struct meta *m;
     bool rebuilt;
     uint32_t left = 0;
-    ck_assert_ptr_nonnull(mkdtemp(dir));
+    temp_dir_make(dir);
     ck_assert_int_eq(meta_open(dir, &m, &rebuilt), DC_OK);
     usual_directory();
     ck_assert_int_eq(meta_set_files(m, files, file_count), DC_OK);
@@ -486,8 +481,7 @@ START_TEST(the_catalogue_forgets_what_was_removed) {
     retain_plan_fini(&plan);
     sim_disk_destroy(d);
     meta_close(m);
-    snprintf(command, sizeof(command), "rm -r %s", dir);
-    ck_assert_int_eq(system(command), 0); /* NOLINT(bugprone-command-processor) */
+    temp_dir_remove(dir);
 }
 END_TEST
 

@@ -1,30 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* DC_SCAN_KEYS sets the size of the large scan (default a million keys in one slot). */
-#include "tests/support/check_main.h"
 #include "tests/support/collide.h"
-#include "tests/support/engine.h"
-#include "tests/support/expect.h"
-#include "tests/support/store_check.h"
-
-static struct engine engine;
-static struct hand hand;
-
-static void open_engine(void) {
-    engine_init(&engine, NULL);
-    hand_init(&hand, &engine, test_seed_value);
-}
-
-static void close_engine(void) {
-    struct table_facts facts;
-    const char *err = store_check(engine.store, &facts);
-    ck_assert_msg(err == NULL, "%s", err);
-    hand_fini(&hand);
-    engine_fini(&engine);
-}
-
-static void must(enum dc_err err) {
-    expect_eq(err, DC_OK);
-}
+#include "tests/support/one_engine.h"
 
 static void set(uint32_t db, const char *prefix, uint32_t i) {
     char name[48];

@@ -165,8 +165,9 @@ static void write_on(void *arg) {
     }
 }
 
-/* Each of the keys that stay is there once. */
-static void count_those_that_stay(uint32_t stay) {
+/* Each of the keys that stay, <prefix>0, <prefix>1, ..., is there once. */
+static void count_those_that_stay(const char *prefix, uint32_t stay) {
+    size_t skip = strlen(prefix);
     struct snap *s = rig_open_snapshot();
     struct snap_block *b = snap_block_create();
     struct snap_entry e;
@@ -180,8 +181,9 @@ static void count_those_that_stay(uint32_t stay) {
                 rig_must(snap_read_blob(b, s, i, &e, &blob));
                 blob_release(blob);
             }
-            if (snap_block_info(s, i)->keyspace == 0) {
-                expect(num_parse_u64(e.key, &n) && n < stay);
+            if (snap_block_info(s, i)->keyspace == 0 && e.key.len > skip &&
+                memcmp(e.key.ptr, prefix, skip) == 0 && e.key.ptr[skip] != '-') {
+                expect(num_parse_u64(bytes_of(e.key.ptr + skip, e.key.len - skip), &n) && n < stay);
                 expect_eq(seen[n]++, 0);
                 expect_eq(e.value.num, n);
             }
@@ -213,7 +215,7 @@ START_TEST(a_walk_among_writers_sees_what_stays_once) {
     }
     for (uint32_t i = 0; i < 3; i++) {
         rig_write();
-        count_those_that_stay(stay);
+        count_those_that_stay("", stay);
     }
     atomic_store(&stop_writers, true);
     for (uint32_t i = 0; i < WRITERS; i++) {
@@ -222,6 +224,46 @@ START_TEST(a_walk_among_writers_sees_what_stays_once) {
     }
     rig_write();
     rig_compare();
+    rig_close();
+}
+END_TEST
+
+/* At each block that is written, without a lock: many keys more in the slot that is being walked, or fewer. */
+static void grow_or_shrink(void *arg, enum sim_call kind, const char *path) {
+    uint32_t *round = arg;
+    bool existed;
+    if (kind != SIM_WRITE || strstr(path, "snap-") == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < 3000; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "{t}-%u", i);
+        if (*round % 2 == 0) {
+            rig_set(0, name, BYTES("passes by"), EXPIRY_NONE);
+        } else {
+            rig_must(hand_del(&rig.hand, 0, bytes_str(name), &existed));
+        }
+    }
+    ++*round;
+}
+
+START_TEST(test_h24_a_table_that_grows_and_shrinks_during_a_walk_hides_nothing) {
+    enum { STAYING = 5000 };
+    uint32_t rounds = 0;
+    rig_open();
+    for (uint32_t i = 0; i < STAYING; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "{t}%u", i);
+        rig_set(0, name, bytes_str(name + 3), EXPIRY_NONE);
+    }
+    struct snap_write_opts opts = rig_opts(sim_disk_io(rig.disk));
+    opts.threads = 1;
+    opts.block_len = 4096;
+    sim_disk_set_hook(rig.disk, grow_or_shrink, &rounds);
+    rig_must(snap_write(&opts, &rig.written));
+    sim_disk_set_hook(rig.disk, NULL, NULL);
+    expect(rounds > 10);
+    count_those_that_stay("{t}", STAYING);
     rig_close();
 }
 END_TEST
@@ -252,4 +294,6 @@ CHECK_MAIN("snap", an_empty_store_is_a_snapshot, one_key_is_a_snapshot,
            test_h23_keys_at_one_position_come_together, large_values_are_written_in_pieces,
            ranges_and_blocks_have_the_length_that_was_asked_for,
            two_snapshots_of_one_moment_replace_each_other,
-           a_walk_among_writers_sees_what_stays_once, progress_tells_how_far_it_is)
+           a_walk_among_writers_sees_what_stays_once,
+           test_h24_a_table_that_grows_and_shrinks_during_a_walk_hides_nothing,
+           progress_tells_how_far_it_is)

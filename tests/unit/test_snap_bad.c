@@ -4,6 +4,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/snap_rig.h"
+#include "tests/support/temp_dir.h"
 
 #include <errno.h>
 
@@ -249,11 +250,11 @@ START_TEST(a_stopped_or_stalled_snapshot_leaves_nothing) {
 END_TEST
 
 START_TEST(no_memory_ends_a_snapshot_and_nothing_else) {
-    char dir[] = "/tmp/test-snap-XXXXXX", path[256];
+    char dir[TEMP_DIR_MAX], path[256];
     rig_open();
     rig_fill();
     uint64_t failed = 0;
-    expect(mkdtemp(dir) != NULL); /* the simulated disk needs memory, too */
+    temp_dir_make(dir); /* the simulated disk needs memory, too */
     for (uint64_t n = 1; n < 200; n++) {
         struct snap_write_opts opts = rig_opts(&io_posix);
         opts.dir = dir;

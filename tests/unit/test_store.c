@@ -1,30 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/base/mem.h"
-#include "tests/support/check_main.h"
 #include "tests/support/collide.h"
-#include "tests/support/engine.h"
-#include "tests/support/expect.h"
-#include "tests/support/store_check.h"
-
-static struct engine engine;
-static struct hand hand;
-
-static void open_engine(void) {
-    engine_init(&engine, NULL);
-    hand_init(&hand, &engine, test_seed_value);
-}
-
-static void close_engine(void) {
-    struct table_facts facts;
-    const char *err = store_check(engine.store, &facts);
-    ck_assert_msg(err == NULL, "%s", err);
-    hand_fini(&hand);
-    engine_fini(&engine);
-}
-
-static void must(enum dc_err err) {
-    expect_eq(err, DC_OK);
-}
+#include "tests/support/one_engine.h"
 
 static void set(uint32_t db, const char *name, const char *text) {
     must(hand_set(&hand, db, bytes_str(name), bytes_str(text), EXPIRY_NONE));
@@ -46,10 +23,6 @@ static bool del(uint32_t db, const char *name) {
     bool existed;
     must(hand_del(&hand, db, bytes_str(name), &existed));
     return existed;
-}
-
-static struct keyspace *db(uint32_t id) {
-    return store_keyspace(engine.store, id);
 }
 
 static uint64_t removed(const char *name) {

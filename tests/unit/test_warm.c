@@ -11,15 +11,6 @@
 
 static struct data_case c;
 
-static void must(enum dc_err err) {
-    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
-}
-
-static struct bytes key_of(char to[32], const char *prefix, uint32_t i) {
-    int len = snprintf(to, 32, "%s%u", prefix, i);
-    return bytes_of(to, (size_t)len);
-}
-
 static void set_many(uint32_t db, const char *prefix, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         char key[32], text[64];

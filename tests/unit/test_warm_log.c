@@ -9,15 +9,6 @@
 
 static struct data_case c;
 
-static void must(enum dc_err err) {
-    ck_assert_msg(err == DC_OK, "%s", dc_fail_take(err));
-}
-
-static struct bytes key_of(char to[32], const char *prefix, uint32_t i) {
-    int len = snprintf(to, 32, "%s%u", prefix, i);
-    return bytes_of(to, (size_t)len);
-}
-
 static void damage_a_block(const char *name) {
     char path[512], junk[16] = "damaged block";
     snprintf(path, sizeof(path), "%s/%s", c.dir, name);

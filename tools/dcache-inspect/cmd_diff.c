@@ -80,13 +80,12 @@ static int by_key(const void *a, const void *b, void *side) {
     return compare_keys(key_of(side, x), x->keyspace, key_of(side, y), y->keyspace);
 }
 
-/* The entries of the slots [first, first + count), sorted. */
-static void list_slots(struct side *s, uint32_t first, uint32_t count,
-                       const struct item_filter *filter) {
-    uint32_t bits = s->view.range_bits;
+/* The entries of the ranges [first, end), sorted. */
+static void list_ranges(struct side *s, uint32_t first, uint32_t end,
+                        const struct item_filter *filter) {
     buf_reset(&s->keys, SIZE_MAX);
     s->count = 0;
-    for (uint32_t range = first >> bits; range < (first + count) >> bits; range++) {
+    for (uint32_t range = first; range < end; range++) {
         view_range(&s->view, range, filter, list_item, s);
     }
     if (s->count > 0) {
@@ -120,10 +119,11 @@ static void show_change(struct diff *d, const char *what, char sign, const struc
     struct emit *out = &d->in->out;
     const struct record *any = new != NULL ? new : old;
     struct bytes key = key_of(new != NULL ? &d->new : &d->old, any);
+    char keyspace[EMIT_KEYSPACE_LEN];
     if (out->json) {
         emit_begin(out, NULL);
         emit_str(out, "change", what);
-        emit_u64(out, "keyspace", any->keyspace);
+        emit_keyspace(out, any->keyspace);
         emit_bytes(out, "key", key);
         if (old != NULL) {
             show_side(out, "old", &old->fold);
@@ -134,7 +134,7 @@ static void show_change(struct diff *d, const char *what, char sign, const struc
         emit_end(out);
         return;
     }
-    fprintf(out->to, "%c %2" PRIu32 "  ", sign, any->keyspace);
+    fprintf(out->to, "%c %2s  ", sign, text_keyspace(keyspace, any->keyspace));
     text_quote(out->to, key, 0);
     fputs("  ", out->to);
     if (old != NULL) {
@@ -217,10 +217,14 @@ static void compare_all(struct diff *d) {
     d->by_version = are_related(&d->old.view, &d->new.view);
     d->old.with_content = d->new.with_content = !d->by_version;
     for (uint32_t slot = 0; slot < SLOT_COUNT && ferror(d->in->out.to) == 0; slot += step) {
-        list_slots(&d->old, slot, step, &filter);
-        list_slots(&d->new, slot, step, &filter);
+        list_ranges(&d->old, slot >> old_bits, (slot + step) >> old_bits, &filter);
+        list_ranges(&d->new, slot >> new_bits, (slot + step) >> new_bits, &filter);
         merge(d);
     }
+    uint32_t old_system = d->old.view.range_count, new_system = d->new.view.range_count;
+    list_ranges(&d->old, old_system, old_system + 1, &filter);
+    list_ranges(&d->new, new_system, new_system + 1, &filter);
+    merge(d);
     show_sums(d);
 }
 

@@ -16,7 +16,7 @@ struct listing {
 
 static void show_facts(struct emit *out, const struct view *v, const struct item *item) {
     const struct fold *f = &item->fold;
-    emit_u64(out, "keyspace", item->keyspace);
+    emit_keyspace(out, item->keyspace);
     emit_bytes(out, "key", item->key);
     emit_str(out, "kind", kind_name(f->kind));
     emit_u64(out, "bytes", f->value_len);
@@ -34,8 +34,8 @@ static void show_facts(struct emit *out, const struct view *v, const struct item
 static void show_line(struct emit *out, const struct view *v, const struct item *item,
                       const struct buf *value) {
     const struct fold *f = &item->fold;
-    char time[EMIT_TIME_LEN];
-    fprintf(out->to, "%2" PRIu32 "  ", item->keyspace);
+    char time[EMIT_TIME_LEN], keyspace[EMIT_KEYSPACE_LEN];
+    fprintf(out->to, "%2s  ", text_keyspace(keyspace, item->keyspace));
     text_quote(out->to, item->key, 0);
     fprintf(out->to, "  %s %" PRIu64, kind_name(f->kind), f->value_len);
     if (f->expiry_ms != EXPIRY_NONE) {
@@ -131,9 +131,11 @@ enum status cmd_get(struct inspect *in) {
     enum status status = STATUS_FINE;
     enum dc_err err = view_open(&v, in->args[0], complain_text, NULL);
     if (err == DC_OK) {
-        view_range(&v, view_range_of(&v, key), &filter, show_item, &l);
+        view_range(&v, view_range_of(&v, in->keyspace, key), &filter, show_item, &l);
         if (l.count == 0 && v.troubles == 0) {
-            fprintf(stderr, "dcache-inspect: keyspace %" PRIu32 " has no such key\n", in->keyspace);
+            char keyspace[EMIT_KEYSPACE_LEN];
+            fprintf(stderr, "dcache-inspect: keyspace %s has no such key\n",
+                    text_keyspace(keyspace, in->keyspace));
         }
         status = l.count == 0 || v.troubles > 0 ? STATUS_FOUND : STATUS_FINE;
         status = l.failed ? STATUS_TROUBLE : status;

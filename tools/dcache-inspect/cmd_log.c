@@ -37,7 +37,7 @@ static void effect_json(struct inspect *in, const struct effect_view *e) {
     char digits[NUM_I64_TEXT_MAX];
     emit_open(out, NULL);
     emit_str(out, "effect", effect_name(e->kind));
-    emit_u64(out, "keyspace", e->keyspace);
+    emit_keyspace(out, e->keyspace);
     emit_lsn(out, "version", e->version);
     if (e->kind != MUT_FLUSH) {
         emit_bytes(out, "key", e->key);
@@ -66,8 +66,8 @@ static void effect_json(struct inspect *in, const struct effect_view *e) {
 static void effect_text(struct inspect *in, const struct effect_view *e) {
     FILE *to = in->out.to;
     char digits[NUM_I64_TEXT_MAX];
-    char time[EMIT_TIME_LEN];
-    fprintf(to, "    %-6s %" PRIu32 " ", effect_name(e->kind), e->keyspace);
+    char time[EMIT_TIME_LEN], keyspace[EMIT_KEYSPACE_LEN];
+    fprintf(to, "    %-6s %s ", effect_name(e->kind), text_keyspace(keyspace, e->keyspace));
     if (e->kind != MUT_FLUSH) {
         text_quote(to, e->key, 0);
     }

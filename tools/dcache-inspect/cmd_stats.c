@@ -32,8 +32,8 @@ struct big {
 };
 
 struct stats {
-    struct keyspace_stats keyspaces[KEYSPACE_MAX];
-    struct big *heap; /* the smallest first */
+    struct keyspace_stats keyspaces[KEYSPACE_MAX + 1]; /* the last one is that of the system */
+    struct big *heap;                                  /* the smallest first */
     uint32_t count, cap;
 };
 
@@ -103,7 +103,9 @@ static int largest_first(const void *a, const void *b) {
 
 static bool count_item(void *arg, struct view *v, const struct item *item) {
     struct stats *s = arg;
-    struct keyspace_stats *k = &s->keyspaces[item->keyspace % KEYSPACE_MAX];
+    bool is_system = item->keyspace == KEYSPACE_SYSTEM;
+    struct keyspace_stats *k =
+        &s->keyspaces[is_system ? KEYSPACE_MAX : item->keyspace % KEYSPACE_MAX];
     uint32_t bucket = 0;
     k->keys++;
     k->key_bytes += item->key.len;
@@ -183,7 +185,7 @@ static void show_ttls(struct emit *out, const struct keyspace_stats *k) {
 
 static void show_keyspace(struct emit *out, uint32_t id, const struct keyspace_stats *k) {
     emit_open(out, out->json ? NULL : "keyspace");
-    emit_u64(out, "keyspace", id);
+    emit_keyspace(out, id);
     emit_u64(out, "keys", k->keys);
     emit_u64(out, "with_expiry", k->volatile_keys);
     emit_u64(out, "expired", k->expired);
@@ -209,15 +211,16 @@ static void show_biggest(struct emit *out, struct stats *s) {
         struct bytes key = bytes_of(b->key, b->key_len);
         if (out->json) {
             emit_open(out, NULL);
-            emit_u64(out, "keyspace", b->keyspace);
+            emit_keyspace(out, b->keyspace);
             emit_bytes(out, "key", key);
             emit_u64(out, "bytes", b->len);
             emit_str(out, "kind", kind_name(b->kind));
             emit_close(out);
             continue;
         }
-        fprintf(out->to, "    %12" PRIu64 "  %2" PRIu32 "  %-5s ", b->len, b->keyspace,
-                kind_name(b->kind));
+        char keyspace[EMIT_KEYSPACE_LEN];
+        fprintf(out->to, "    %12" PRIu64 "  %2s  %-5s ", b->len,
+                text_keyspace(keyspace, b->keyspace), kind_name(b->kind));
         text_quote(out->to, key, 200);
         putc('\n', out->to);
     }
@@ -235,9 +238,9 @@ static void show(struct inspect *in, const struct view *v, struct stats *s) {
     emit_lsn(out, "end_lsn", v->end_lsn);
     emit_time(out, "as_of", v->time_ms);
     emit_open_list(out, out->json ? "keyspaces" : NULL);
-    for (uint32_t i = 0; i < KEYSPACE_MAX; i++) {
+    for (uint32_t i = 0; i <= KEYSPACE_MAX; i++) {
         if (s->keyspaces[i].keys > 0) {
-            show_keyspace(out, i, &s->keyspaces[i]);
+            show_keyspace(out, i < KEYSPACE_MAX ? i : KEYSPACE_SYSTEM, &s->keyspaces[i]);
         }
     }
     emit_close_list(out);

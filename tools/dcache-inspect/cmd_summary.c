@@ -36,10 +36,19 @@ struct keyspace_sums {
     uint64_t entries, blocks, pieces, plain, stored, piece_bytes;
 };
 
+/* The databases, then what has a number that none has, then the system keyspace. */
+enum { PLACE_UNKNOWN = KEYSPACE_MAX, PLACE_SYSTEM, PLACES };
+
+static uint32_t place_of(uint32_t keyspace) {
+    return keyspace < KEYSPACE_MAX       ? keyspace
+           : keyspace == KEYSPACE_SYSTEM ? PLACE_SYSTEM
+                                         : PLACE_UNKNOWN;
+}
+
 static void sum_blocks(const struct snap *s, struct keyspace_sums *sums) {
     for (uint32_t i = 0; i < snap_facts(s)->block_count; i++) {
         const struct snap_block_info *b = snap_block_info(s, i);
-        struct keyspace_sums *k = &sums[b->keyspace < KEYSPACE_MAX ? b->keyspace : KEYSPACE_MAX];
+        struct keyspace_sums *k = &sums[place_of(b->keyspace)];
         k->entries += b->entries;
         k->blocks += b->kind == SNAP_ENTRIES;
         k->pieces += b->kind == SNAP_PIECE;
@@ -50,28 +59,30 @@ static void sum_blocks(const struct snap *s, struct keyspace_sums *sums) {
 }
 
 static void show_keyspaces(struct emit *out, const struct snap *s) {
-    struct keyspace_sums sums[KEYSPACE_MAX + 1] = {{0}};
+    struct keyspace_sums sums[PLACES] = {{0}};
     sum_blocks(s, sums);
     emit_open_list(out, "keyspaces");
     if (!out->json) {
         fprintf(out->to, "    %8s %12s %8s %8s %15s %15s %7s\n", "keyspace", "keys", "blocks",
                 "pieces", "plain bytes", "stored bytes", "ratio");
     }
-    for (uint32_t i = 0; i <= KEYSPACE_MAX; i++) {
+    for (uint32_t i = 0; i < PLACES; i++) {
         const struct keyspace_sums *k = &sums[i];
+        uint32_t id = i == PLACE_SYSTEM ? KEYSPACE_SYSTEM : i;
+        char keyspace[EMIT_KEYSPACE_LEN];
         if (k->blocks + k->pieces == 0) {
             continue;
         }
         if (!out->json) {
             fprintf(out->to,
-                    "    %8" PRIu32 " %12" PRIu64 " %8" PRIu64 " %8" PRIu64 " %15" PRIu64
-                    " %15" PRIu64 " %6.1f%%\n",
-                    i, k->entries, k->blocks, k->pieces, k->plain, k->stored,
-                    k->plain > 0 ? 100.0 * (double)k->stored / (double)k->plain : 0.0);
+                    "    %8s %12" PRIu64 " %8" PRIu64 " %8" PRIu64 " %15" PRIu64 " %15" PRIu64
+                    " %6.1f%%\n",
+                    text_keyspace(keyspace, id), k->entries, k->blocks, k->pieces, k->plain,
+                    k->stored, k->plain > 0 ? 100.0 * (double)k->stored / (double)k->plain : 0.0);
             continue;
         }
         emit_open(out, NULL);
-        emit_u64(out, "keyspace", i);
+        emit_keyspace(out, id);
         emit_u64(out, "keys", k->entries);
         emit_u64(out, "blocks", k->blocks);
         emit_u64(out, "pieces", k->pieces);

@@ -104,7 +104,7 @@ static const char *check_entry(const struct snap *s, const struct snap_block_inf
                                const struct bounds *bounds, const struct snap_entry *e) {
     const struct snap_facts *f = snap_facts(s);
     uint64_t pos = key_pos(e->key, f->seed);
-    if (pos >> 50 >> f->range_bits != info->range) {
+    if (snap_range_of(f->range_bits, info->keyspace, pos) != info->range) {
         return "a key stands in a range that isn't its own";
     }
     if (pos < bounds->first || pos > bounds->last) {

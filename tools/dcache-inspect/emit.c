@@ -2,6 +2,7 @@
 #include "tools/dcache-inspect/emit.h"
 
 #include "server/base/assert.h"
+#include "server/base/limits.h"
 
 #include <inttypes.h>
 #include <time.h>
@@ -217,6 +218,15 @@ void emit_bool(struct emit *e, const char *name, bool value) {
     }
 }
 
+void emit_keyspace(struct emit *e, uint32_t id) {
+    char text[EMIT_KEYSPACE_LEN];
+    if (id == KEYSPACE_SYSTEM) {
+        emit_str(e, "keyspace", text_keyspace(text, id));
+    } else {
+        emit_u64(e, "keyspace", id);
+    }
+}
+
 /* --- text ---------------------------------------------------------------------------------------------------------------- */
 
 void text_quote(FILE *to, struct bytes value, size_t max) {
@@ -262,6 +272,11 @@ const char *text_size(char to[EMIT_SIZE_LEN], uint64_t bytes) {
     } else {
         snprintf(to, EMIT_SIZE_LEN, "%.1f %s (%" PRIu64 " bytes)", value, units[unit], bytes);
     }
+    return to;
+}
+
+const char *text_keyspace(char to[EMIT_KEYSPACE_LEN], uint32_t id) {
+    snprintf(to, EMIT_KEYSPACE_LEN, id == KEYSPACE_SYSTEM ? "system" : "%" PRIu32, id);
     return to;
 }
 

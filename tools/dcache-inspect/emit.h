@@ -19,7 +19,7 @@
 
 #include "server/base/bytes.h"
 
-enum { EMIT_DEPTH_MAX = 8, EMIT_TIME_LEN = 32, EMIT_SIZE_LEN = 48 };
+enum { EMIT_DEPTH_MAX = 8, EMIT_TIME_LEN = 32, EMIT_SIZE_LEN = 48, EMIT_KEYSPACE_LEN = 12 };
 
 struct emit {
     FILE *to;
@@ -48,11 +48,13 @@ void emit_size(struct emit *e, const char *name, uint64_t bytes);
 void emit_time(struct emit *e, const char *name, int64_t ms);
 void emit_ratio(struct emit *e, const char *name, uint64_t part, uint64_t whole);
 void emit_bool(struct emit *e, const char *name, bool value);
+void emit_keyspace(struct emit *e, uint32_t id); /* "keyspace": a number, or "system" */
 
 /* For lines of text: the bytes as they are where they are plain, else with backslashes, in quotes. At most 'max' of them (0 = all). */
 void text_quote(FILE *to, struct bytes value, size_t max);
 const char *text_time(char to[EMIT_TIME_LEN], int64_t ms); /* 2026-01-02T03:04:05.678Z */
 const char *text_size(char to[EMIT_SIZE_LEN], uint64_t bytes);
+const char *text_keyspace(char to[EMIT_KEYSPACE_LEN], uint32_t id);
 bool bytes_are_utf8(struct bytes value);
 
 #endif

@@ -52,7 +52,7 @@ struct option_help {
 
 static const struct option_help options[] = {
     {0, "    --json            JSON for programs: one object per line\n"},
-    {OPT_KEYSPACE, "    --keyspace N      only this keyspace (database)\n"},
+    {OPT_KEYSPACE, "    --keyspace N      only this keyspace: a database, or 'system'\n"},
     {OPT_MATCH, "    --match GLOB      only keys that match: * ? [a-z] [^a] \\x\n"},
     {OPT_LIMIT, "    --limit N         stop after so many\n"},
     {OPT_TOP, "    --top N           so many of the biggest keys (10; at most 10000)\n"},
@@ -107,6 +107,10 @@ void help_all(FILE *to) {
           "    Entries are read a few slots at a time, so memory stays small whatever the size of "
           "the\n"
           "    file; the log behind a snapshot costs about 10 bytes per effect.\n"
+          "\n"
+          "    Keyspaces are the databases, by number, and 'system': what the node keeps beside "
+          "them,\n"
+          "    which no client sees. Its entry flush:N says when database N was last flushed.\n"
           "\n"
           "    In text, bytes that aren't printable ASCII appear as \\xNN. In JSON, LSNs and "
           "versions\n"

@@ -138,8 +138,9 @@ static bool take_option(struct parse *p, const char *name, const char *value) {
     if (strcmp(name, "--keyspace") == 0) {
         p->used |= OPT_KEYSPACE;
         in->has_keyspace = true;
-        bool good = parse_u64(name, value, KEYSPACE_MAX - 1, &number);
-        in->keyspace = (uint32_t)number;
+        bool is_system = strcmp(value, "system") == 0;
+        bool good = is_system || parse_u64(name, value, KEYSPACE_MAX - 1, &number);
+        in->keyspace = is_system ? KEYSPACE_SYSTEM : (uint32_t)number;
         return good;
     }
     if (strcmp(name, "--match") == 0) {

@@ -322,8 +322,8 @@ uint64_t key_pos(struct bytes key, const uint8_t seed[SEED_LEN]) {
     return (uint64_t)key_slot_of(key) << HASH_BITS | hash;
 }
 
-uint32_t view_range_of(const struct view *v, struct bytes key) {
-    return key_slot_of(key) >> v->range_bits;
+uint32_t view_range_of(const struct view *v, uint32_t keyspace, struct bytes key) {
+    return keyspace == KEYSPACE_SYSTEM ? v->range_count : key_slot_of(key) >> v->range_bits;
 }
 
 /* --- visiting ------------------------------------------------------------------------------------------------------------ */
@@ -453,7 +453,7 @@ bool view_range(struct view *v, uint32_t range, const struct item_filter *filter
 }
 
 bool view_all(struct view *v, const struct item_filter *filter, item_fn each, void *arg) {
-    for (uint32_t range = 0; range < v->range_count; range++) {
+    for (uint32_t range = 0; range <= v->range_count; range++) {
         if (!view_range(v, range, filter, each, arg)) {
             return false;
         }

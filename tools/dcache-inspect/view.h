@@ -80,10 +80,10 @@ struct item_filter {
 /* Visits the items of a range: those of blocks, then those that only the log has. False: 'each' had enough. */
 bool view_range(struct view *v, uint32_t range, const struct item_filter *filter, item_fn each,
                 void *arg);
-/* All ranges in order. */
+/* All ranges in order, and that of the system keyspace. */
 bool view_all(struct view *v, const struct item_filter *filter, item_fn each, void *arg);
-/* The range of a key. */
-uint32_t view_range_of(const struct view *v, struct bytes key);
+/* The range of a key; range_count is that of the system keyspace. */
+uint32_t view_range_of(const struct view *v, uint32_t keyspace, struct bytes key);
 /* The key's position: 14 bits of slot, 50 of hash. */
 uint64_t key_pos(struct bytes key, const uint8_t seed[SEED_LEN]);
 

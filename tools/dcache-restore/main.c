@@ -79,6 +79,7 @@ static void report_shape(struct report *r, const struct shape *sh) {
     report_size(r, "bytes", sh->bytes);
     report_number(r, "expired", sh->expired);
     report_number(r, "left_out", sh->left_out);
+    report_number(r, "system", sh->system);
     if (r->json) {
         report_number(r, "ttl_shift_ms", (uint64_t)sh->shift_ms);
         report_number(r, "ttl_shifted", sh->moved);

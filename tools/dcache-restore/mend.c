@@ -41,9 +41,8 @@ static bool block_at(const struct mend *m, uint64_t at, struct snap_block_info *
     put_u64(entry, at); /* else the index has the same fields at the same places */
     memcpy(entry + 8, m->map + at + 8, SNAP_INDEX_ENTRY_LEN - 8);
     return snap_index_decode(entry, out) && out->stored_len <= m->len - at - SNAP_BLOCK_HEAD_LEN &&
-           out->range < (uint32_t)SLOT_COUNT >> m->head.range_bits &&
-           out->first_pos >> 50 >> m->head.range_bits == out->range &&
-           out->keyspace < KEYSPACE_MAX &&
+           out->range == snap_range_of(m->head.range_bits, out->keyspace, out->first_pos) &&
+           (out->keyspace < KEYSPACE_MAX || out->keyspace == KEYSPACE_SYSTEM) &&
            snap_block_head_check(m->map + at, out, m->head.sum, m->map + at + SNAP_BLOCK_HEAD_LEN);
 }
 

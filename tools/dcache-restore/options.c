@@ -82,10 +82,12 @@ static enum options_verdict take_number(struct options *o, int opt, const char *
         o->to_lsn = good ? n : 0;
         return o->to_lsn > 0 ? OPTIONS_RUN : bad("--to-lsn needs a position, not '%s'", word);
     }
-    if (!good || n >= KEYSPACE_MAX) {
-        return bad("--keyspace needs a number from 0 to %d, not '%s'", KEYSPACE_MAX - 1, word);
+    bool is_system = strcmp(word, "system") == 0;
+    if (!is_system && (!good || n >= KEYSPACE_MAX)) {
+        return bad("--keyspace needs a number from 0 to %d, or 'system', not '%s'",
+                   KEYSPACE_MAX - 1, word);
     }
-    o->keyspace = (int)n;
+    o->keyspace = is_system ? KEYSPACE_SYSTEM : (int)n;
     return OPTIONS_RUN;
 }
 
@@ -156,6 +158,9 @@ static enum options_verdict take_paths(struct options *o, int count, char **path
     }
     if (o->push != NULL && o->keep_identity) {
         return bad("--keep-identity is for a directory; --push fills a node that has one");
+    }
+    if (o->push != NULL && o->keyspace == KEYSPACE_SYSTEM) {
+        return bad("--push doesn't send the system keyspace: the node has its own");
     }
     return OPTIONS_RUN;
 }

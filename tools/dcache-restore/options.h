@@ -26,7 +26,7 @@ struct options {
     uint64_t to_lsn;    /* 0 = the end */
     int64_t to_time_ms; /* 0 = the end */
     struct bytes match; /* ptr NULL = every key */
-    int keyspace;       /* -1 = all */
+    int keyspace;       /* -1 = all; may be KEYSPACE_SYSTEM */
     enum shift_mode shift;
     bool repair, dry_run, json, keep_identity, replace, quiet;
 };

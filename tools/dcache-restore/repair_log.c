@@ -12,8 +12,6 @@
 #include <limits.h>
 #include <stdio.h>
 
-enum { KIND_AT = 32 /* of a frame: kind and seven bytes of zero */ };
-
 /* --- frames ------------------------------------------------------------------------------------------ */
 
 static enum dc_err apply_effect(struct repair *r, const struct effect_view *e, bool in_holes_only) {
@@ -113,8 +111,7 @@ static uint64_t find_frame(const struct stretch *s, uint64_t at) {
         }
     }
     for (at++; at + FRAME_HEADER_LEN <= s->len; at++) {
-        uint64_t kind = get_u64(s->map + at + KIND_AT);
-        if (kind - FRAME_MUTATION <= FRAME_CLOSE - FRAME_MUTATION && frame_at(s, at, &head)) {
+        if (frame_may_begin(s->map + at, (size_t)(s->len - at)) && frame_at(s, at, &head)) {
             return at;
         }
     }

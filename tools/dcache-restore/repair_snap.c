@@ -167,7 +167,7 @@ static uint64_t block_end(const struct snap *s, uint32_t index) {
             return next->first_pos;
         }
     }
-    uint64_t end = range_begin(s, b->range + 1);
+    uint64_t end = b->keyspace == KEYSPACE_SYSTEM ? 0 : range_begin(s, b->range + 1);
     return end == 0 ? UINT64_MAX : end; /* behind the last slot */
 }
 
@@ -234,12 +234,17 @@ static enum dc_err take_entry(struct block_pass *p, struct keyspace *ks,
 static enum dc_err take_block(struct block_pass *p, bool *bad) {
     struct repair *r = p->r;
     const struct snap_block_info *b = snap_block_info(p->snap, p->index);
-    struct keyspace *ks = store_keyspace(r->source->store, b->keyspace);
+    struct keyspace *ks = store_numbered(r->source->store, b->keyspace);
     struct snap_entry e;
     enum dc_err err = ks == NULL ? dc_fail(DC_ECORRUPT, "%s: block %u is of database %u", p->name,
                                            p->index, b->keyspace)
                                  : snap_block_read(p->block, p->snap, p->index);
     *bad = err != DC_OK && err != DC_ENOMEM;
+    if (*bad && b->keyspace == KEYSPACE_SYSTEM) {
+        repair_note(r->report, "%s, %" PRIu32 " entries of the system keyspace", dc_fail_take(err),
+                    b->entries);
+        return DC_OK;
+    }
     if (*bad) {
         repair_note(r->report, "%s, %" PRIu32 " entries of database %u, slots %u-%u",
                     dc_fail_take(err), b->entries, b->keyspace,

@@ -2,6 +2,7 @@
 #include "tools/dcache-restore/shape.h"
 
 #include "server/base/glob.h"
+#include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "server/store/load.h"
 
@@ -42,8 +43,9 @@ static enum dc_err each_of_slot(struct source *s, struct keyspace *ks, uint32_t 
 enum dc_err shape_each(struct source *s, shape_fn each, void *arg) {
     struct gathered g = {.entries = NULL};
     enum dc_err err = DC_OK;
-    for (uint32_t id = 0; id < store_keyspace_count(s->store); id++) {
-        struct keyspace *ks = store_keyspace(s->store, id);
+    uint32_t databases = store_keyspace_count(s->store);
+    for (uint32_t id = 0; id <= databases; id++) {
+        struct keyspace *ks = store_numbered(s->store, id < databases ? id : KEYSPACE_SYSTEM);
         for (uint32_t slot = 0; slot < SLOT_COUNT && err == DC_OK; slot++) {
             err = each_of_slot(s, ks, slot, &g, each, arg);
         }
@@ -96,13 +98,28 @@ static enum dc_err move_expiry(struct shaping *x, struct keyspace *ks, const str
     return err;
 }
 
+static bool matches(const struct options *o, struct bytes name) {
+    return o->match.ptr == NULL || glob_match(o->match, name, false);
+}
+
+/* The system keyspace belongs to the whole. */
+static bool system_is_wanted(const struct options *o) {
+    return o->keyspace == KEYSPACE_SYSTEM ||
+           (o->keyspace < 0 && o->match.ptr == NULL && o->push == NULL);
+}
+
 static enum dc_err shape_entry(void *arg, struct keyspace *ks, struct entry *e) {
     struct shaping *x = arg;
     struct shape *sh = x->sh;
     const struct options *o = x->o;
     struct key k = store_key(x->s->store, entry_key(e));
-    bool wanted = (o->keyspace < 0 || keyspace_id(ks) == (uint32_t)o->keyspace) &&
-                  (o->match.ptr == NULL || glob_match(o->match, k.name, false));
+    if (keyspace_id(ks) == KEYSPACE_SYSTEM) {
+        bool stays = system_is_wanted(o) && matches(o, k.name);
+        sh->system += stays;
+        return stays ? DC_OK : drop(x, ks, &k);
+    }
+    bool wanted =
+        (o->keyspace < 0 || keyspace_id(ks) == (uint32_t)o->keyspace) && matches(o, k.name);
     if (!wanted) {
         sh->left_out++;
         return drop(x, ks, &k);

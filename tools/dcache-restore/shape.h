@@ -16,6 +16,7 @@ struct shape {
     uint64_t entries;      /* that stay */
     uint64_t bytes;        /* their keys and values */
     uint64_t left_out;     /* another keyspace, another pattern */
+    uint64_t system;       /* of the system keyspace, that stay; not counted above */
     uint64_t expired;      /* at the time of the image, or by now when nothing is shifted */
     uint64_t moved;        /* expiries */
     uint64_t would_expire; /* of those, that had passed by now */
@@ -26,7 +27,7 @@ void shape_plan(struct shape *sh, const struct source *s, const struct options *
 /* Errors: DC_ENOMEM. */
 DC_MUST enum dc_err shape_apply(struct shape *sh, struct source *s, const struct options *o);
 
-/* Calls 'each' for every entry of the store, keyspace by keyspace. It may change the store at this entry. */
+/* Calls 'each' for every entry of the store, keyspace by keyspace, that of the system last. It may change the store at this entry. */
 typedef enum dc_err (*shape_fn)(void *arg, struct keyspace *ks, struct entry *e);
 DC_MUST enum dc_err shape_each(struct source *s, shape_fn each, void *arg);
 

@@ -150,11 +150,11 @@ static enum dc_err fill(struct source *s, struct warm *warm) {
     if (warm == NULL) {
         return DC_OK;
     }
-    warm_attach(warm, s->store);
-    if (cores > 1) {
+    enum dc_err err = warm_attach(warm, s->store);
+    if (err == DC_OK && cores > 1) {
         warm_start(warm, (uint32_t)(cores > LOADERS_MAX ? LOADERS_MAX : cores) - 1, NULL, NULL);
     }
-    enum dc_err err = warm_all(warm, &s->thread);
+    err = err != DC_OK ? err : warm_all(warm, &s->thread);
     warm_destroy(warm);
     return err;
 }

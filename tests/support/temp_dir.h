@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* temp_dir: a directory of a test's own. */
+#ifndef TESTS_SUPPORT_TEMP_DIR_H
+#define TESTS_SUPPORT_TEMP_DIR_H
+
+enum { TEMP_DIR_MAX = 128 };
+
+/* Below TMPDIR, or /tmp; the test removes it. */
+void temp_dir_make(char to[TEMP_DIR_MAX]);
+/* With all that is in it. */
+void temp_dir_remove(const char *dir);
+
+#endif
