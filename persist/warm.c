@@ -220,14 +220,13 @@ static enum dc_err load_claimed(struct warm *w, uint32_t range) {
     if (kit != NULL) {
         kit_give(w, kit);
     }
-    if (err != DC_OK) {
-        snprintf(text, sizeof(text), "%s", dc_fail_take(err));
-    } else {
+    if (err == DC_OK) {
         queue_forget(&w->image.queue, range);
-    }
-    if (err != DC_OK && err != DC_ENOMEM) {
-        diag(DIAG_WARNING, "warm.failed slots=%u-%u why=\"%s\"", range << w->range_bits,
-             ((range + 1) << w->range_bits) - 1, text);
+    } else if (err != DC_ENOMEM) {
+        uint32_t first = range << w->range_bits, last = first + (1u << w->range_bits) - 1;
+        const char *why = dc_fail_take(err);
+        diag(DIAG_WARNING, "warm.failed slots=%u-%u why=\"%s\"", first, last, why);
+        snprintf(text, sizeof(text), "slots %u to %u can't be loaded: %s", first, last, why);
     }
     if (settle(w, range, err, text)) {
         release(w); /* the kit was given back before */
@@ -391,6 +390,18 @@ bool warm_is_settled(const struct warm *w) {
 
 bool warm_slot_is_ready(const struct warm *w, uint32_t slot) {
     return w == NULL || state_of(w, range_of(w, slot)) == RANGE_WARM;
+}
+
+uint32_t warm_ready_end(const struct warm *w, uint32_t slot) {
+    if (warm_is_over(w)) {
+        return SLOT_COUNT;
+    }
+    uint32_t range = range_of(w, slot);
+    while (range < w->range_count && state_of(w, range) == RANGE_WARM) {
+        range++;
+    }
+    uint32_t end = range << w->range_bits;
+    return end > slot ? end : slot;
 }
 
 uint64_t warm_cost(const struct warm *w, uint32_t slot) {

@@ -74,6 +74,8 @@ bool warm_is_over(const struct warm *w);
 bool warm_is_settled(const struct warm *w);
 /* The slot's range can be used. */
 bool warm_slot_is_ready(const struct warm *w, uint32_t slot);
+/* The first slot from 'slot' on that can't be used; SLOT_COUNT when there is none. */
+uint32_t warm_ready_end(const struct warm *w, uint32_t slot);
 /* Loads the slot's range if it is cold, waits if somebody is loading it. Errors: DC_ECORRUPT, DC_ENOMEM. */
 DC_MUST enum dc_err warm_touch(struct warm *w, struct store_thread *t, uint32_t slot);
 /* Bytes that warm_touch() would have to read: a command on a large range is better held until a loader has done it. */
