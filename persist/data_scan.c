@@ -359,6 +359,9 @@ static enum dc_err scan_log(struct scan *s, enum log_end *end, struct log_end_in
             err = take_frame(s, s->dir.segments[f.segment].name, &f);
         }
     }
+    if (err == DC_OK && s->stopped) {
+        err = log_reader_check(reader);
+    }
     log_reader_close(reader);
     return err;
 }

@@ -125,7 +125,7 @@ static enum dc_err load_blocks(struct pass *p, const struct image *image) {
 
 /* --- effects ----------------------------------------------------------------------------------------- */
 
-static enum dc_err load_effects(struct pass *p, const struct image *image) {
+static enum dc_err apply_effects(struct pass *p, const struct image *image) {
     struct effect_cursor cursor;
     queue_begin(&image->queue, p->range, &cursor);
     for (;;) {
@@ -148,6 +148,12 @@ static enum dc_err load_effects(struct pass *p, const struct image *image) {
         }
         p->effects++;
     }
+}
+
+static enum dc_err load_effects(struct pass *p, const struct image *image) {
+    enum dc_err err = apply_effects(p, image);
+    enum dc_err lost = queue_check(&image->queue, p->range);
+    return lost != DC_OK ? lost : err;
 }
 
 /* --- a damaged block --------------------------------------------------------------------------------- */

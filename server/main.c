@@ -345,6 +345,7 @@ int main(int argc, char **argv) {
     }
     crypto_init();
     time_calibrate();
+    io_catch_faults();
     cmd_init();
     diag_set_role("main");
     conf_init(&server.conf);

@@ -323,6 +323,33 @@ START_TEST(test_h34_a_range_that_cannot_be_loaded_answers_an_error_for_ever) {
 }
 END_TEST
 
+/* The bytes of effects are read again when their range is loaded. By then the disk may fail, or somebody has cut the file. */
+START_TEST(effects_that_cannot_be_read_any_more_are_an_error_and_no_signal) {
+    char path[512];
+    uint32_t lost = 0;
+    case_open(&c);
+    set_many(0, "key:", 3000);
+    case_write_log(&c, 0, 0);
+    case_attach(&c);
+    io_catch_faults();
+    log_file_path(&c.log, c.dir, 0, path, sizeof(path));
+    ck_assert_int_eq(truncate(path, 128 * 1024), 0);
+    expect_eq(warm_all(c.warm, &c.thread), DC_ECORRUPT);
+    for (uint32_t i = 0; i < 3000; i++) {
+        char name[32];
+        struct bytes key = key_of(name, "key:", i);
+        if (warm_touch(c.warm, &c.thread, store_slot(key)) == DC_OK) {
+            expect(is_there(0, key));
+            continue;
+        }
+        expect(strstr(dc_fail_take(DC_ECORRUPT), "can't be read any more") != NULL);
+        lost++;
+    }
+    expect(lost > 0 && lost < 3000);
+    case_close(&c);
+}
+END_TEST
+
 /* Every byte counts: what is loaded is right, or it is an error. */
 START_TEST(flipped_bytes_of_a_snapshot_are_never_served) {
     char path[512];
@@ -489,6 +516,7 @@ CHECK_MAIN("warm", a_touch_loads_a_range_and_nothing_else, values_of_every_kind_
            clients_and_loaders_at_the_same_time, test_h32_a_flush_while_warming,
            test_h34_a_damaged_block_is_rebuilt_from_the_older_snapshot,
            test_h34_a_range_that_cannot_be_loaded_answers_an_error_for_ever,
+           effects_that_cannot_be_read_any_more_are_an_error_and_no_signal,
            flipped_bytes_of_a_snapshot_are_never_served, a_range_that_lacks_memory_is_tried_again,
            test_h33_what_does_not_fit_is_left_out_and_what_clients_touched_stays,
            the_least_used_are_left_out_first, frequency_and_age_survive)
