@@ -421,8 +421,9 @@ void warm_drop(struct warm *w, const struct keyspace *ks) {
     atomic_fetch_or_explicit(&w->dropped, which, memory_order_relaxed);
 }
 
-void warm_set_limit(struct warm *w, uint64_t limit) {
+void warm_set_limit(struct warm *w, uint64_t limit, enum evict_policy policy) {
     if (w != NULL) {
+        atomic_store_explicit(&w->policy, (uint32_t)policy, memory_order_relaxed);
         atomic_store_explicit(&w->limit, limit, memory_order_relaxed);
     }
 }

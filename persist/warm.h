@@ -86,8 +86,9 @@ void warm_request(struct warm *w, uint32_t slot);
 DC_MUST enum dc_err warm_all(struct warm *w, struct store_thread *t);
 /* A keyspace (NULL = all) was flushed: what is cold of it needn't be loaded. All slot locks held. */
 void warm_drop(struct warm *w, const struct keyspace *ks);
-/* Under the memory limit: what doesn't fit is left out ('limit' bytes allocated, 0 = none), of each range the least used first. Any time. */
-void warm_set_limit(struct warm *w, uint64_t limit);
+/* Under the memory limit: what doesn't fit is left out ('limit' bytes allocated, 0 = none), of each range what the policy would evict
+ * first. Any time. */
+void warm_set_limit(struct warm *w, uint64_t limit, enum evict_policy policy);
 /* Leaving out is an eviction: 'evict' commits a mutation of DELs under its slot lock (position in the log, then mut_commit()); an error
  * leaves them in. Before anything is touched. Without it nothing is logged, and what was left out is there again at the next start. */
 typedef enum dc_err (*warm_evict_fn)(void *arg, struct mut *m);

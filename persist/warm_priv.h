@@ -94,6 +94,7 @@ struct warm {
     warm_evict_fn evict;
     void *evict_arg;
     _Atomic uint64_t limit;
+    _Atomic uint32_t policy; /* enum evict_policy */
     /* atomic, relaxed: each orders itself by the slot locks */
     _Atomic uint32_t dropped; /* a bit for each keyspace that was flushed since */
     _Atomic uint64_t entries_loaded, entries_left_out, effects_applied;

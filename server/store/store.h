@@ -186,6 +186,9 @@ uint64_t store_sweep(struct store_thread *t, struct store_sweep *sw, int64_t now
  */
 bool store_pick_victim(struct store_thread *t, enum evict_policy policy, uint32_t samples,
                        int64_t now_ms, struct victim *out);
+/* How soon a policy lets an entry go: the higher, the sooner. False: it keeps it. Slot lock held. */
+bool store_evict_score(struct store_thread *t, enum evict_policy policy, int64_t now_ms,
+                       const struct entry *e, double *out);
 /* The victim's entry while it is still the one that was sampled, else NULL. Slot lock held. */
 struct entry *store_victim(struct store_thread *t, const struct victim *v);
 
