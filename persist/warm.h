@@ -58,7 +58,7 @@ struct warm_opts {
 };
 
 /* Verifies and queues. Cuts a torn tail (into a side file). 'out' is NULL when there is nothing to load. Errors: DC_ECORRUPT with what is damaged, what can
- * be saved and the command that does it; DC_ENEWER; DC_EFOREIGN; DC_EIO. */
+ * be saved and the command that does it, or that the target lies before everything that is there; DC_ENEWER; DC_EFOREIGN; DC_EIO. */
 DC_MUST enum dc_err data_scan(const struct warm_opts *opts, struct data_plan *plan,
                               struct warm **out);
 

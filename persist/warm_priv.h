@@ -11,7 +11,7 @@
 #include "server/base/thread.h"
 #include "server/store/load.h"
 
-/* --- the scan (data_scan.c, data_cut.c) ------------------------------------------------------------- */
+/* --- the scan (data_scan.c, data_attempt.c, data_cut.c) ------------------------------------------------------------- */
 
 enum { DATA_PATH_MAX = 4096 };
 
