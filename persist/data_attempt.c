@@ -26,7 +26,7 @@ enum dc_err scan_refuse(struct scan *s, const char *what) {
 
 /* --- frames ------------------------------------------------------------------------------------------ */
 
-/* The chain that a FORK frame brings has to go on where we are. */
+/* The chain that a FORK frame brings has to go on where we are; one that was full has forgotten its beginning. */
 static enum dc_err take_fork(struct scan *s, const struct frame_ref *f) {
     struct data_plan *plan = s->plan;
     struct history *chain = mem_must_alloc(CHAIN_MAX * sizeof(*chain));
@@ -34,11 +34,12 @@ static enum dc_err take_fork(struct scan *s, const struct frame_ref *f) {
     uint32_t count = fork_decode(bytes_of(f->bytes + FRAME_HEADER_LEN, f->len - FRAME_HEADER_LEN),
                                  chain, CHAIN_MAX);
     uint32_t known = plan->chain_count;
+    uint32_t expected = known < CHAIN_MAX ? known + 1 : CHAIN_MAX;
     if (count == 0 || chain[count - 1].start != f->lsn || chain[count - 1].id != f->history) {
         err = dc_fail(DC_ECORRUPT, "the fork at LSN %" PRIu64 " is malformed", f->lsn);
     } else if (known > 0 &&
-               (count != known + 1 || chain[known - 1].id != plan->chain[known - 1].id ||
-                chain[known].parent_end != s->at)) {
+               (count != expected || chain[count - 2].id != plan->chain[known - 1].id ||
+                chain[count - 1].parent_end != s->at)) {
         err = dc_fail(DC_ECORRUPT,
                       "the history at LSN %" PRIu64 " doesn't continue what ends at %" PRIu64,
                       f->lsn, s->at);
