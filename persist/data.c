@@ -69,15 +69,17 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     return err == DC_OK ? settle_identity(d, &node) : err;
 }
 
-/* Where the log goes on: in the same history after a clean end, else in a new one, far behind what may have been handed out. */
+/* Makes the chain that this run belongs to. The log goes on in the last history that was found if that ended well: false. Else a new
+ * one is added, which begins LSN_JUMP behind the end: farther than anything that may have been handed out and was lost. */
 static bool extend_chain(struct data *d) {
     const struct data_plan *p = d->plan;
-    uint32_t count = p->chain_count < CHAIN_MAX ? p->chain_count : CHAIN_MAX - 1;
+    bool forks = !p->clean || p->chain_count == 0;
+    /* A full chain forgets its beginning. */
+    uint32_t count = forks && p->chain_count == CHAIN_MAX ? CHAIN_MAX - 1 : p->chain_count;
     d->chain = mem_must_zalloc((count + 1) * sizeof(*d->chain));
-    /* A chain that is too long forgets its beginning. */
     memcpy(d->chain, p->chain + (p->chain_count - count), count * sizeof(*d->chain));
     d->chain_count = count;
-    if (p->clean && count > 0) {
+    if (!forks) {
         return false;
     }
     struct history next = {.id = new_id(), .start = LSN_FIRST, .epoch = 1};
