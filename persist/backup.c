@@ -202,7 +202,11 @@ static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_fr
     }
     uint64_t from = sum_from < (uint64_t)len ? sum_from : (uint64_t)len;
     uint64_t sum = sum64(map + from, (size_t)((uint64_t)len - from), 0);
+    bool lost = io->lost(io, map, (uint64_t)len);
     io->unmap(io, map, (uint64_t)len);
+    if (lost) {
+        return dc_fail(DC_EIO, "backup: a part of %s can't be read", path);
+    }
     buf_printf(&b->manifest,
                "%s    {\"name\": \"%s\", \"bytes\": %" PRId64 ", \"sum_from\": %" PRIu64
                ", \"sum\": \"%016" PRIx64 "\"}",

@@ -110,26 +110,26 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     return err == DC_OK ? learn_unlogged(d) : err;
 }
 
-/* Where the log goes on: in the same history after a clean end, else in a new one, far behind what may have been handed out, also by a run
- * that kept no log. */
+/* Makes the chain that this run belongs to. The log goes on in the last history that was found if that ended well: false. Else a new
+ * one is added, which begins LSN_JUMP behind the end: farther than anything that may have been handed out and was lost,
+ * also by a run that kept no log. */
 static bool extend_chain(struct data *d) {
     const struct data_plan *p = d->plan;
-    uint32_t count = p->chain_count < CHAIN_MAX ? p->chain_count : CHAIN_MAX - 1;
+    bool forks = !p->clean || p->chain_count == 0 || d->unlogged_lsn > p->end_lsn;
+    /* A full chain forgets its beginning. */
+    uint32_t count = forks && p->chain_count == CHAIN_MAX ? CHAIN_MAX - 1 : p->chain_count;
     d->chain = mem_must_zalloc((count + 1) * sizeof(*d->chain));
-    /* A chain that is too long forgets its beginning. */
     memcpy(d->chain, p->chain + (p->chain_count - count), count * sizeof(*d->chain));
     d->chain_count = count;
-    if (p->clean && count > 0 && d->unlogged_lsn <= p->end_lsn) {
+    if (!forks) {
         return false;
     }
-    struct history next = {.id = new_id(), .start = LSN_FIRST, .epoch = 1};
-    if (count > 0) {
-        uint64_t end = p->end_lsn > d->unlogged_lsn ? p->end_lsn : d->unlogged_lsn;
-        next.start = end + LSN_JUMP;
-        next.epoch = d->chain[count - 1].epoch;
-        next.parent_end = p->end_lsn;
-    }
-    d->chain[d->chain_count++] = next;
+    uint64_t seen = p->end_lsn > d->unlogged_lsn ? p->end_lsn : d->unlogged_lsn;
+    d->chain[d->chain_count++] =
+        (struct history){.id = new_id(),
+                         .start = seen > 0 ? seen + LSN_JUMP : LSN_FIRST,
+                         .epoch = count > 0 ? d->chain[count - 1].epoch : 1,
+                         .parent_end = p->end_lsn};
     return true;
 }
 

@@ -224,10 +224,43 @@ void queue_begin(const struct effect_queue *q, uint32_t range, struct effect_cur
     *out = (struct effect_cursor){.queue = q, .chunk = q->ranges[range].first, .range = range};
 }
 
+static const struct effect_file *file_at(const struct effect_queue *q, uint64_t place) {
+    return &q->files[q->sources[place >> QUEUE_OFFSET_BITS].file];
+}
+
+/* An effect, as far as its length can be told. */
+static bool is_lost(const struct effect_queue *q, uint64_t place) {
+    const struct effect_file *f = file_at(q, place);
+    uint64_t offset = place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1);
+    uint64_t left = f->end - offset;
+    struct effect_view e;
+    if (q->io->lost(q->io, f->map + offset, left < EFFECT_HEADER_LEN ? left : EFFECT_HEADER_LEN)) {
+        return true;
+    }
+    return effect_decode(f->map, f->end, offset, 0, &e) &&
+           q->io->lost(q->io, f->map + offset, e.len);
+}
+
+enum dc_err queue_check(const struct effect_queue *q, uint32_t range) {
+    bool any = false;
+    for (uint32_t i = 0; i < q->file_count && !any; i++) {
+        const struct effect_file *f = &q->files[i];
+        any = f->map != NULL && q->io->lost(q->io, f->map, f->end);
+    }
+    for (const struct effect_chunk *c = q->ranges[range].first; c != NULL && any; c = c->next) {
+        for (uint32_t i = 0; i < c->count; i++) {
+            if (is_lost(q, c->places[i])) {
+                return dc_fail(DC_EIO, "a part of %s can't be read any more",
+                               file_at(q, c->places[i])->name);
+            }
+        }
+    }
+    return DC_OK;
+}
+
 /* The places are far apart: those of the next effects are on their way while this one is applied. */
 static void prefetch(const struct effect_queue *q, uint64_t place) {
-    const char *at = q->files[q->sources[place >> QUEUE_OFFSET_BITS].file].map +
-                     (place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1));
+    const char *at = file_at(q, place)->map + (place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1));
     __builtin_prefetch(at);
     __builtin_prefetch(at + 64);
     __builtin_prefetch(at + 128);

@@ -76,6 +76,8 @@ void queue_begin(const struct effect_queue *q, uint32_t range, struct effect_cur
 enum queue_step { QUEUE_EFFECT, QUEUE_END, QUEUE_BAD /* the file isn't what it was */ };
 /* What a later flush has killed is passed over. */
 enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out);
+/* Asked when the effects have been used: all of their bytes could be read, none were zeros in the place of something. Errors: DC_EIO. */
+DC_MUST enum dc_err queue_check(const struct effect_queue *q, uint32_t range);
 /* The range is loaded. */
 void queue_forget(struct effect_queue *q, uint32_t range);
 

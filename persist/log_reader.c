@@ -37,6 +37,10 @@ struct log_reader {
     uint64_t first_lsn;
     uint64_t stop; /* LSN from which on another segment has to be looked for */
 
+    /* of the maps couldn't be read: */
+    bool lost;       /* something, in this call */
+    bool given_lost; /* something of what was returned, ever */
+
     /* the segment that was mapped last may have grown since log_dir_open() */
     uint32_t last_segment;
     uint64_t last_reach;
@@ -81,7 +85,21 @@ static uint32_t next_segment(const struct log_reader *r, uint32_t link, uint64_t
     return LOG_NO_SEGMENT;
 }
 
+/* What was returned was right when it was checked; a page that went since may have been missing when the caller used it. */
+static void note_lost(struct log_reader *r) {
+    const struct io *io = r->d->io;
+    if (dc_likely(r->map == NULL || !io->lost(io, r->map, r->map_len))) {
+        return;
+    }
+    r->lost = true;
+    if (r->good_lsn > r->first_lsn) {
+        uint64_t given = SEGMENT_HEADER_LEN + (r->good_lsn - r->first_lsn);
+        r->given_lost |= io->lost(io, r->map, given < r->map_len ? given : r->map_len);
+    }
+}
+
 static void drop_map(struct log_reader *r) {
+    note_lost(r);
     if (r->map != NULL) {
         r->d->io->unmap(r->d->io, r->map, r->map_len);
         r->map = NULL;
@@ -265,7 +283,7 @@ static enum dc_err look_ahead(struct log_reader *r) {
 }
 
 /* A segment was begun and its header didn't reach the disk: what it holds can't have been durable. */
-static bool blank_holds_something(const struct log_reader *r) {
+static bool blank_holds_something(struct log_reader *r) {
     for (uint32_t i = 0; i < r->d->count; i++) {
         const struct segment_info *s = &r->d->segments[i];
         struct io_file f;
@@ -278,6 +296,7 @@ static bool blank_holds_something(const struct log_reader *r) {
         const char *map = r->d->io->map(r->d->io, &f, s->file_len);
         uint64_t junk = map != NULL ? last_nonzero(map, SEGMENT_HEADER_LEN, s->file_len) : 0;
         if (map != NULL) {
+            r->lost |= r->d->io->lost(r->d->io, map, s->file_len);
             r->d->io->unmap(r->d->io, map, s->file_len);
         }
         r->d->io->close(r->d->io, &f);
@@ -407,11 +426,47 @@ static enum log_end find_next(struct log_reader *r, struct frame_ref *out) {
     return find_end(r);
 }
 
+static enum dc_err fail_lost(const struct log_reader *r) {
+    return dc_fail(DC_EIO, "a part of %s/%s can't be read: the disk fails, or the file was cut",
+                   r->d->path, segment_words(r, r->last_segment));
+}
+
+/* find_next(), but zeros that stand in the place of something aren't taken for an end. */
+static enum log_end find_next_there(struct log_reader *r, struct frame_ref *out) {
+    uint64_t lsn = r->lsn, good_lsn = r->good_lsn;
+    uint32_t link = r->link;
+    enum log_end end = find_next(r, out);
+    note_lost(r);
+    if (dc_unlikely(r->lost && !r->given_lost)) {
+        /* Once more, with the file as long as it is now: a start cuts a torn tail while others look on. */
+        drop_map(r);
+        r->lost = false;
+        r->lsn = lsn;
+        r->good_lsn = good_lsn;
+        r->link = link;
+        end = find_next(r, out);
+        note_lost(r);
+    }
+    if (dc_unlikely(r->lost || r->given_lost)) {
+        r->end =
+            (struct log_end_info){.segment = r->last_segment, .lsn = r->good_lsn, .at_lsn = r->lsn};
+        (void)fail_lost(r);
+        end = failed(r);
+        r->lost = false; /* another call looks again */
+    }
+    return end;
+}
+
 enum log_end log_reader_next(struct log_reader *r, struct frame_ref *out) {
     if (dc_likely(r->map != NULL && r->lsn < r->stop && take_frame(r, out))) {
         return LOG_MORE;
     }
-    return find_next(r, out);
+    return find_next_there(r, out);
+}
+
+enum dc_err log_reader_check(struct log_reader *r) {
+    note_lost(r);
+    return r->given_lost ? fail_lost(r) : DC_OK;
 }
 
 /* The first place of the link at or behind the LSN that a segment covers; false: there is none. */

@@ -87,6 +87,9 @@ bool log_reader_joins(const struct log_reader *r);
 /* After LOG_END or LOG_TORN another call looks again at the same place (for what is appended to the same file). */
 enum log_end log_reader_next(struct log_reader *r, struct frame_ref *out);
 
+/* For who stops before the end: the bytes of all frames so far were there while they were used. Errors: DC_EIO. */
+DC_MUST enum dc_err log_reader_check(struct log_reader *r);
+
 /* After an end that isn't LOG_MORE: where, and in words. */
 struct log_end_info {
     uint32_t segment; /* LOG_NO_SEGMENT: in none */

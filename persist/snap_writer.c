@@ -131,6 +131,7 @@ static enum dc_err tail_copy(struct snap_job *j, struct log_reader *r, struct bu
         buf_append(b, frame.bytes, frame.len);
         err = tail_flush(j, b, TAIL_WRITE_LEN);
     }
+    err = err != DC_OK ? err : log_reader_check(r);
     return err != DC_OK ? err : tail_flush(j, b, 0);
 }
 

@@ -238,14 +238,13 @@ static enum dc_err load_claimed(struct warm *w, uint32_t range) {
     if (kit != NULL) {
         kit_give(w, kit);
     }
-    if (err != DC_OK) {
-        snprintf(text, sizeof(text), "%s", dc_fail_take(err));
-    } else {
+    if (err == DC_OK) {
         queue_forget(&w->image.queue, range);
-    }
-    if (err != DC_OK && err != DC_ENOMEM) {
-        diag(DIAG_WARNING, "warm.failed slots=%u-%u why=\"%s\"", range << w->range_bits,
-             ((range + 1) << w->range_bits) - 1, text);
+    } else if (err != DC_ENOMEM) {
+        uint32_t first = range << w->range_bits, last = first + (1u << w->range_bits) - 1;
+        const char *why = dc_fail_take(err);
+        diag(DIAG_WARNING, "warm.failed slots=%u-%u why=\"%s\"", first, last, why);
+        snprintf(text, sizeof(text), "slots %u to %u can't be loaded: %s", first, last, why);
     }
     if (settle(w, range, err, text)) {
         finish(w);
@@ -410,6 +409,18 @@ bool warm_slot_is_ready(const struct warm *w, uint32_t slot) {
     return w == NULL || state_of(w, range_of(w, slot)) == RANGE_WARM;
 }
 
+uint32_t warm_ready_end(const struct warm *w, uint32_t slot) {
+    if (warm_is_over(w)) {
+        return SLOT_COUNT;
+    }
+    uint32_t range = range_of(w, slot);
+    while (range < w->range_count && state_of(w, range) == RANGE_WARM) {
+        range++;
+    }
+    uint32_t end = range << w->range_bits;
+    return end > slot ? end : slot;
+}
+
 uint64_t warm_cost(const struct warm *w, uint32_t slot) {
     if (w == NULL) {
         return 0;
@@ -427,8 +438,9 @@ void warm_drop(struct warm *w, const struct keyspace *ks) {
     atomic_fetch_or_explicit(&w->dropped, which, memory_order_relaxed);
 }
 
-void warm_set_limit(struct warm *w, uint64_t limit) {
+void warm_set_limit(struct warm *w, uint64_t limit, enum evict_policy policy) {
     if (w != NULL) {
+        atomic_store_explicit(&w->policy, (uint32_t)policy, memory_order_relaxed);
         atomic_store_explicit(&w->limit, limit, memory_order_relaxed);
     }
 }

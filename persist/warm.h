@@ -58,7 +58,7 @@ struct warm_opts {
 };
 
 /* Verifies and queues. Cuts a torn tail (into a side file). 'out' is NULL when there is nothing to load. Errors: DC_ECORRUPT with what is damaged, what can
- * be saved and the command that does it; DC_ENEWER; DC_EFOREIGN; DC_EIO. */
+ * be saved and the command that does it, or that the target lies before everything that is there; DC_ENEWER; DC_EFOREIGN; DC_EIO. */
 DC_MUST enum dc_err data_scan(const struct warm_opts *opts, struct data_plan *plan,
                               struct warm **out);
 
@@ -75,6 +75,8 @@ bool warm_is_over(const struct warm *w);
 bool warm_is_settled(const struct warm *w);
 /* The slot's range can be used. */
 bool warm_slot_is_ready(const struct warm *w, uint32_t slot);
+/* The first slot from 'slot' on that can't be used; SLOT_COUNT when there is none. */
+uint32_t warm_ready_end(const struct warm *w, uint32_t slot);
 /* Loads the slot's range if it is cold, waits if somebody is loading it. Errors: DC_ECORRUPT, DC_ENOMEM. */
 DC_MUST enum dc_err warm_touch(struct warm *w, struct store_thread *t, uint32_t slot);
 /* Bytes that warm_touch() would have to read: a command on a large range is better held until a loader has done it. */
@@ -85,8 +87,9 @@ void warm_request(struct warm *w, uint32_t slot);
 DC_MUST enum dc_err warm_all(struct warm *w, struct store_thread *t);
 /* A keyspace (NULL = all) was flushed: what is cold of it needn't be loaded. All slot locks held. */
 void warm_drop(struct warm *w, const struct keyspace *ks);
-/* Under the memory limit: what doesn't fit is left out ('limit' bytes allocated, 0 = none), of each range the least used first. Any time. */
-void warm_set_limit(struct warm *w, uint64_t limit);
+/* Under the memory limit: what doesn't fit is left out ('limit' bytes allocated, 0 = none), of each range what the policy would evict
+ * first. Any time. */
+void warm_set_limit(struct warm *w, uint64_t limit, enum evict_policy policy);
 /* Leaving out is an eviction: 'evict' commits a mutation of DELs under its slot lock (position in the log, then mut_commit()); an error
  * leaves them in. Before anything is touched. Without it nothing is logged, and what was left out is there again at the next start. */
 typedef enum dc_err (*warm_evict_fn)(void *arg, struct mut *m);

@@ -16,9 +16,11 @@
 #include "server/base/mem.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-enum { EVICT_BATCH = 64, SCORE_CLASSES = 256 };
+enum { EVICT_BATCH = 64, WEIGHTS_MAX = 4096 };
 
 /* One pass over a range. */
 struct pass {
@@ -125,7 +127,7 @@ static enum dc_err load_blocks(struct pass *p, const struct image *image) {
 
 /* --- effects ----------------------------------------------------------------------------------------- */
 
-static enum dc_err load_effects(struct pass *p, const struct image *image) {
+static enum dc_err apply_effects(struct pass *p, const struct image *image) {
     struct effect_cursor cursor;
     queue_begin(&image->queue, p->range, &cursor);
     for (;;) {
@@ -148,6 +150,12 @@ static enum dc_err load_effects(struct pass *p, const struct image *image) {
         }
         p->effects++;
     }
+}
+
+static enum dc_err load_effects(struct pass *p, const struct image *image) {
+    enum dc_err err = apply_effects(p, image);
+    enum dc_err lost = queue_check(&image->queue, p->range);
+    return lost != DC_OK ? lost : err;
 }
 
 /* --- a damaged block --------------------------------------------------------------------------------- */
@@ -188,26 +196,27 @@ static enum dc_err rebuild(struct pass *p) {
 
 /* --- what doesn't fit -------------------------------------------------------------------------------- */
 
-/* Entries of a range by class of use, to find which go: the least used first. */
+struct weight {
+    double score; /* as eviction has it: the higher, the sooner it goes */
+    double bytes;
+};
+
+/* Which entries of a range go. Of a large one only every so many entries are weighed to find where the line is. */
 struct choice {
+    struct kit *kit;
     struct warm *w;
-    uint64_t bytes[SCORE_CLASSES];
+    enum evict_policy policy;
+    struct weight *weights;
+    uint64_t stride, seen;
+    uint32_t weight_count;
     uint64_t total;
-    uint32_t limit;        /* classes below go ... */
-    uint64_t keep_of_last; /* ... but for so many bytes of the uppermost */
+    double excess;      /* bytes that have still to go */
+    double threshold;   /* what scores higher goes ... */
+    double at_the_line; /* ... and so many bytes of what has just this score */
     struct mut *mut;
     struct entry *victims[EVICT_BATCH];
     uint32_t count;
 };
-
-/* The score of the eviction, (f + 0.3) / (age + c), on a scale of quarters of an octave. */
-static uint32_t score_class(const struct store *s, const struct entry *e) {
-    uint64_t scaled = ((uint64_t)e->freq * 10 + 3) * 65536 / (store_age(s, e) + 64u);
-    uint32_t octave = scaled == 0 ? 0 : 63 - (uint32_t)__builtin_clzll(scaled);
-    uint32_t quarter = octave < 2 ? 0 : (uint32_t)(scaled >> (octave - 2)) & 3;
-    uint32_t score = octave * 4 + quarter;
-    return score < SCORE_CLASSES ? score : SCORE_CLASSES - 1;
-}
 
 static uint64_t entry_cost(const struct entry *e) {
     struct value v;
@@ -219,31 +228,44 @@ static uint64_t entry_cost(const struct entry *e) {
     return bytes;
 }
 
+static bool score_of(const struct choice *c, const struct entry *e, double *out) {
+    return store_evict_score(&c->kit->thread, c->policy, c->kit->now_ms, e, out);
+}
+
 static void weigh(void *arg, struct keyspace *ks, struct entry *e) {
     struct choice *c = arg;
     uint64_t bytes = entry_cost(e);
+    double score;
     (void)ks;
-    c->bytes[score_class(c->w->store, e)] += bytes;
     c->total += bytes;
+    if (c->seen++ % c->stride == 0 && score_of(c, e, &score)) {
+        c->weights[c->weight_count++] = (struct weight){score, (double)bytes * (double)c->stride};
+    }
 }
 
 static void choose(void *arg, struct keyspace *ks, struct entry *e) {
     struct choice *c = arg;
+    double score, bytes = (double)entry_cost(e);
     (void)ks;
-    uint32_t class = score_class(c->w->store, e);
-    if (c->count == EVICT_BATCH || class >= c->limit) {
+    if (c->count == EVICT_BATCH || c->excess <= 0 || !score_of(c, e, &score) ||
+        score < c->threshold || (score == c->threshold && c->at_the_line <= 0)) {
         return;
     }
-    uint64_t bytes = entry_cost(e);
-    if (class == c->limit - 1 && c->keep_of_last >= bytes) {
-        c->keep_of_last -= bytes;
-        return;
-    }
+    c->at_the_line -= score == c->threshold ? bytes : 0;
+    c->excess -= bytes;
     c->victims[c->count++] = e;
 }
 
 static void weigh_all(struct choice *c, const struct pass *p) {
     struct store *s = p->kit->scratch;
+    uint64_t count = 0;
+    for (uint32_t ks = 0; ks < store_keyspace_count(s); ks++) {
+        for (uint32_t slot = p->slot; slot < p->slot_end; slot++) {
+            count += load_count(s, ks, slot);
+        }
+    }
+    c->stride = count / WEIGHTS_MAX + 1;
+    c->weights = mem_must_alloc((count / c->stride + 1) * sizeof(*c->weights));
     for (uint32_t ks = 0; ks < store_keyspace_count(s); ks++) {
         for (uint32_t slot = p->slot; slot < p->slot_end; slot++) {
             (void)load_step(store_keyspace(s, ks), slot, 0, UINT32_MAX, weigh, c);
@@ -251,7 +273,28 @@ static void weigh_all(struct choice *c, const struct pass *p) {
     }
 }
 
-/* Which classes of the range have to go for everything that is still to come to fit as well as this range does: each
+static int compare_soonest(const void *a, const void *b) {
+    const struct weight *x = a, *y = b;
+    return (x->score < y->score) - (x->score > y->score);
+}
+
+/* Where the line is for the excess to go. */
+static void draw_line(struct choice *c) {
+    double gone = 0, above = 0;
+    qsort(c->weights, c->weight_count, sizeof(*c->weights), compare_soonest);
+    for (uint32_t i = 0; i < c->weight_count && gone < c->excess; i++) {
+        const struct weight *weight = &c->weights[i];
+        above = i > 0 && weight->score == c->threshold ? above : gone;
+        gone += weight->bytes;
+        c->threshold = weight->score;
+    }
+    c->at_the_line = c->excess - above;
+    if (gone < c->excess) {
+        c->threshold = -HUGE_VAL; /* all that may */
+    }
+}
+
+/* Which entries of the range have to go for everything that is still to come to fit as well as this range does: each
  * range gives the same share, so that the last ones aren't left out whole. */
 static void set_limit(struct choice *c, const struct pass *p) {
     struct warm *w = p->w;
@@ -259,7 +302,7 @@ static void set_limit(struct choice *c, const struct pass *p) {
     uint64_t limit = atomic_load_explicit(&w->limit, memory_order_relaxed);
     uint64_t left = atomic_load_explicit(&w->cost_left, memory_order_relaxed);
     uint64_t cost = w->ranges[p->range].cost;
-    if (limit == 0 || cost == 0) {
+    if (limit == 0 || cost == 0 || c->policy == EVICT_NONE) {
         return;
     }
     mem_stats_read(&stats);
@@ -273,16 +316,8 @@ static void set_limit(struct choice *c, const struct pass *p) {
     uint64_t others = stats.allocated > c->total ? stats.allocated - c->total : 0;
     double room = limit > others ? (double)(limit - others) : 0;
     double need = (double)c->total * (double)left / (double)cost;
-    double excess = need > room ? (double)c->total * (1 - room / need) : 0;
-    double gone = 0;
-    while (c->limit < SCORE_CLASSES && gone < excess) {
-        gone += (double)c->bytes[c->limit++];
-    }
-    /* The last class would go whole: as much of it stays as may. */
-    if (c->limit > 0 && gone > excess) {
-        double last = (double)c->bytes[c->limit - 1];
-        c->keep_of_last = (uint64_t)(gone - excess < last ? gone - excess : last);
-    }
+    c->excess = need > room ? (double)c->total * (1 - room / need) : 0;
+    draw_line(c);
 }
 
 /* The next batch of a slot's victims goes by one mutation; moves *hash. Slot lock held. False: that was the last one, or the log refuses. */
@@ -330,7 +365,7 @@ static void publish_slot(const struct pass *p, uint32_t slot, struct choice *c) 
         }
     }
     store_unlock(s, slot);
-    for (uint32_t ks = 0; ks < store_keyspace_count(s) && c->limit > 0; ks++) {
+    for (uint32_t ks = 0; ks < store_keyspace_count(s) && c->excess > 0; ks++) {
         uint64_t hash = 0;
         for (bool more = true; more;) {
             mut_reset(c->mut, 0);
@@ -353,7 +388,9 @@ static bool holds_anything(const struct pass *p, uint32_t slot) {
 
 static void publish(const struct pass *p) {
     struct choice *c = mem_must_zalloc(sizeof(*c));
+    c->kit = p->kit;
     c->w = p->w;
+    c->policy = (enum evict_policy)atomic_load_explicit(&p->w->policy, memory_order_relaxed);
     c->mut = &p->kit->mut;
     set_limit(c, p);
     for (uint32_t slot = p->slot; slot < p->slot_end; slot++) {
@@ -361,6 +398,7 @@ static void publish(const struct pass *p) {
             publish_slot(p, slot, c);
         }
     }
+    mem_free(c->weights);
     mem_free(c);
 }
 

@@ -11,7 +11,7 @@
 #include "server/base/thread.h"
 #include "server/store/load.h"
 
-/* --- the scan (data_scan.c, data_cut.c) ------------------------------------------------------------- */
+/* --- the scan (data_scan.c, data_attempt.c, data_cut.c) ------------------------------------------------------------- */
 
 enum { DATA_PATH_MAX = 4096 };
 
@@ -94,6 +94,7 @@ struct warm {
     warm_evict_fn evict;
     void *evict_arg;
     _Atomic uint64_t limit;
+    _Atomic uint32_t policy; /* enum evict_policy */
     /* atomic, relaxed: each orders itself by the slot locks */
     _Atomic uint32_t dropped; /* a bit for each keyspace that was flushed since */
     _Atomic uint64_t entries_loaded, entries_left_out, effects_applied;

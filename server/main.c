@@ -224,7 +224,8 @@ static void start_warming(struct server *s) {
     lock_init(&s->evict_lock, LOCK_RANK_EVICT);
     s->evict_feed = log_feed_create(n->log);
     warm_set_evict(n->warm, evict_unloaded, s);
-    warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory));
+    warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory),
+                   (enum evict_policy)conf_get(&s->conf, maxmemory_policy));
     warm_start(n->warm, (uint32_t)threads, warm_done, n);
 }
 
@@ -345,6 +346,7 @@ int main(int argc, char **argv) {
     }
     crypto_init();
     time_calibrate();
+    io_catch_faults();
     cmd_init();
     diag_set_role("main");
     conf_init(&server.conf);

@@ -2,11 +2,14 @@
 #include "server/base/io.h"
 
 #include "server/base/assert.h"
+#include "server/base/mem.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -218,15 +221,114 @@ static int posix_list(const struct io *io, const char *path, io_name_fn each, vo
     return rc;
 }
 
+/* --- maps -------------------------------------------------------------------------------------------- */
+
+/* Every map is noted, so that the handler of SIGBUS knows which faults are ours: it puts a page of zeros where one is missing,
+ * and says so here. Notes are never freed, only used again: the handler goes through them without a lock. */
+struct map_note {
+    struct map_note *next; /* constant */
+    _Atomic bool taken;
+    _Atomic uintptr_t start;
+    _Atomic uint64_t len;                  /* 0 = no map */
+    _Atomic uintptr_t lost_from, lost_end; /* around all that couldn't be read; empty: from > end */
+};
+
+static _Atomic(struct map_note *) map_notes;
+static _Atomic uint32_t fault_count;
+static size_t page_len; /* constant after io_catch_faults() */
+
+static struct map_note *note_take(void) {
+    struct map_note *first = atomic_load(&map_notes);
+    for (struct map_note *n = first; n != NULL; n = n->next) {
+        if (!atomic_exchange(&n->taken, true)) {
+            return n;
+        }
+    }
+    struct map_note *n = mem_must_zalloc(sizeof(*n));
+    atomic_store(&n->taken, true);
+    do {
+        n->next = first;
+    } while (!atomic_compare_exchange_weak(&map_notes, &first, n));
+    return n;
+}
+
+/* The note of the map that holds an address, which stays while we look; NULL: it is in none. Others may come and go: what is read of
+ * them counts only when it belongs together. */
+static struct map_note *note_find(uintptr_t at) {
+    for (struct map_note *n = atomic_load(&map_notes); n != NULL; n = n->next) {
+        uint64_t len = atomic_load(&n->len);
+        uintptr_t start = atomic_load(&n->start);
+        if (at >= start && at - start < len && atomic_load(&n->len) == len) {
+            return n;
+        }
+    }
+    return NULL;
+}
+
+static void note_lost(struct map_note *n, uintptr_t from, uintptr_t end) {
+    uintptr_t old = atomic_load(&n->lost_from);
+    while (old > from && !atomic_compare_exchange_weak(&n->lost_from, &old, from)) {}
+    old = atomic_load(&n->lost_end);
+    while (old < end && !atomic_compare_exchange_weak(&n->lost_end, &old, end)) {}
+}
+
+/* A page can't be read. */
+static void on_fault(int number, siginfo_t *info, void *context) {
+    int saved = errno;
+    uintptr_t page = (uintptr_t)info->si_addr & ~(uintptr_t)(page_len - 1);
+    struct map_note *n = info->si_code > 0 ? note_find(page) : NULL;
+    (void)context;
+    if (n != NULL) {
+        note_lost(n, page, page + page_len);
+        atomic_fetch_add(&fault_count, 1);
+    }
+    void *at = (void *)page; /* NOLINT(performance-no-int-to-ptr) */
+    if (n == NULL || mmap(at, page_len, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+                          0) == MAP_FAILED) {
+        signal(number, SIG_DFL); /* it comes again at once, and ends the process */
+    }
+    errno = saved;
+}
+
+void io_catch_faults(void) {
+    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+    page_len = (size_t)sysconf(_SC_PAGESIZE);
+    int rc = sigaction(SIGBUS, &action, NULL);
+    dc_assert(rc == 0);
+}
+
 static const void *posix_map(const struct io *io, struct io_file *f, uint64_t len) {
     (void)io;
     dc_assert(len > 0);
     void *ptr = mmap(NULL, len, PROT_READ, MAP_SHARED, f->fd, 0);
-    return ptr == MAP_FAILED ? NULL : ptr;
+    if (ptr == MAP_FAILED) {
+        return NULL;
+    }
+    struct map_note *n = note_take();
+    atomic_store(&n->lost_from, UINTPTR_MAX);
+    atomic_store(&n->lost_end, 0);
+    atomic_store(&n->start, (uintptr_t)ptr);
+    atomic_store(&n->len, len);
+    return ptr;
+}
+
+static bool posix_lost(const struct io *io, const void *ptr, uint64_t len) {
+    (void)io;
+    if (dc_likely(atomic_load(&fault_count) == 0)) {
+        return false;
+    }
+    uintptr_t at = (uintptr_t)ptr;
+    const struct map_note *n = note_find(at);
+    dc_assert(n != NULL);
+    return at < atomic_load(&n->lost_end) && at + len > atomic_load(&n->lost_from);
 }
 
 static void posix_unmap(const struct io *io, const void *ptr, uint64_t len) {
     (void)io;
+    struct map_note *n = note_find((uintptr_t)ptr);
+    dc_assert(n != NULL && atomic_load(&n->len) == len);
+    atomic_store(&n->len, 0); /* before the kernel gives the place away again */
+    atomic_store(&n->taken, false);
     int rc = munmap((void *)(uintptr_t)ptr, len);
     dc_assert(rc == 0);
 }
@@ -246,5 +348,6 @@ const struct io io_posix = {
     .list = posix_list,
     .size = posix_size,
     .map = posix_map,
+    .lost = posix_lost,
     .unmap = posix_unmap,
 };

@@ -47,12 +47,19 @@ struct io {
     int (*mkdir)(const struct io *io, const char *path); /* 0 also when it is there */
     int (*sync_dir)(const struct io *io, const char *path);
     int (*list)(const struct io *io, const char *path, io_name_fn each, void *arg);
-    /* A read-only view of 'len' bytes from 0; NULL when it can't be had. The posix one maps, a simulation copies. */
+    /* A read-only view of 'len' bytes from 0; NULL when it can't be had. The posix one maps, a simulation copies. A page that can't be
+     * read when somebody looks (the disk fails, or somebody has cut the file) shows zeros: whoever believes what he saw asks lost() first,
+     * whether there was one among these bytes of a map. */
     const void *(*map)(const struct io *io, struct io_file *f, uint64_t len);
+    bool (*lost)(const struct io *io, const void *ptr, uint64_t len);
     void (*unmap)(const struct io *io, const void *ptr, uint64_t len);
     void *arg; /* of a simulation */
 };
 
 extern const struct io io_posix;
+
+/* Makes good for io_posix what map() says of pages that can't be read: it takes the signal SIGBUS, which ends the process otherwise. Called
+ * by main(), once. */
+void io_catch_faults(void);
 
 #endif

@@ -411,7 +411,7 @@ static void collect_keys(struct cmd_ctx *ctx, const struct job *job, struct lock
     locks->all = (ctx->cmd->flags & F_ALL_SLOTS) != 0;
 }
 
-enum dc_err cmd_load(struct cmd_worker *w, const struct key *keys, uint32_t count) {
+enum dc_err cmd_load_keys(struct cmd_worker *w, const struct key *keys, uint32_t count) {
     struct warm *warm = w->node->warm;
     for (uint32_t i = 0; i < count && warm != NULL && !warm_is_over(warm); i++) {
         enum dc_err err = warm_touch(warm, &w->store, key_slot(&keys[i]));
@@ -422,13 +422,9 @@ enum dc_err cmd_load(struct cmd_worker *w, const struct key *keys, uint32_t coun
     return DC_OK;
 }
 
-/* What the keys need of the last run is loaded now; false = it can't be, which is the reply. */
-static bool load_keys(struct cmd_ctx *ctx) {
-    enum dc_err err = cmd_load(ctx->worker, ctx->keys, ctx->key_count);
-    if (err != DC_OK) {
-        reply_failure(ctx->worker, ctx->reply, err);
-    }
-    return err == DC_OK;
+enum dc_err cmd_load(struct cmd_worker *w, const struct cmd *cmd, const struct bytes *argv,
+                     const struct key *keys, uint32_t key_count) {
+    return cmd->id == CMD_SCAN ? scan_load(w, argv) : cmd_load_keys(w, keys, key_count);
 }
 
 static void run_alone(struct cmd_worker *w, struct client *c, struct job *job,
@@ -445,7 +441,11 @@ static void run_alone(struct cmd_worker *w, struct client *c, struct job *job,
                           .now_ms = w->now_us / 1000};
     struct lockset locks;
     collect_keys(&ctx, job, &locks);
-    if (dc_unlikely(w->node->warm != NULL) && !load_keys(&ctx)) {
+    enum dc_err err = dc_likely(w->node->warm == NULL)
+                          ? DC_OK
+                          : cmd_load(w, ctx.cmd, ctx.argv, ctx.keys, ctx.key_count);
+    if (dc_unlikely(err != DC_OK)) {
+        reply_failure(w, reply, err);
         return;
     }
     ctx.all_locked = locks.all;
@@ -489,7 +489,8 @@ static bool runs_inside_multi(const struct cmd *cmd) {
 }
 
 /* What is in memory and not yet safe has reached its limit, or something that is needed isn't loaded yet. */
-static bool waits_for_disk(struct node *n, struct client *c, const struct job *job) {
+static bool waits_for_disk(struct cmd_worker *w, struct client *c, const struct job *job) {
+    struct node *n = w->node;
     bool cold = !warm_is_settled(n->warm);
     bool full = !log_has_room(n->log);
     if (dc_likely(!cold && !full)) {
@@ -500,7 +501,10 @@ static bool waits_for_disk(struct node *n, struct client *c, const struct job *j
         log_want(n->log, LOG_LEVEL_DISK);
         return !log_has_room(n->log); /* it may have moved before it was asked to tell */
     }
-    return cold && (flags & F_NEEDS_ALL) && !(c->flags & CLIENT_MULTI && job->cmd->id != CMD_EXEC);
+    if (!cold || (c->flags & CLIENT_MULTI && job->cmd->id != CMD_EXEC)) {
+        return false;
+    }
+    return (flags & F_NEEDS_ALL) || (flags & F_LOADS && randomkey_is_pending(w, c));
 }
 
 /* A command whose answer takes its time. */
@@ -514,7 +518,7 @@ static bool waits_for_answer(struct cmd_worker *w, struct client *c, const struc
 
 bool cmd_is_held(struct cmd_worker *w, struct client *c, const struct job *job) {
     struct node *n = w->node;
-    if (job->cmd != NULL && (waits_for_disk(n, c, job) || waits_for_answer(w, c, job))) {
+    if (job->cmd != NULL && (waits_for_disk(w, c, job) || waits_for_answer(w, c, job))) {
         return true;
     }
     int64_t until = atomic_load_explicit(&n->pause_until_ms, memory_order_relaxed);

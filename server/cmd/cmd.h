@@ -59,7 +59,8 @@ enum cmd_flag {
     F_NO_MULTI = 1 << 12,
     F_WALK = 1 << 13,      /* takes slot locks itself, one at a time; inside EXEC all are held */
     F_ALL_SLOTS = 1 << 14, /* the dispatcher takes all of them */
-    F_NEEDS_ALL = 1 << 15  /* waits until everything is loaded */
+    F_NEEDS_ALL = 1 << 15, /* waits until everything is loaded */
+    F_LOADS = 1 << 16      /* loads what it needs itself; inside EXEC it can't, so that waits */
 };
 
 enum cmd_effect {
@@ -148,8 +149,10 @@ void cmd_run(struct cmd_worker *w, struct client *c, struct job *job, struct rep
  * replied, if it fails; the error is the reply then. EXEC calls it for each of its commands. */
 void cmd_call(struct cmd_ctx *ctx);
 
-/* Loads what the keys need and isn't loaded yet. No slot lock is held. Errors: DC_ECORRUPT, DC_ENOMEM. */
-DC_MUST enum dc_err cmd_load(struct cmd_worker *w, const struct key *keys, uint32_t count);
+/* Loads what keys need, or a command, and isn't loaded yet. No slot lock is held. Errors: DC_ECORRUPT, DC_ENOMEM. */
+DC_MUST enum dc_err cmd_load_keys(struct cmd_worker *w, const struct key *keys, uint32_t count);
+DC_MUST enum dc_err cmd_load(struct cmd_worker *w, const struct cmd *cmd, const struct bytes *argv,
+                             const struct key *keys, uint32_t key_count);
 
 /* A large argument that is a blob already. */
 struct lifted {

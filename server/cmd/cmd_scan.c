@@ -9,6 +9,9 @@
  * The cursor of SCAN is the position where the next step begins, without its CURSOR_SHIFT low bits: 53 bits remain, what
  * clients can keep that count in doubles. Steps end at borders of lines, whose low bits are clear as long as a slot has
  * fewer than some 10^9 keys. Beyond that the cursor is rounded down, so that some keys come twice and none is lost.
+ *
+ * While the node warms up SCAN has the range of its cursor loaded, before any lock is taken, and its step ends where a range begins
+ * that isn't there: no step loads more than one, and none passes over one that can't be loaded.
  */
 #include "server/base/buf.h"
 #include "server/base/codec.h"
@@ -21,7 +24,7 @@
 
 #include <ctype.h>
 
-enum { WALK_STEP = 256, SCAN_COUNT_DEFAULT = 10, CURSOR_SHIFT = 11 };
+enum { WALK_STEP = 256, SCAN_COUNT_DEFAULT = 10, CURSOR_SHIFT = 11, DRAW_LOADS_MAX = 8 };
 
 /* --- names found ------------------------------------------------------------------------------------- */
 
@@ -71,28 +74,43 @@ static enum dc_err reply_harvest(struct cmd_ctx *ctx, struct harvest *h) {
     return whole ? DC_OK : DC_ENOMEM;
 }
 
+static struct store_scan scan_of(struct cmd_ctx *ctx, struct harvest *h) {
+    return (struct store_scan){.ks = ctx->ks,
+                               .slot_end = SLOT_COUNT,
+                               .locked = ctx->all_locked,
+                               .now_ms = ctx->now_ms,
+                               .visit = gather,
+                               .arg = h};
+}
+
+static uint32_t cursor_slot(uint64_t cursor) {
+    return pos_slot((struct pos){cursor});
+}
+
 /* Visits at least 'want' entries, or all that there are. */
-static void walk(struct cmd_ctx *ctx, struct harvest *h, uint64_t *cursor, uint64_t want) {
+static void walk(const struct store_scan *sc, uint64_t *cursor, uint64_t want) {
+    const struct harvest *h = sc->arg;
     do {
         uint32_t step = want < WALK_STEP ? (uint32_t)want : WALK_STEP;
-        store_scan(ctx->node->store, ctx->ks, cursor, step, ctx->all_locked, ctx->now_ms, gather,
-                   h);
+        store_scan(sc, cursor, step);
         want -= step;
-    } while (want > 0 && *cursor != 0 && !h->names.failed);
+    } while (want > 0 && *cursor != 0 && cursor_slot(*cursor) < sc->slot_end && !h->names.failed);
 }
 
 /* --- commands ---------------------------------------------------------------------------------------- */
 
 enum dc_err cmd_keys(struct cmd_ctx *ctx) {
     struct harvest h;
+    struct store_scan sc = scan_of(ctx, &h);
     uint64_t cursor = 0;
     harvest_init(&h);
     h.pattern = pattern_of(ctx->argv[1]);
-    walk(ctx, &h, &cursor, UINT64_MAX);
+    walk(&sc, &cursor, UINT64_MAX);
     return reply_harvest(ctx, &h);
 }
 
-/* Reads a cursor as strtoul() does: a sign may stand before it, nothing at all is 0. */
+/* Reads a cursor as strtoul() does: a sign may stand before it, nothing at all is 0. One that we didn't give may have more bits:
+ * they are dropped. */
 static bool parse_cursor(struct bytes text, uint64_t *out) {
     size_t len = strnlen(text.ptr, text.len);
     size_t i = len > 0 && (text.ptr[0] == '-' || text.ptr[0] == '+');
@@ -106,7 +124,7 @@ static bool parse_cursor(struct bytes text, uint64_t *out) {
             return false;
         }
     }
-    *out = len > 0 && text.ptr[0] == '-' ? -value : value;
+    *out = (len > 0 && text.ptr[0] == '-' ? -value : value) << CURSOR_SHIFT;
     return true;
 }
 
@@ -135,8 +153,18 @@ static enum dc_err parse_scan(struct cmd_ctx *ctx, struct harvest *h, int64_t *c
     return DC_OK;
 }
 
+enum dc_err scan_load(struct cmd_worker *w, const struct bytes *argv) {
+    uint64_t cursor;
+    if (!parse_cursor(argv[1], &cursor)) {
+        return DC_OK; /* the handler says so */
+    }
+    return warm_touch(w->node->warm, &w->store, cursor_slot(cursor));
+}
+
+/* The range of the cursor has been loaded (scan_load). The step ends where one begins that isn't. */
 enum dc_err cmd_scan(struct cmd_ctx *ctx) {
     struct harvest h;
+    struct store_scan sc = scan_of(ctx, &h);
     uint64_t start;
     int64_t count;
     harvest_init(&h);
@@ -147,24 +175,65 @@ enum dc_err cmd_scan(struct cmd_ctx *ctx) {
     if (err != DC_OK) {
         return err;
     }
-    uint64_t cursor = start << CURSOR_SHIFT;
-    start = cursor >> CURSOR_SHIFT; /* a cursor that we didn't give may have more bits */
+    uint64_t cursor = start;
+    sc.slot_end = warm_ready_end(ctx->node->warm, cursor_slot(cursor));
     do {
-        walk(ctx, &h, &cursor, (uint64_t)count);
-    } while (cursor != 0 &&
-             cursor >> CURSOR_SHIFT == start); /* rounding down must not stand still */
+        walk(&sc, &cursor, (uint64_t)count);
+    } while (cursor != 0 && cursor >> CURSOR_SHIFT ==
+                                start >> CURSOR_SHIFT); /* rounding down must not stand still */
     char text[NUM_I64_TEXT_MAX];
     reply_array(ctx->reply, 2);
     reply_bulk(ctx->reply, bytes_of(text, num_format_u64(text, cursor >> CURSOR_SHIFT)));
     return reply_harvest(ctx, &h);
 }
 
+/* While ranges are cold: a key of the range that a random position lies in, which is loaded, or of those behind it; when a few of
+ * them have none, any that is there already. */
+static bool draw(struct cmd_worker *w, const struct store_scan *sc) {
+    struct store_scan part = *sc;
+    uint32_t slot = (uint32_t)rng_below(&w->store.rng, SLOT_COUNT);
+    for (uint32_t i = 0; i < DRAW_LOADS_MAX; i++) {
+        bool lost = warm_touch(w->node->warm, &w->store, slot) != DC_OK;
+        part.slot_end = lost ? slot + 1 : warm_ready_end(w->node->warm, slot);
+        if (!lost && store_random_from(&w->store, &part, slot)) {
+            return true;
+        }
+        slot = part.slot_end % SLOT_COUNT;
+    }
+    return store_random(&w->store, sc);
+}
+
+static void ignore(void *arg, struct keyspace *ks, struct entry *e) {
+    (void)arg, (void)ks, (void)e;
+}
+
+bool randomkey_is_pending(struct cmd_worker *w, const struct client *c) {
+    struct store_scan sc = {
+        .ks = c->ks, .slot_end = SLOT_COUNT, .now_ms = w->now_us / 1000, .visit = ignore};
+    return client_is_authenticated(c) && !store_random(&w->store, &sc) && !draw(w, &sc);
+}
+
+/* There is none: not in what is loaded, and that has to be all. */
+static enum dc_err reply_no_key(struct cmd_ctx *ctx) {
+    struct warm *warm = ctx->node->warm;
+    if (!warm_is_settled(warm)) {
+        return dc_fail(DC_EGENERIC, "the keys that were loaded are gone again: try again");
+    }
+    if (!warm_is_over(warm)) {
+        return warm_touch(warm, &ctx->worker->store, warm_ready_end(warm, 0)); /* what is lost */
+    }
+    reply_null(ctx->reply);
+    return DC_OK;
+}
+
+/* While ranges are cold it comes here when there is a key (cmd_is_held), and never inside EXEC. */
 enum dc_err cmd_randomkey(struct cmd_ctx *ctx) {
     struct harvest h;
+    struct store_scan sc = scan_of(ctx, &h);
     harvest_init(&h);
-    if (!store_random(&ctx->worker->store, ctx->ks, ctx->all_locked, ctx->now_ms, gather, &h)) {
-        reply_null(ctx->reply);
-        return DC_OK;
+    bool all = warm_is_settled(ctx->node->warm);
+    if (all ? !store_random(&ctx->worker->store, &sc) : !draw(ctx->worker, &sc)) {
+        return reply_no_key(ctx);
     }
     bool whole = !h.names.failed;
     if (whole) {

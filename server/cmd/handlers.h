@@ -12,6 +12,10 @@
 #undef CMD
 #undef CMD_CONTAINER
 
+/* What SCAN needs: the range that its cursor lies in. Errors: DC_ECORRUPT, DC_ENOMEM. */
+DC_MUST enum dc_err scan_load(struct cmd_worker *w, const struct bytes *argv);
+/* While the node warms up RANDOMKEY waits as long as no key can be found by loading a few ranges. */
+bool randomkey_is_pending(struct cmd_worker *w, const struct client *c);
 /* WAITAOF that still has to wait: its request is held. */
 bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
                         uint32_t argc);

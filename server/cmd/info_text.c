@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * INFO's sections. Names are Redis's where the notion is the same; what is our own stands in the section dcache.
+ * INFO's sections. Names are Redis's where the notion is the same: a snapshot answers to rdb_, the log to aof_. What is our own has its own
+ * names, behind those of its section, or stands in the section dcache.
  * Checklist: a field that clients are known to read (client libraries, exporters) keeps its name and its unit.
  */
 #include "server/base/mem.h"
@@ -8,8 +9,8 @@
 #include "server/cmd/cmd.h"
 #include "server/cmd/info.h"
 #include "server/cmd/node.h"
-#include "server/cmd/saver.h"
 #include "server/cmd/pubsub.h"
+#include "server/cmd/saver.h"
 #include "server/cmd/tables.h"
 
 #include <inttypes.h>
@@ -201,7 +202,6 @@ static void write_memory(struct node *n, struct buf *out) {
     put_count(out, "lazyfree_pending_objects", 0);
 }
 
-/* There is no log and no snapshot: what a node of Redis says that was told to keep nothing. */
 static void write_snapshots(struct node *n, struct buf *out) {
     struct saver_state s;
     saver_state(n->saver, &s);

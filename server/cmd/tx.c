@@ -75,7 +75,7 @@ enum dc_err tx_queue(struct client *c, const struct job *job) {
     *tx->tail = q;
     tx->tail = &q->next;
     tx->count++;
-    tx->flags |= job->cmd->flags;
+    tx->flags |= job->cmd->flags | (job->cmd->flags & F_LOADS ? F_NEEDS_ALL : 0);
     atomic_store_explicit(&c->seen_multi, (int32_t)tx->count, memory_order_relaxed);
     return DC_OK;
 }
@@ -283,10 +283,10 @@ static void run_queue(struct cmd_ctx *exec, const struct tx *tx, struct lifted *
 static enum dc_err load_all(struct cmd_ctx *ctx, const struct tx *tx) {
     enum dc_err err = DC_OK;
     for (const struct queued *q = tx->first; q != NULL && err == DC_OK; q = q->next) {
-        err = cmd_load(ctx->worker, q->keys, q->key_count);
+        err = cmd_load(ctx->worker, q->cmd, q->argv, q->keys, q->key_count);
     }
     for (const struct watch *w = tx->watches; w != NULL && err == DC_OK; w = w->next) {
-        err = cmd_load(ctx->worker, &w->key, 1);
+        err = cmd_load_keys(ctx->worker, &w->key, 1);
     }
     return err;
 }

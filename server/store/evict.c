@@ -74,10 +74,9 @@ static double hits_weighed(const struct entry *e, uint32_t age) {
     return (double)hits * fade(age) + 0.4;
 }
 
-/* The higher, the sooner it goes. */
-static double score(const struct draw *d, const struct entry *e) {
-    uint32_t age = entry_age(d->thread->store, e);
-    switch (d->policy) {
+static double score(struct store_thread *t, enum evict_policy policy, const struct entry *e) {
+    uint32_t age = entry_age(t->store, e);
+    switch (policy) {
     case EVICT_ADAPTIVE:
         return (age + AGE_OFFSET) * weight(e) / hits_weighed(e, age);
     case EVICT_ALLKEYS_LRU:
@@ -88,13 +87,22 @@ static double score(const struct draw *d, const struct entry *e) {
         return (age + 4 * TICKS_PER_POPULATION) / (e->freq + 1.0);
     case EVICT_ALLKEYS_RANDOM:
     case EVICT_VOLATILE_RANDOM:
-        return (double)(rng_next(&d->thread->rng) >> 11);
+        return (double)(rng_next(&t->rng) >> 11);
     case EVICT_VOLATILE_TTL:
         return -(double)entry_expiry(e);
     case EVICT_NONE:
         break;
     }
     dc_unreachable();
+}
+
+bool store_evict_score(struct store_thread *t, enum evict_policy policy, int64_t now_ms,
+                       const struct entry *e, double *out) {
+    if (policy == EVICT_NONE || (is_volatile_only(policy) && !entry_has_expiry(e))) {
+        return false;
+    }
+    *out = entry_is_expired(e, now_ms) ? HUGE_VAL : score(t, policy, e);
+    return true;
 }
 
 /* Keeps the pool sorted, the best candidate last. */
@@ -121,12 +129,11 @@ static void pool_add(struct store_thread *t, const struct victim *v) {
 static void sample(void *arg, struct entry *e) {
     struct draw *d = arg;
     struct store_thread *t = d->thread;
-    if (is_volatile_only(d->policy) && !entry_has_expiry(e)) {
+    struct victim v = {.ks = d->ks, .version = entry_version(e), .stamp = entry_stamp(e)};
+    if (!store_evict_score(t, d->policy, d->now_ms, e, &v.score)) {
         return;
     }
     d->seen++;
-    struct victim v = {.ks = d->ks, .version = entry_version(e), .stamp = entry_stamp(e)};
-    v.score = entry_is_expired(e, d->now_ms) ? HUGE_VAL : score(d, e);
     if (t->pool_len < EVICT_POOL_LEN || v.score > t->pool[0].score) {
         uint64_t hash = crypto_hash(entry_key(e), t->store->seed) & (HASH_END - 1);
         v.pos = (struct pos){(uint64_t)d->slot << HASH_BITS | hash};

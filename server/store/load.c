@@ -8,10 +8,6 @@ struct entry *store_find(struct keyspace *ks, const struct key *k) {
     return table_find(&r->table, pos_hash(k->pos), k->name);
 }
 
-uint16_t store_age(const struct store *s, const struct entry *e) {
-    return (uint16_t)entry_age(s, e);
-}
-
 void store_set_age(const struct store *s, struct entry *e, uint16_t age) {
     entry_set_stamp(
         e, (uint16_t)(atomic_load_explicit(&s->tick, memory_order_relaxed) - (uint32_t)age));

@@ -20,8 +20,7 @@ uint32_t store_slot(struct bytes name);
 /* The entry, expired or not. */
 struct entry *store_find(struct keyspace *ks, const struct key *k);
 
-/* Ticks since the entry's last access, and what an entry that was that old gets as its stamp. */
-uint16_t store_age(const struct store *s, const struct entry *e);
+/* Makes an entry so old, in ticks since its last access; and how many ticks a time without access is. */
 void store_set_age(const struct store *s, struct entry *e, uint16_t age);
 uint16_t store_age_of_idle(const struct store *s, int64_t idle_ms, int64_t now_ms);
 /* The latest time that the store's clock of accesses knows of. */

@@ -11,17 +11,15 @@
 
 enum { SCAN_BATCH = 256 }; /* entries to one hold of the lock */
 
-struct scan {
-    struct keyspace *ks;
-    int64_t now_ms;
+struct step {
+    const struct store_scan *sc;
     uint32_t seen;
-    store_visit_fn visit;
-    void *arg;
 };
 
 static void scan_entry(void *arg, struct entry *e) {
-    struct scan *sc = arg;
-    sc->seen++;
+    struct step *step = arg;
+    const struct store_scan *sc = step->sc;
+    step->seen++;
     if (!entry_is_expired(e, sc->now_ms)) {
         sc->visit(sc->arg, sc->ks, e);
     }
@@ -29,42 +27,43 @@ static void scan_entry(void *arg, struct entry *e) {
 
 /* From 'hash' to the end of the slot or until enough was seen; returns where it stopped. The lock is given up
  * between two batches. */
-static uint64_t scan_slot(struct store *s, struct scan *sc, uint32_t slot, uint64_t hash,
-                          uint32_t want, bool locked) {
-    while (hash < HASH_END && sc->seen < want) {
-        uint32_t batch = want - sc->seen < SCAN_BATCH ? want : sc->seen + SCAN_BATCH;
-        if (!locked) {
+static uint64_t scan_slot(struct step *step, uint32_t slot, uint64_t hash, uint32_t want) {
+    struct keyspace *ks = step->sc->ks;
+    struct store *s = ks->store;
+    while (hash < HASH_END && step->seen < want) {
+        uint32_t batch = want - step->seen < SCAN_BATCH ? want : step->seen + SCAN_BATCH;
+        if (!step->sc->locked) {
             store_lock(s, slot);
         }
-        struct root *r = root_enter(sc->ks, slot);
-        while (hash < HASH_END && sc->seen < batch) {
-            hash = table_step_line(&r->table, hash, s->seed, scan_entry, sc);
+        struct root *r = root_enter(ks, slot);
+        while (hash < HASH_END && step->seen < batch) {
+            hash = table_step_line(&r->table, hash, s->seed, scan_entry, step);
         }
-        if (!locked) {
+        if (!step->sc->locked) {
             store_unlock(s, slot);
         }
     }
     return hash;
 }
 
-void store_scan(struct store *s, struct keyspace *ks, uint64_t *cursor, uint32_t want, bool locked,
-                int64_t now_ms, store_visit_fn visit, void *arg) {
-    struct scan sc = {ks, now_ms, 0, visit, arg};
+void store_scan(const struct store_scan *sc, uint64_t *cursor, uint32_t want) {
+    struct step step = {sc, 0};
     uint32_t slot = (uint32_t)(*cursor >> HASH_BITS);
     uint64_t hash = *cursor & (HASH_END - 1);
-    dc_assert(want > 0 && slot < SLOT_COUNT);
-    if (atomic_load_explicit(&ks->used, memory_order_relaxed) == 0) {
-        *cursor = 0;
-        return;
+    bool used = atomic_load_explicit(&sc->ks->used, memory_order_relaxed) != 0;
+    dc_assert(want > 0 && slot < sc->slot_end && sc->slot_end <= SLOT_COUNT);
+    if (!used) {
+        slot = sc->slot_end;
+        hash = 0;
     }
-    for (; slot < SLOT_COUNT; slot++, hash = 0) {
-        if (sc.seen >= want) {
+    for (; slot < sc->slot_end; slot++, hash = 0) {
+        if (step.seen >= want) {
             break;
         }
-        if (root_is_empty(ks, slot)) {
+        if (root_is_empty(sc->ks, slot)) {
             continue;
         }
-        hash = scan_slot(s, &sc, slot, hash, want, locked);
+        hash = scan_slot(&step, slot, hash, want);
         if (hash < HASH_END) {
             break;
         }
@@ -195,31 +194,35 @@ static uint32_t first_slot(struct store_thread *t, const struct keyspace *ks) {
     return 0; /* entries went meanwhile */
 }
 
-bool store_random(struct store_thread *t, struct keyspace *ks, bool locked, int64_t now_ms,
-                  store_visit_fn visit, void *arg) {
-    struct store *s = t->store;
-    if (atomic_load_explicit(&ks->used, memory_order_relaxed) == 0) {
-        return false;
-    }
-    uint32_t first = first_slot(t, ks);
-    for (uint32_t i = 0; i < SLOT_COUNT; i++) {
-        uint32_t slot = (first + i) % SLOT_COUNT;
-        if (root_is_empty(ks, slot)) {
+bool store_random_from(struct store_thread *t, const struct store_scan *sc, uint32_t slot) {
+    for (; slot < sc->slot_end; slot++) {
+        if (root_is_empty(sc->ks, slot)) {
             continue;
         }
-        if (!locked) {
-            store_lock(s, slot);
+        if (!sc->locked) {
+            store_lock(t->store, slot);
         }
-        struct entry *e = choose_in_slot(t, ks, slot, now_ms);
+        struct entry *e = choose_in_slot(t, sc->ks, slot, sc->now_ms);
         if (e != NULL) {
-            visit(arg, ks, e);
+            sc->visit(sc->arg, sc->ks, e);
         }
-        if (!locked) {
-            store_unlock(s, slot);
+        if (!sc->locked) {
+            store_unlock(t->store, slot);
         }
         if (e != NULL) {
             return true;
         }
     }
     return false;
+}
+
+bool store_random(struct store_thread *t, const struct store_scan *sc) {
+    struct store_scan before = *sc; /* after the end comes the beginning */
+    dc_assert(sc->slot_end == SLOT_COUNT);
+    if (atomic_load_explicit(&sc->ks->used, memory_order_relaxed) == 0) {
+        return false;
+    }
+    uint32_t first = first_slot(t, sc->ks);
+    before.slot_end = first;
+    return store_random_from(t, sc, first) || store_random_from(t, &before, 0);
 }

@@ -129,14 +129,22 @@ int64_t keyspace_mean_ttl_ms(const struct keyspace *ks);
 /* Bytes of pages, nodes and roots. Takes each slot lock in turn. */
 uint64_t store_overhead(struct store *s);
 
-/*
- * Scanning, in the order of positions. Visits everything at or after *cursor until at least 'want' entries were
- * seen, and moves *cursor; 0 = from the start, and 0 again at the end. Takes slot locks itself unless
- * 'locked'; 'visit' runs under the lock and must not change the store. Expired entries are passed over.
- */
 typedef void (*store_visit_fn)(void *arg, struct keyspace *ks, struct entry *e);
-void store_scan(struct store *s, struct keyspace *ks, uint64_t *cursor, uint32_t want, bool locked,
-                int64_t now_ms, store_visit_fn visit, void *arg);
+
+/* What is looked at, and for whom: the live entries of a keyspace, in slots below 'slot_end'. Slot locks are taken one at a time,
+ * unless 'locked' says that the caller has them; 'visit' runs under the lock and must not change the store. */
+struct store_scan {
+    struct keyspace *ks;
+    uint32_t slot_end; /* SLOT_COUNT = all */
+    bool locked;
+    int64_t now_ms;
+    store_visit_fn visit;
+    void *arg;
+};
+
+/* Scanning, in the order of positions: visits everything at or after *cursor until at least 'want' entries were seen, and moves
+ * *cursor. 0 = from the start, and 0 again at the end of the keyspace; at 'slot_end' it is the place where that slot begins. */
+void store_scan(const struct store_scan *sc, uint64_t *cursor, uint32_t want);
 
 /* The walk of a snapshot: everything that is there, expired entries too, in the order of positions. One call is one hold of one slot's lock:
  * whole lines from the walk's place on, until 'want' entries were shown; two at one position come together. 'visit' as above. False:
@@ -152,9 +160,10 @@ bool store_walk(struct store *s, struct keyspace *ks, struct store_walk *at, uin
  * time it returns, and the caller's threads see it: so a walk that begins now misses nothing below the log's head before it. */
 void store_settle(struct store *s);
 
-/* A random live entry is visited, false when there is none. Takes slot locks unless 'locked'. */
-bool store_random(struct store_thread *t, struct keyspace *ks, bool locked, int64_t now_ms,
-                  store_visit_fn visit, void *arg);
+/* A random live entry of the keyspace is visited, false when there is none ('slot_end' is SLOT_COUNT). */
+bool store_random(struct store_thread *t, const struct store_scan *sc);
+/* The same for slots from 'slot' on: an entry of the first one that has any. */
+bool store_random_from(struct store_thread *t, const struct store_scan *sc, uint32_t slot);
 
 /*
  * expire.c: the sweep. Looks where entries are due and reclaims them, also what a flush left. Takes slot locks, one
@@ -184,6 +193,9 @@ uint64_t store_sweep(struct store_thread *t, struct store_sweep *sw, int64_t now
  */
 bool store_pick_victim(struct store_thread *t, enum evict_policy policy, uint32_t samples,
                        int64_t now_ms, struct victim *out);
+/* How soon a policy lets an entry go: the higher, the sooner. False: it keeps it. Slot lock held. */
+bool store_evict_score(struct store_thread *t, enum evict_policy policy, int64_t now_ms,
+                       const struct entry *e, double *out);
 /* The victim's entry while it is still the one that was sampled, else NULL. Slot lock held. */
 struct entry *store_victim(struct store_thread *t, const struct victim *v);
 

@@ -151,10 +151,9 @@ class WithAndWithout(Case):
             self.check(server, {"a": b"1"}, UNLOGGED)
 
     def test_versions_rise_across_kills_without_a_log(self):
-        server = self.own_server()
-        conn = self.connect(server)
+        server = self.own_server(appendonly="no")
         versions = []
-        for appendonly in ("yes", "no", "no", "no", "yes", "no", "yes"):
+        for appendonly in ("no", "no", "yes", "no", "no", "no", "yes", "no", "yes"):
             if appendonly == "yes":
                 server.terminate()
             conn = self.restarted(server, appendonly=appendonly)

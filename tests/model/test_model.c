@@ -135,14 +135,23 @@ static void scan_visit(void *arg, struct keyspace *ks, struct entry *e) {
     }
 }
 
+static struct store_scan whole_db(struct run *r, const struct op *op) {
+    return (struct store_scan){.ks = store_keyspace(r->engine.store, op->db),
+                               .slot_end = SLOT_COUNT,
+                               .locked = r->hand.in_frame,
+                               .now_ms = r->model.now_ms,
+                               .visit = scan_visit,
+                               .arg = r};
+}
+
 static void do_scan(struct run *r, const struct op *op) {
     uint64_t cursor = 0, alive = 0;
+    struct store_scan sc = whole_db(r, op);
     r->census = 0;
     r->census_db = op->db;
     memset(r->scanned, 0, r->model.key_count);
     do {
-        store_scan(r->engine.store, store_keyspace(r->engine.store, op->db), &cursor,
-                   (uint32_t)op->a, r->hand.in_frame, r->model.now_ms, scan_visit, r);
+        store_scan(&sc, &cursor, (uint32_t)op->a);
     } while (cursor != 0 && r->error == NULL);
     for (uint32_t key = 0; key < r->model.key_count; key++) {
         alive += model_alive(&r->model, op->db, key) != NULL;
@@ -152,13 +161,13 @@ static void do_scan(struct run *r, const struct op *op) {
 
 static void do_random(struct run *r, const struct op *op) {
     uint64_t alive = 0;
+    struct store_scan sc = whole_db(r, op);
     r->census_db = op->db;
     memset(r->scanned, 0, r->model.key_count);
     for (uint32_t key = 0; key < r->model.key_count; key++) {
         alive += model_alive(&r->model, op->db, key) != NULL;
     }
-    bool found = store_random(&r->hand.thread, store_keyspace(r->engine.store, op->db),
-                              r->hand.in_frame, r->model.now_ms, scan_visit, r);
+    bool found = store_random(&r->hand.thread, &sc);
     fail_unless(r, found == (alive > 0),
                 "a random key is found where there is none, or none where there are");
 }

@@ -104,10 +104,12 @@ static void see(void *arg, struct keyspace *ks, struct entry *e) {
 
 static void scan(struct actor *a) {
     uint64_t cursor = 0;
+    struct store_scan sc = {
+        .ks = store_keyspace(engine.store, 0), .slot_end = SLOT_COUNT, .visit = see, .arg = a};
     memset(a->seen, 0, sizeof(a->seen));
     do {
-        store_scan(engine.store, store_keyspace(engine.store, 0), &cursor, 50, false,
-                   engine_now(&engine), see, a);
+        sc.now_ms = engine_now(&engine);
+        store_scan(&sc, &cursor, 50);
     } while (cursor != 0);
     for (uint32_t i = 0; i < STAY; i++) {
         check(a->seen[i] == 1, "a scan loses or repeats a key");
@@ -193,6 +195,14 @@ static void look(void *arg, struct keyspace *ks, struct entry *e) {
     check(entry_key(e).len > 0, "a random key has no name");
 }
 
+static void random_entry(struct actor *a) {
+    struct store_scan sc = {.ks = store_keyspace(engine.store, (uint32_t)rng_below(&a->rng, 3)),
+                            .slot_end = SLOT_COUNT,
+                            .now_ms = engine_now(&engine),
+                            .visit = look};
+    (void)store_random(&a->hand.thread, &sc);
+}
+
 static void housekeep(struct actor *a) {
     switch (rng_below(&a->rng, 7)) {
     case 0:
@@ -206,9 +216,7 @@ static void housekeep(struct actor *a) {
         store_reclaim(engine.store, 500);
         return;
     case 3:
-        (void)store_random(&a->hand.thread,
-                           store_keyspace(engine.store, (uint32_t)rng_below(&a->rng, 3)), false,
-                           engine_now(&engine), look, NULL);
+        random_entry(a);
         return;
     case 4:
         store_pack_pages(engine.store, &a->pack, 2000);

@@ -402,6 +402,7 @@ void sim_disk_destroy(struct sim_disk *d) {
     mem_free(d->changes);
     mem_free(d->dirs);
     mem_free(d->handles);
+    mem_free(d->maps);
     buf_fini(&d->trace);
     pthread_mutex_destroy(&d->mutex);
     mem_free(d);
@@ -490,6 +491,16 @@ void sim_disk_put(struct sim_disk *d, const char *path, const void *ptr, size_t 
     content_set_len(&f->now, 0);
     content_write(&f->now, 0, ptr, len);
     content_copy(&f->safe, &f->now);
+    pthread_mutex_unlock(&d->mutex);
+}
+
+void sim_disk_lose(struct sim_disk *d, const char *path, uint64_t at, uint64_t len) {
+    pthread_mutex_lock(&d->mutex);
+    struct sim_name *n = sim_names_find(&d->now, path);
+    if (n != NULL) {
+        n->file->lost_from = at;
+        n->file->lost_end = at + len;
+    }
     pthread_mutex_unlock(&d->mutex);
 }
 

@@ -160,13 +160,20 @@ static void sim_close(const struct io *io, struct io_file *f) {
     disk_unlock(d);
 }
 
+static bool is_lost(const struct sim_file *file, uint64_t at, uint64_t len) {
+    return at < file->lost_end && at + len > file->lost_from;
+}
+
 static ssize_t sim_read_at(const struct io *io, struct io_file *f, void *to, size_t len,
                            uint64_t at) {
     struct sim_disk *d = disk_of(io);
     char path[256];
     uint64_t seq;
     int rc = file_begin(d, SIM_READ, f, path, &seq);
-    ssize_t n = rc != 0 ? rc : (ssize_t)sim_content_read(&handle_of(d, f)->file->now, at, to, len);
+    const struct sim_file *file = handle_of(d, f)->file;
+    ssize_t n = rc != 0                  ? rc
+                : is_lost(file, at, len) ? -EIO
+                                         : (ssize_t)sim_content_read(&file->now, at, to, len);
     disk_unlock(d);
     return n;
 }
@@ -352,15 +359,45 @@ static const void *sim_map(const struct io *io, struct io_file *f, uint64_t len)
     uint64_t seq;
     char *copy = NULL;
     if (file_begin(d, SIM_MAP, f, path, &seq) == 0) {
+        struct sim_file *file = handle_of(d, f)->file;
         copy = mem_must_zalloc((size_t)len); /* exactly: a sanitizer sees who reads behind it */
-        sim_content_read(&handle_of(d, f)->file->now, 0, copy, (size_t)len);
+        sim_content_read(&file->now, 0, copy, (size_t)len);
+        if (is_lost(file, 0, len)) {
+            uint64_t end = file->lost_end < len ? file->lost_end : len;
+            memset(copy + file->lost_from, 0, (size_t)(end - file->lost_from));
+        }
+        d->maps = mem_must_realloc(d->maps, (d->map_count + 1) * sizeof(*d->maps));
+        d->maps[d->map_count++] = (struct sim_map){copy, len, file};
     }
     disk_unlock(d);
     return copy;
 }
 
+static struct sim_map *map_of(struct sim_disk *d, const char *at) {
+    struct sim_map *m = d->maps;
+    while (at < m->ptr || at >= m->ptr + m->len) {
+        m++;
+        dc_assert(m < d->maps + d->map_count);
+    }
+    return m;
+}
+
+static bool sim_lost(const struct io *io, const void *ptr, uint64_t len) {
+    struct sim_disk *d = disk_of(io);
+    pthread_mutex_lock(&d->mutex);
+    const struct sim_map *m = map_of(d, ptr);
+    bool lost = is_lost(m->file, (uint64_t)((const char *)ptr - m->ptr), len);
+    disk_unlock(d);
+    return lost;
+}
+
 static void sim_unmap(const struct io *io, const void *ptr, uint64_t len) {
-    (void)io, (void)len;
+    struct sim_disk *d = disk_of(io);
+    pthread_mutex_lock(&d->mutex);
+    struct sim_map *m = map_of(d, ptr);
+    dc_assert(m->ptr == ptr && m->len == len);
+    *m = d->maps[--d->map_count];
+    disk_unlock(d);
     mem_free((void *)(uintptr_t)ptr);
 }
 
@@ -379,5 +416,6 @@ const struct io sim_io = {
     .sync_dir = sim_sync_dir,
     .list = sim_list,
     .map = sim_map,
+    .lost = sim_lost,
     .unmap = sim_unmap,
 };

@@ -36,6 +36,7 @@ struct sim_file {
     struct sim_change *changes;
     size_t count;
     size_t cap;
+    uint64_t lost_from, lost_end; /* can't be read */
     struct sim_file *next;
     struct sim_file *twin; /* on the disk that a crash is making */
 };
@@ -64,6 +65,12 @@ struct sim_handle {
     bool used;
 };
 
+struct sim_map {
+    const char *ptr;
+    uint64_t len;
+    struct sim_file *file;
+};
+
 struct sim_fault {
     uint64_t wait; /* calls until the first that fails; 0 = off */
     uint64_t times;
@@ -82,6 +89,8 @@ struct sim_disk {
     size_t dir_count;
     struct sim_handle *handles;
     size_t handle_count;
+    struct sim_map *maps;
+    size_t map_count;
     uint64_t seq;
     uint64_t capacity;
     uint64_t stop_after;

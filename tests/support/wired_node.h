@@ -26,16 +26,16 @@ static inline void wired_resume(struct node *n) {
     ((struct wired_node *)((char *)n - offsetof(struct wired_node, node)))->resumed++;
 }
 
-/* 'options' alternate names and values. */
-static inline void wired_node_init(struct wired_node *w, const struct bytes *options,
-                                   size_t pairs) {
+/* 'options' alternate names and values; wired_node_fini() destroys the store. */
+static inline void wired_node_init_over(struct wired_node *w, struct store *store,
+                                        const struct bytes *options, size_t pairs) {
     static const struct host host = {.resume = wired_resume};
     memset(w, 0, sizeof(*w));
     crypto_init();
     time_calibrate();
     conf_init(&w->conf);
     ck_assert_int_eq(conf_set(&w->conf, options, pairs), DC_OK);
-    node_init(&w->node, &w->conf, store_create(&(struct store_opts){.keyspaces = 4}), &host);
+    node_init(&w->node, &w->conf, store, &host);
     w->node.log = unkept_log_open();
     for (uint32_t i = 0; i < WIRED_WORKERS; i++) {
         arena_init(&w->arenas[i], 4096);
@@ -45,6 +45,11 @@ static inline void wired_node_init(struct wired_node *w, const struct bytes *opt
     }
     w->node.worker_count = WIRED_WORKERS;
     metric_reset();
+}
+
+static inline void wired_node_init(struct wired_node *w, const struct bytes *options,
+                                   size_t pairs) {
+    wired_node_init_over(w, store_create(&(struct store_opts){.keyspaces = 4}), options, pairs);
 }
 
 static inline void wired_node_fini(struct wired_node *w) {

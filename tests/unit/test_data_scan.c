@@ -514,6 +514,29 @@ START_TEST(recovery_to_a_point_ends_with_a_frame) {
 }
 END_TEST
 
+/* Not a new node: nothing may be built on what looks like an empty directory. */
+START_TEST(a_point_before_everything_is_refused) {
+    for (int with_snapshot = 0; with_snapshot < 2; with_snapshot++) {
+        case_open(&c);
+        c.opts.read_only = true;
+        set_many("key:", 20);
+        uint64_t from = with_snapshot ? log_end() : 0;
+        int64_t time_ms = engine_now(&c.engine);
+        if (with_snapshot) {
+            case_snapshot(&c);
+            set_many("key:", 20);
+        }
+        case_write_log(&c, from, 0); /* of a log that retention has cut */
+        c.opts.to_lsn = LSN_FIRST + 1;
+        expect_refused(DC_ECORRUPT, "newer than what is asked for", c.dir);
+        c.opts.to_lsn = 0;
+        c.opts.to_time_ms = time_ms - 1000;
+        expect_refused(DC_ECORRUPT, "newer than what is asked for", c.dir);
+        case_close(&c);
+    }
+}
+END_TEST
+
 START_TEST(leftovers_of_a_crash_are_removed) {
     char path[512];
     case_open(&c);
@@ -574,4 +597,5 @@ CHECK_MAIN("data_scan", an_empty_directory_is_a_new_node,
            a_damaged_snapshot_without_the_log_of_an_older_one_is_refused,
            a_log_that_begins_in_the_middle_is_refused, test_h04_a_flush_that_was_lost_kills_nothing,
            test_h03_a_snapshot_that_ends_behind_the_log, recovery_to_a_point_ends_with_a_frame,
-           leftovers_of_a_crash_are_removed, every_byte_of_a_segment_flipped_in_turn)
+           a_point_before_everything_is_refused, leftovers_of_a_crash_are_removed,
+           every_byte_of_a_segment_flipped_in_turn)

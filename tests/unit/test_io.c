@@ -10,9 +10,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 static char dir[TEMP_DIR_MAX]; /* every test has one of its own */
 static const struct io *const io = &io_posix;
@@ -218,6 +221,61 @@ START_TEST(a_map_shows_what_is_written_later) {
 }
 END_TEST
 
+/* Behind the end of a file that was cut, and where the disk fails, the kernel sends SIGBUS. */
+START_TEST(pages_that_cannot_be_read_show_zeros_and_are_told) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    begin();
+    struct io_file f = open_file("map", IO_CREATE);
+    ck_assert_int_eq(io->allocate(io, &f, 4 * page), 0);
+    write_text(&f, "first", 100);
+    write_text(&f, "third", 2 * page + 5);
+    io_catch_faults();
+    const char *other = io->map(io, &f, page);
+    const char *map = io->map(io, &f, 4 * page);
+    ck_assert(!io->lost(io, map, 4 * page));
+    ck_assert_int_eq(io->truncate(io, &f, page), 0);
+    ck_assert_mem_eq(map + 100, "first", 6);
+    ck_assert(!io->lost(io, map, 4 * page)); /* nobody has looked */
+    ck_assert_mem_eq(map + 2 * page + 5, "\0\0\0\0\0", 5);
+    ck_assert(io->lost(io, map, 4 * page));
+    ck_assert(io->lost(io, map + 2 * page, 1));
+    ck_assert(io->lost(io, map + 3 * page - 1, 10));
+    ck_assert(!io->lost(io, map, 2 * page));
+    ck_assert(!io->lost(io, map + 3 * page, page));
+    ck_assert_int_eq(map[4 * page - 1], 0);
+    ck_assert(io->lost(io, map + 3 * page, page));
+    ck_assert(!io->lost(io, other, page));
+    io->unmap(io, map, 4 * page);
+    ck_assert_int_eq(io->truncate(io, &f, 4 * page), 0);
+    map = io->map(io, &f, 4 * page); /* anew */
+    ck_assert_int_eq(map[2 * page], 0);
+    ck_assert(!io->lost(io, map, 4 * page));
+    io->unmap(io, map, 4 * page);
+    io->unmap(io, other, page);
+    io->close(io, &f);
+    end();
+}
+END_TEST
+
+START_TEST(a_fault_elsewhere_ends_the_process_as_ever) {
+    begin();
+    struct io_file f = open_file("map", IO_CREATE);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        const char *map = mmap(NULL, 8192, PROT_READ, MAP_SHARED, f.fd, 0); /* not one of ours */
+        io_catch_faults();
+        alarm(10);
+        _exit(map[0]);
+    }
+    int status = 0;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    io->close(io, &f);
+    end();
+}
+END_TEST
+
 /* The sums stand in files: they may never change. */
 START_TEST(sums_are_those_of_xxh3) {
     ck_assert_uint_eq(sum64("", 0, 0), 0x2d06800538d394c2);
@@ -232,4 +290,5 @@ END_TEST
 CHECK_MAIN("io", modes_are_kept, many_pieces_are_written_in_order,
            a_write_in_parts_goes_on_or_says_why_not, reading_is_short_only_at_the_end,
            allocated_room_reads_as_zeros_and_keeps_what_was_there, names_come_and_go,
-           a_map_shows_what_is_written_later, sums_are_those_of_xxh3)
+           a_map_shows_what_is_written_later, pages_that_cannot_be_read_show_zeros_and_are_told,
+           a_fault_elsewhere_ends_the_process_as_ever, sums_are_those_of_xxh3)

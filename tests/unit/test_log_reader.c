@@ -491,6 +491,68 @@ START_TEST(a_disk_that_fails_is_told_from_a_bad_log) {
 }
 END_TEST
 
+/* Wherever it is, what is behind it isn't taken for the end of the log, or for a torn tail, which would be cut. */
+START_TEST(a_part_that_cannot_be_read_is_no_end) {
+    struct pair p;
+    struct found f;
+    char first[80], second[80];
+    pair_init(&p, 0);
+    segment_build_room(&p.a, 16384);
+    segment_build_room(&p.b, 16384);
+    pair_write(&p);
+    snprintf(first, sizeof(first), "./%s", p.a.name);
+    snprintf(second, sizeof(second), "./%s", p.b.name);
+    const uint64_t places[] = {SEGMENT_HEADER_LEN, SEGMENT_HEADER_LEN + 60, 12288};
+    for (int i = 0; i < 6; i++) {
+        const char *path = i < 3 ? first : second;
+        sim_disk_lose(p.disk, path, places[i % 3], 4096);
+        struct log_dir d;
+        enum dc_err err = log_dir_open(&d, sim_disk_io(p.disk), ".");
+        if (err == DC_OK) {
+            read_dir(&f, &d, 0);
+            ck_assert_int_eq(f.how, LOG_FAILED);
+            ck_assert_ptr_nonnull(strstr(dc_fail_take(DC_EIO), "can't be read"));
+            buf_fini(&f.keys);
+            log_dir_close(&d);
+        }
+        expect(err == DC_OK || err == DC_EIO);
+        sim_disk_lose(p.disk, path, 0, 0);
+    }
+    expect_found(p.disk, 0, "a1 a2 b1 b2", LOG_END);
+    pair_fini(&p);
+}
+END_TEST
+
+/* The same on a real disk: a start cuts a torn tail while another process reads. */
+START_TEST(a_file_that_is_cut_while_it_is_read_ends_where_it_was_cut) {
+    char path[] = "/tmp/dcache-test-XXXXXX", file[128];
+    struct segment_build b;
+    struct log_dir d;
+    struct log_reader *r;
+    struct frame_ref frame;
+    ck_assert_ptr_nonnull(mkdtemp(path));
+    io_catch_faults();
+    segment_build_init(&b, &h1, 1000);
+    segment_build_put(&b, "a", "1");
+    segment_build_put(&b, "b", "2");
+    uint64_t len = b.file.len;
+    segment_build_room(&b, 1 << 20);
+    segment_build_write(&b, &io_posix, path);
+    ck_assert_int_eq(log_dir_open(&d, &io_posix, path), DC_OK);
+    ck_assert_int_eq(log_reader_open(&r, &d, 0), DC_OK);
+    ck_assert_int_eq(log_reader_next(r, &frame), LOG_MORE);
+    snprintf(file, sizeof(file), "%s/%s", path, b.name);
+    ck_assert_int_eq(truncate(file, (off_t)len), 0);
+    ck_assert_int_eq(log_reader_next(r, &frame), LOG_MORE);
+    ck_assert_int_eq(log_reader_next(r, &frame), LOG_END);
+    log_reader_close(r);
+    log_dir_close(&d);
+    segment_build_fini(&b);
+    unlink(file);
+    rmdir(path);
+}
+END_TEST
+
 CHECK_MAIN("log_reader", frames_come_in_order_and_then_the_end, frames_of_any_size_are_read_whole,
            every_flipped_byte_of_a_segment_is_noticed, a_file_cut_anywhere_gives_whole_frames,
            test_h11_a_hole_above_the_mark_is_torn_and_below_it_damage,
@@ -500,4 +562,5 @@ CHECK_MAIN("log_reader", frames_come_in_order_and_then_the_end, frames_of_any_si
            a_segment_begun_anew_may_cover_several, a_missing_segment_is_noticed,
            the_mark_of_a_later_segment_counts_for_earlier_ones,
            a_damaged_header_is_damage_and_a_blank_one_is_not, a_renamed_segment_is_noticed,
-           a_disk_that_fails_is_told_from_a_bad_log)
+           a_disk_that_fails_is_told_from_a_bad_log, a_part_that_cannot_be_read_is_no_end,
+           a_file_that_is_cut_while_it_is_read_ends_where_it_was_cut)

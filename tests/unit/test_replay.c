@@ -6,6 +6,7 @@
 #include "persist/replay.h"
 #include "server/base/mem.h"
 #include "server/store/load.h"
+#include "server/store/store_priv.h"
 #include "tests/support/collide.h"
 #include "tests/support/log_file.h"
 #include "tests/support/one_engine.h"
@@ -55,7 +56,7 @@ static void take(void *arg, struct keyspace *ks, struct entry *e) {
     struct load_spec spec = {.spec = {.key = entry_key(e), .expiry_ms = entry_expiry(e)},
                              .version = entry_version(e),
                              .freq = e->freq,
-                             .age = store_age(engine.store, e)};
+                             .age = (uint16_t)entry_age(engine.store, e)};
     entry_value(e, &spec.spec.value);
     if (spec.spec.value.kind == VALUE_BLOB) {
         spec.spec.value.blob = blob_from(value_bytes(&spec.spec.value, NULL));

@@ -53,8 +53,13 @@ static void take(void *arg, struct keyspace *ks, struct entry *e) {
 static uint64_t step(struct census *c, uint64_t cursor, uint32_t want, bool locked) {
     c->step = 0;
     c->last_pos = cursor;
-    store_scan(engine.store, store_keyspace(engine.store, c->db), &cursor, want, locked,
-               engine_now(&engine), take, c);
+    struct store_scan sc = {.ks = store_keyspace(engine.store, c->db),
+                            .slot_end = SLOT_COUNT,
+                            .locked = locked,
+                            .now_ms = engine_now(&engine),
+                            .visit = take,
+                            .arg = c};
+    store_scan(&sc, &cursor, want);
     return cursor;
 }
 

@@ -110,6 +110,9 @@ static void flush(uint32_t db, uint64_t version) {
 /* As recovery does it: what is newer than the item counts; a patch, if it is of that version. */
 static void apply(const struct effect_view *e) {
     char digits[NUM_I64_TEXT_MAX];
+    if (e->keyspace == KEYSPACE_SYSTEM) {
+        return;
+    }
     if (e->kind == MUT_FLUSH) {
         flush(e->keyspace, e->version);
         return;
@@ -164,7 +167,8 @@ static void load_image(const struct snap *s) {
     struct snap_entry e;
     for (uint32_t i = 0; i < snap_facts(s)->block_count; i++) {
         rig_must(snap_block_read(b, s, i));
-        while (snap_block_next(b, &e)) {
+        bool ours = snap_block_info(s, i)->keyspace != KEYSPACE_SYSTEM;
+        while (ours && snap_block_next(b, &e)) {
             char digits[NUM_I64_TEXT_MAX];
             struct item *it = item_of(snap_block_info(s, i)->keyspace, e.key);
             expect(!it->there);

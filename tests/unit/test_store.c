@@ -323,7 +323,8 @@ static void pick(void *arg, struct keyspace *ks, struct entry *e) {
 }
 
 static bool pick_random(uint32_t id, bool locked, struct picked *p) {
-    return store_random(&hand.thread, db(id), locked, engine_now(&engine), pick, p);
+    struct store_scan sc = {db(id), SLOT_COUNT, locked, engine_now(&engine), pick, p};
+    return store_random(&hand.thread, &sc);
 }
 
 START_TEST(a_random_key_is_any_live_key) {

@@ -73,8 +73,10 @@ START_TEST(nothing_that_goes_through_the_databases_sees_it) {
     for (uint32_t db = 0; db < store_keyspace_count(s); db++) {
         uint64_t cursor = 0;
         expect_eq(keyspace_count(store_keyspace(s, db)), 0);
-        store_scan(s, store_keyspace(s, db), &cursor, UINT32_MAX, false, 0, never, NULL);
-        expect(!store_random(&c.hand.thread, store_keyspace(s, db), false, 0, never, NULL));
+        const struct store_scan scan = {
+            .ks = store_keyspace(s, db), .slot_end = SLOT_COUNT, .visit = never};
+        store_scan(&scan, &cursor, UINT32_MAX);
+        expect(!store_random(&c.hand.thread, &scan));
         must(hand_flush(&c.hand, db));
     }
     while (sweep.wrapped == 0) {

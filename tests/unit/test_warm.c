@@ -314,6 +314,33 @@ START_TEST(test_h34_a_range_that_cannot_be_loaded_answers_an_error_for_ever) {
 }
 END_TEST
 
+/* The bytes of effects are read again when their range is loaded. By then the disk may fail, or somebody has cut the file. */
+START_TEST(effects_that_cannot_be_read_any_more_are_an_error_and_no_signal) {
+    char path[512];
+    uint32_t lost = 0;
+    case_open(&c);
+    set_many(0, "key:", 3000);
+    case_write_log(&c, 0, 0);
+    case_attach(&c);
+    io_catch_faults();
+    log_file_path(&c.log, c.dir, 0, path, sizeof(path));
+    ck_assert_int_eq(truncate(path, 128 * 1024), 0);
+    expect_eq(warm_all(c.warm, &c.thread), DC_ECORRUPT);
+    for (uint32_t i = 0; i < 3000; i++) {
+        char name[32];
+        struct bytes key = key_of(name, "key:", i);
+        if (warm_touch(c.warm, &c.thread, store_slot(key)) == DC_OK) {
+            expect(is_there(0, key));
+            continue;
+        }
+        expect(strstr(dc_fail_take(DC_ECORRUPT), "can't be read any more") != NULL);
+        lost++;
+    }
+    expect(lost > 0 && lost < 3000);
+    case_close(&c);
+}
+END_TEST
+
 /* Every byte counts: what is loaded is right, or it is an error. */
 START_TEST(flipped_bytes_of_a_snapshot_are_never_served) {
     char path[512];
@@ -405,7 +432,7 @@ START_TEST(test_h33_what_does_not_fit_is_left_out_and_what_clients_touched_stays
         for (uint32_t i = 0; i < HOT; i++) {
             must(warm_touch(c.warm, &c.thread, store_slot(key_of(name, "key:", i))));
         }
-        warm_set_limit(c.warm, 1); /* nothing fits any more */
+        warm_set_limit(c.warm, 1, EVICT_ADAPTIVE); /* nothing fits any more */
         warm_set_evict(c.warm, refuses ? evict_not : evict, NULL);
         must(warm_all(c.warm, &c.thread));
         for (uint32_t i = 0; i < HOT; i++) {
@@ -436,7 +463,7 @@ START_TEST(the_least_used_are_left_out_first) {
     struct mem_stats mem;
     mem_stats_read(&mem);
     uint64_t before = mem.allocated;
-    warm_set_limit(c.warm, before + ROOM); /* more than half */
+    warm_set_limit(c.warm, before + ROOM, EVICT_ADAPTIVE); /* more than half */
     must(warm_all(c.warm, &c.thread));
     uint32_t there[2] = {0, 0};
     for (uint32_t i = 0; i < KEYS; i++) {
@@ -447,6 +474,78 @@ START_TEST(the_least_used_are_left_out_first) {
     expect(there[0] + there[1] < KEYS);
     expect(there[0] > KEYS / 4);
     ck_assert_msg(there[0] > there[1], "%u popular, %u not", there[0], there[1]);
+    case_close(&c);
+}
+END_TEST
+
+enum { KINDS = 3, OF_A_KIND = 3000 };
+
+/* Loads into 'room' bytes (0 = into none); how many of each kind have stayed: small, large, with an expiry. */
+static void load_with_policy(enum evict_policy policy, uint64_t room, uint32_t stayed[KINDS]) {
+    struct mem_stats mem;
+    char name[32];
+    case_attach(&c);
+    mem_stats_read(&mem);
+    warm_set_limit(c.warm, room == 0 ? 1 : mem.allocated + room, policy);
+    must(warm_all(c.warm, &c.thread));
+    memset(stayed, 0, KINDS * sizeof(*stayed));
+    for (uint32_t i = 0; i < OF_A_KIND; i++) {
+        stayed[0] += is_there(0, key_of(name, "small:", i));
+        stayed[1] += is_there(0, key_of(name, "large:", i));
+        stayed[2] += is_there(0, key_of(name, "dies:", i));
+    }
+    case_forget(&c);
+}
+
+START_TEST(what_is_left_out_is_what_the_policy_would_evict) {
+    char name[32], text[2000];
+    uint32_t stayed[KINDS];
+    memset(text, 'x', sizeof(text));
+    case_open(&c);
+    for (uint32_t i = 0; i < OF_A_KIND; i++) {
+        must(hand_set(&c.hand, 0, key_of(name, "small:", i), BYTES("small"), EXPIRY_NONE));
+        must(hand_set(&c.hand, 0, key_of(name, "large:", i), bytes_of(text, sizeof(text)),
+                      EXPIRY_NONE));
+        must(hand_set(&c.hand, 0, key_of(name, "dies:", i), BYTES("value"),
+                      ENGINE_NOW_MS + 100000 + i));
+    }
+    case_snapshot(&c);
+    load_with_policy(EVICT_NONE, 0, stayed);
+    expect(stayed[0] == OF_A_KIND && stayed[1] == OF_A_KIND && stayed[2] == OF_A_KIND);
+    load_with_policy(EVICT_VOLATILE_LRU, 0, stayed);
+    expect(stayed[0] == OF_A_KIND && stayed[1] == OF_A_KIND && stayed[2] < OF_A_KIND / 4);
+    load_with_policy(EVICT_VOLATILE_RANDOM, 0, stayed);
+    expect(stayed[0] == OF_A_KIND && stayed[1] == OF_A_KIND && stayed[2] < OF_A_KIND / 4);
+    load_with_policy(EVICT_ADAPTIVE, OF_A_KIND * 1000,
+                     stayed); /* a large one costs more than it earns */
+    expect(stayed[1] > OF_A_KIND / 10 && stayed[1] < OF_A_KIND * 3 / 4);
+    expect(stayed[0] > OF_A_KIND * 9 / 10 && stayed[2] > OF_A_KIND * 9 / 10);
+    load_with_policy(EVICT_ALLKEYS_RANDOM, OF_A_KIND * 1000, stayed);
+    expect(stayed[0] < OF_A_KIND * 3 / 4 && stayed[0] > OF_A_KIND / 10);
+    case_close(&c);
+}
+END_TEST
+
+START_TEST(what_dies_first_is_left_out_first_with_volatile_ttl) {
+    enum { KEYS = 20000, ROOM = KEYS * 50 };
+    char name[32];
+    uint32_t half[2] = {0, 0};
+    struct mem_stats mem;
+    case_open(&c);
+    for (uint32_t i = 0; i < KEYS; i++) {
+        must(hand_set(&c.hand, 0, key_of(name, "key:", i), BYTES("about as long as a value is"),
+                      ENGINE_NOW_MS + 3600000 + i));
+    }
+    case_snapshot(&c);
+    case_attach(&c);
+    mem_stats_read(&mem);
+    warm_set_limit(c.warm, mem.allocated + ROOM, EVICT_VOLATILE_TTL);
+    must(warm_all(c.warm, &c.thread));
+    for (uint32_t i = 0; i < KEYS; i++) {
+        half[i / (KEYS / 2)] += is_there(0, key_of(name, "key:", i));
+    }
+    ck_assert_msg(half[1] > KEYS / 4 && half[1] > 2 * half[0], "%u die early, %u late", half[0],
+                  half[1]);
     case_close(&c);
 }
 END_TEST
@@ -480,6 +579,8 @@ CHECK_MAIN("warm", a_touch_loads_a_range_and_nothing_else, values_of_every_kind_
            clients_and_loaders_at_the_same_time, test_h32_a_flush_while_warming,
            test_h34_a_damaged_block_is_rebuilt_from_the_older_snapshot,
            test_h34_a_range_that_cannot_be_loaded_answers_an_error_for_ever,
+           effects_that_cannot_be_read_any_more_are_an_error_and_no_signal,
            flipped_bytes_of_a_snapshot_are_never_served, a_range_that_lacks_memory_is_tried_again,
            test_h33_what_does_not_fit_is_left_out_and_what_clients_touched_stays,
-           the_least_used_are_left_out_first, frequency_and_age_survive)
+           the_least_used_are_left_out_first, what_is_left_out_is_what_the_policy_would_evict,
+           what_dies_first_is_left_out_first_with_volatile_ttl, frequency_and_age_survive)

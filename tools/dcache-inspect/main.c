@@ -13,10 +13,8 @@
 #include "server/base/num.h"
 #include "tools/dcache-inspect/inspect.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #if !defined(DC_TOOLS_VERSION)
@@ -24,8 +22,6 @@
 #endif
 
 enum { TOP_DEFAULT = 10 };
-
-static size_t page_len; /* constant after the start */
 
 enum status complain(enum dc_err err) {
     complain_text(NULL, dc_fail_take(err));
@@ -219,18 +215,6 @@ static bool check_args(const struct parse *p) {
     return (p->used & ~c->options) == 0 || wrong("it doesn't take one of these options", c->name);
 }
 
-/* A running node cuts the unused room off the end of a segment that it leaves. Where a mapping of it reached beyond, there were
- * zeros, and there are zeros again. */
-static void show_zeros(int number, siginfo_t *info, void *context) {
-    (void)context;
-    uintptr_t page = (uintptr_t)info->si_addr & ~((uintptr_t)page_len - 1);
-    if (info->si_code != BUS_ADRERR ||
-        mmap((void *)page, page_len, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
-            MAP_FAILED) { /* NOLINT(performance-no-int-to-ptr) */
-        signal(number, SIG_DFL);
-    }
-}
-
 int main(int argc, char **argv) {
     struct inspect in = {.out = {.to = stdout}, .top = TOP_DEFAULT};
     struct parse p = {.in = &in};
@@ -252,10 +236,8 @@ int main(int argc, char **argv) {
     if (!check_args(&p)) {
         return STATUS_TROUBLE;
     }
-    page_len = (size_t)sysconf(_SC_PAGESIZE);
-    struct sigaction on_bus = {.sa_sigaction = show_zeros, .sa_flags = SA_SIGINFO};
-    sigaction(SIGBUS, &on_bus, NULL);
     crypto_init();
+    io_catch_faults();
     enum status status = p.command->run(&in);
     if (fflush(stdout) != 0 || ferror(stdout) != 0) {
         fputs("dcache-inspect: the output can't be written\n", stderr);

@@ -345,8 +345,12 @@ static void collect_touched(struct view *v, uint32_t range, const struct item_fi
             touched_add(&v->touched, &e);
         }
     }
-    if (step == QUEUE_BAD) {
-        view_trouble(v, dc_fail(DC_ECORRUPT, "the log of range %u isn't what it was", range));
+    enum dc_err err = queue_check(&v->queue, range);
+    if (err == DC_OK && step == QUEUE_BAD) {
+        err = dc_fail(DC_ECORRUPT, "the log of range %u isn't what it was", range);
+    }
+    if (err != DC_OK) {
+        view_trouble(v, err);
     }
 }
 

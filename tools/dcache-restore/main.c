@@ -162,6 +162,7 @@ int main(int argc, char **argv) {
     }
     crypto_init();
     time_calibrate();
+    io_catch_faults();
     diag_set_role("restore");
     if (diag_open("/dev/stderr") != DC_OK) {
         diag_set_level(DIAG_WARNING);

@@ -202,9 +202,6 @@ enum dc_err source_load(struct source *s, const struct options *o) {
         warm_destroy(warm);
         warm = NULL;
         err = scan(s, o, s->plan, &warm);
-        if (err == DC_OK && s->plan->chain_count == 0) { /* not even the log's first frame */
-            err = dc_fail(DC_ECORRUPT, "what is left of the log begins later");
-        }
         err = err != DC_OK ? explain_point(s, err) : DC_OK;
     } else if (err == DC_OK) {
         *s->plan = *s->all;
