@@ -113,13 +113,14 @@ struct log {
     _Atomic int64_t oldest_us; /* when the oldest byte that isn't durable was written; 0 = none */
     _Atomic uint32_t wanted;   /* levels for whose marks somebody waits, 1 << enum log_level */
     _Atomic uint32_t waiters;  /* in log_wait() */
-    _Atomic uint64_t company_lsn; /* the writer needn't be woken before the head is there */
-    _Atomic uint64_t hurry_lsn;   /* somebody waits for the disk: up to here */
-    _Atomic bool keeps;           /* 'appendonly yes'; changes under the lock */
-    _Atomic uint32_t kept;        /* enum kept: frames are written down. Set by the writer */
-    _Atomic bool based;           /* files get lasting names. Set by the writer */
-    _Atomic uint64_t base_lsn;    /* log_base() waits for the writer; 0 = nobody does */
-    _Atomic uint32_t gone_count;  /* feeds that wait to be freed */
+    _Atomic uint64_t company_lsn;   /* the writer needn't be woken before the head is there */
+    _Atomic uint64_t hurry_lsn;     /* somebody waits for the disk: up to here */
+    _Atomic bool keeps;             /* 'appendonly yes'; changes under the lock */
+    _Atomic uint32_t kept;          /* enum kept: frames are written down. Set by the writer */
+    _Atomic bool based;             /* files get lasting names. Set by the writer */
+    _Atomic uint64_t base_lsn;      /* log_base() waits for the writer; 0 = nobody does */
+    _Atomic uint32_t segment_count; /* begun in this run */
+    _Atomic uint32_t gone_count;    /* feeds that wait to be freed */
     _Atomic bool stopping;
     _Atomic bool writer_done;
     _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */

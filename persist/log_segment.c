@@ -27,10 +27,9 @@ static void path_of(const struct log *l, const char *name, char to[PATH_MAX]) {
 
 int segment_prepare(struct log *l, uint64_t len, struct segment **out) {
     const struct io *io = l->o.io;
-    static _Atomic uint32_t number;
     struct segment *s = mem_must_zalloc(sizeof(*s));
     char path[PATH_MAX];
-    s->number = atomic_fetch_add_explicit(&number, 1, memory_order_relaxed);
+    s->number = atomic_fetch_add_explicit(&l->segment_count, 1, memory_order_relaxed);
     snprintf(s->name, sizeof(s->name), "segment-%" PRIu32 ".tmp", s->number);
     path_of(l, s->name, path);
     (void)io->unlink(io, path); /* left by a crash */
