@@ -87,10 +87,10 @@ struct segment {
     struct io_file file;
     struct segment_head head;
     char name[SEGMENT_NAME_MAX];
-    _Atomic uint64_t end; /* LSN behind what is written; the sync thread reads it, too */
-    uint64_t room;        /* LSN that doesn't fit any more */
-    uint64_t marked;      /* its durable mark; who syncs */
-    bool is_new;          /* its directory entry isn't durable */
+    _Atomic uint64_t end;       /* LSN behind what is written; the sync thread reads it, too */
+    uint64_t room;              /* LSN that doesn't fit any more */
+    struct segment_mark marked; /* its durable mark; who syncs */
+    bool is_new;                /* its directory entry isn't durable */
 };
 
 struct log {
@@ -119,6 +119,7 @@ struct log {
     _Atomic bool unproven; /* one has failed and none has succeeded since */
     _Atomic uint64_t syncs, sync_failures, write_failures, rotations;
     _Atomic int64_t last_sync_us;
+    _Atomic int64_t clock_ms; /* log_note_time() */
     struct wake writer_wake;
     struct wake sync_wake;
     /* under 'lock' */
