@@ -341,7 +341,8 @@ static enum dc_err copy_open_segment(struct backup *b, const struct segment_info
     if (got != (ssize_t)sizeof(page) || reach(s) < end) {
         return failed("read", path, got < 0 ? (int)-got : ENODATA);
     }
-    segment_mark_encode(s->head.first_lsn, end, (uint8_t *)page + SEGMENT_MARK_AT);
+    struct segment_mark mark = {end, s->mark_ms};
+    segment_mark_encode(s->head.first_lsn, &mark, (uint8_t *)page + SEGMENT_MARK_AT);
     err = copy_file(b, s->name, page, sizeof(page), SEGMENT_HEADER_LEN + (end - s->head.first_lsn));
     return err != DC_OK ? err : note_file(b, s->name, SEGMENT_HEADER_LEN);
 }

@@ -232,11 +232,22 @@ static bool went_on(const struct scan *s) {
     return false;
 }
 
+/* The last frame's time, or what a mark says that was renewed later. */
+static int64_t latest_time(const struct scan *s) {
+    int64_t ms = s->plan->last_time_ms;
+    for (uint32_t i = 0; i < s->dir.count; i++) {
+        const struct segment_info *segment = &s->dir.segments[i];
+        ms = !segment->abandoned && segment->mark_ms > ms ? segment->mark_ms : ms;
+    }
+    return ms;
+}
+
 static enum dc_err finish(struct scan *s, enum log_end end, const struct log_end_info *info,
                           struct warm **out) {
     struct data_plan *plan = s->plan;
     enum dc_err err = DC_OK;
     plan->end_lsn = s->at;
+    plan->clock_ms = latest_time(s);
     plan->clean = end == LOG_END && !s->stopped && s->last_kind == FRAME_CLOSE && !went_on(s);
     if (end == LOG_TORN) {
         err = data_cut(s->opts, &s->dir, info, plan);

@@ -12,7 +12,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { CHUNK_FIRST_LEN = 64, CHUNK_LEN_MAX = 8192, PREFETCH_AHEAD = 6 };
+enum { CHUNK_FIRST_LEN = 64, CHUNK_LEN_MAX = 8192, FETCH_COUNT = 16 };
 
 struct effect_chunk {
     struct effect_chunk *next;
@@ -258,12 +258,26 @@ enum dc_err queue_check(const struct effect_queue *q, uint32_t range) {
     return DC_OK;
 }
 
-/* The places are far apart: those of the next effects are on their way while this one is applied. */
-static void prefetch(const struct effect_queue *q, uint64_t place) {
-    const char *at = file_at(q, place)->map + (place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1));
-    __builtin_prefetch(at);
-    __builtin_prefetch(at + 64);
-    __builtin_prefetch(at + 128);
+static const char *at_place(const struct effect_queue *q, uint64_t place) {
+    return file_at(q, place)->map + (place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1));
+}
+
+/* The places are far apart, each on a page of its own. Some are read at once, so that their misses overlap; a prefetch alone isn't enough,
+ * for the processor drops it where it would have to walk the page table. */
+static void fetch_some(const struct effect_cursor *c) {
+    uint32_t left = c->chunk->count - c->index;
+    uint32_t count = left < FETCH_COUNT ? left : FETCH_COUNT;
+    const uint64_t *places = c->chunk->places + c->index;
+    unsigned char sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        sum = (unsigned char)(sum + (unsigned char)*at_place(c->queue, places[i]));
+    }
+    __asm__ volatile("" : : "r"(sum)); /* read, though nobody wants to know */
+    for (uint32_t i = 0; i < count; i++) {
+        const char *at = at_place(c->queue, places[i]);
+        __builtin_prefetch(at + 64);
+        __builtin_prefetch(at + 128);
+    }
 }
 
 enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
@@ -276,10 +290,10 @@ enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
         if (c->chunk == NULL) {
             return QUEUE_END;
         }
-        uint64_t place = c->chunk->places[c->index++];
-        if (c->index + PREFETCH_AHEAD <= c->chunk->count) {
-            prefetch(q, c->chunk->places[c->index + PREFETCH_AHEAD - 1]);
+        if (c->index % FETCH_COUNT == 0) {
+            fetch_some(c);
         }
+        uint64_t place = c->chunk->places[c->index++];
         const struct effect_source *s = &q->sources[place >> QUEUE_OFFSET_BITS];
         const struct effect_file *f = &q->files[s->file];
         uint64_t offset = place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1);

@@ -295,6 +295,10 @@ void log_hurry(struct log *l) {
     }
 }
 
+void log_note_time(struct log *l, int64_t now_ms) {
+    atomic_store_explicit(&l->clock_ms, now_ms, memory_order_relaxed);
+}
+
 void log_want(struct log *l, enum log_level level) {
     atomic_fetch_or_explicit(&l->wanted, 1u << level, memory_order_seq_cst);
 }

@@ -106,6 +106,9 @@ bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeo
 /* The next time that the mark of the level or the state moves, 'moved' is called (once). */
 void log_want(struct log *l, enum log_level level);
 
+/* The node's clock: what has been shown as expired stays so if the next run's clock is behind. Kept beside the durable mark, once a second. */
+void log_note_time(struct log *l, int64_t now_ms);
+
 /* Somebody waits for the disk: the next fdatasync begins now. */
 void log_hurry(struct log *l);
 

@@ -75,7 +75,10 @@ static void judge_head(struct segment_info *s, const char *page, size_t len, boo
     if (s->verdict == HEAD_OK) {
         s->head = head;
     }
-    s->mark = segment_mark_read(page, len, s->head.first_lsn, &s->durable_lsn);
+    struct segment_mark mark;
+    s->mark = segment_mark_read(page, len, s->head.first_lsn, &mark);
+    s->durable_lsn = mark.durable_lsn;
+    s->mark_ms = mark.time_ms;
     /* A mark that claims bytes of this segment was written after the header was durable. */
     s->blank = segment_head_is_blank(page, len) && s->mark != MARK_DAMAGED &&
                s->durable_lsn == s->head.first_lsn;

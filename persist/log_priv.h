@@ -87,13 +87,13 @@ struct segment {
     struct io_file file;
     struct segment_head head;
     char name[SEGMENT_NAME_MAX];
-    _Atomic uint64_t end; /* LSN behind what is written; the sync thread reads it, too */
-    uint64_t room;        /* LSN that doesn't fit any more */
-    uint32_t number;      /* its own in this run */
-    uint64_t marked;      /* its durable mark; who syncs */
-    bool is_new;          /* its directory entry isn't durable */
+    _Atomic uint64_t end;       /* LSN behind what is written; the sync thread reads it, too */
+    uint64_t room;              /* LSN that doesn't fit any more */
+    struct segment_mark marked; /* its durable mark; who syncs */
+    uint32_t number;            /* its own in this run */
+    bool is_new;                /* its directory entry isn't durable */
     bool
-        lasts; /* its name counts for the next start; else it is a temporary one. Changes under the lock */
+        lasts; /* its name counts for the next start, or it is a temporary one; changes under the lock */
 };
 
 enum kept { NOT_KEPT, KEPT_SOON /* who appends from here on keeps it */, KEPT };
@@ -127,6 +127,7 @@ struct log {
     _Atomic bool unproven; /* one has failed and none has succeeded since */
     _Atomic uint64_t syncs, sync_failures, write_failures, rotations;
     _Atomic int64_t last_sync_us;
+    _Atomic int64_t clock_ms; /* log_note_time() */
     struct wake writer_wake;
     struct wake sync_wake;
     /* under 'lock' */

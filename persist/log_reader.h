@@ -27,6 +27,7 @@ struct segment_info {
     bool abandoned; /* of a branch that a newer history has left */
     enum mark_verdict mark;
     uint64_t durable_lsn; /* the mark beside it; the first LSN without one */
+    int64_t mark_ms;      /* node clock of that; 0 = unknown */
     uint64_t file_len;
     uint32_t link; /* index of its history in the chain; LOG_NO_LINK = in none */
 };

@@ -153,13 +153,18 @@ int segment_write(struct log *l, struct segment *s, const struct part *parts, ui
 }
 
 int segment_write_mark(struct log *l, struct segment *s, uint64_t durable) {
-    uint8_t mark[SEGMENT_MARK_LEN];
+    uint8_t bytes[SEGMENT_MARK_LEN];
     uint64_t lsn = durable < s->head.first_lsn ? s->head.first_lsn : durable;
-    segment_mark_encode(s->head.first_lsn, lsn < s->end ? lsn : s->end, mark);
-    struct iovec iov = {mark, sizeof(mark)};
+    struct segment_mark mark = {lsn < s->end ? lsn : s->end,
+                                atomic_load_explicit(&l->clock_ms, memory_order_relaxed)};
+    segment_mark_encode(s->head.first_lsn, &mark, bytes);
+    struct iovec iov = {bytes, sizeof(bytes)};
     ssize_t n = l->o.io->write_at(l->o.io, &s->file, &iov, 1, SEGMENT_MARK_AT);
-    s->marked = n < 0 ? s->marked : lsn;
-    return n < 0 ? (int)n : 0;
+    if (n < 0) {
+        return (int)n;
+    }
+    s->marked = mark;
+    return 0;
 }
 
 void segment_close(struct log *l, struct segment *s) {

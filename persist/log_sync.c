@@ -70,21 +70,22 @@ static int sync_to(struct log *l, struct segment *s, uint64_t target) {
         log_advance(l, &l->durable, target);
     }
     /* Each mark is a block more to sync. */
-    if (err == 0 && (!is_always(l) || target - s->marked >= MARK_STEP_LEN)) {
+    if (err == 0 && (!is_always(l) || target - s->marked.durable_lsn >= MARK_STEP_LEN)) {
         (void)segment_write_mark(l, s, target);
     }
     return err;
 }
 
-/* 'always': the mark that hasn't been written with the last fdatasync. The watermark first: while the segment is the current one it
- * hasn't been moved without a sync (log_gather() does that when nothing is kept). */
-static void catch_up_mark(struct log *l) {
+/* Now and then: what has become durable since the mark was written, and the time, which goes on though nobody writes. The watermark first:
+ * while the segment is the current one it hasn't been moved without a sync (log_gather() does that when nothing is kept). */
+static void renew_mark(struct log *l) {
     pthread_mutex_lock(&l->sync_lock);
     uint64_t durable = load_lsn(&l->durable);
     pthread_mutex_lock(&l->lock);
     struct segment *s = l->current;
     pthread_mutex_unlock(&l->lock);
-    if (s != NULL && s->marked < durable && durable > s->head.first_lsn &&
+    int64_t clock_ms = atomic_load_explicit(&l->clock_ms, memory_order_relaxed);
+    if (s != NULL && (s->marked.durable_lsn < durable || s->marked.time_ms < clock_ms) &&
         !atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
         (void)segment_write_mark(l, s, durable);
     }
@@ -290,11 +291,10 @@ void log_sync_main(void *arg) {
             return;
         }
         make_spare(l);
-        if (wait_us > 0 && !wake_wait(&l->sync_wake, wait_us)) {
+        if (wait_us > 0 &&
+            !wake_wait(&l->sync_wake, wait_us < EVERYSEC_US ? wait_us : EVERYSEC_US)) {
             empty_pool(l);
-            if (is_always(l)) {
-                catch_up_mark(l);
-            }
+            renew_mark(l);
         }
     }
 }

@@ -24,6 +24,7 @@ enum {
     AT_PARENT_END = 80,
     AT_CREATED = 88,
     AT_SUM = 96,
+    MARK_SUM_AT = 16, /* in the mark */
 };
 _Static_assert(AT_SUM + 8 == SEGMENT_HEADER_USED, "the sum ends the header");
 _Static_assert(SEGMENT_HEADER_USED <= SEGMENT_MARK_AT, "header and mark lie apart");
@@ -96,31 +97,34 @@ enum head_verdict segment_head_decode(const void *ptr, size_t len, struct segmen
     return rest && head_makes_sense(out) ? HEAD_OK : HEAD_DAMAGED;
 }
 
-void segment_mark_encode(uint64_t first_lsn, uint64_t durable_lsn, uint8_t to[SEGMENT_MARK_LEN]) {
-    dc_assert(durable_lsn >= first_lsn && durable_lsn <= LSN_MAX);
-    put_u64(to, durable_lsn);
-    put_u64(to + 8, sum64(to, 8, first_lsn));
+void segment_mark_encode(uint64_t first_lsn, const struct segment_mark *mark,
+                         uint8_t to[SEGMENT_MARK_LEN]) {
+    dc_assert(mark->durable_lsn >= first_lsn && mark->durable_lsn <= LSN_MAX);
+    put_u64(to, mark->durable_lsn);
+    put_u64(to + 8, (uint64_t)mark->time_ms);
+    put_u64(to + MARK_SUM_AT, sum64(to, MARK_SUM_AT, first_lsn));
 }
 
 enum mark_verdict segment_mark_read(const void *ptr, size_t len, uint64_t first_lsn,
-                                    uint64_t *durable) {
+                                    struct segment_mark *out) {
     const uint8_t *mark = (const uint8_t *)ptr + SEGMENT_MARK_AT;
-    *durable = first_lsn;
+    *out = (struct segment_mark){.durable_lsn = first_lsn};
     if (len < SEGMENT_MARK_AT + SEGMENT_MARK_LEN || is_zero(mark, 0, SEGMENT_MARK_LEN, SIZE_MAX)) {
         return MARK_NONE;
     }
     uint64_t lsn = get_u64(mark);
-    if (get_u64(mark + 8) != sum64(mark, 8, first_lsn) || lsn < first_lsn || lsn > LSN_MAX) {
+    if (get_u64(mark + MARK_SUM_AT) != sum64(mark, MARK_SUM_AT, first_lsn) || lsn < first_lsn ||
+        lsn > LSN_MAX) {
         return MARK_DAMAGED;
     }
-    *durable = lsn;
+    *out = (struct segment_mark){lsn, (int64_t)get_u64(mark + 8)};
     return MARK_OK;
 }
 
 uint64_t segment_mark_decode(const void *ptr, size_t len, uint64_t first_lsn) {
-    uint64_t durable;
-    segment_mark_read(ptr, len, first_lsn, &durable);
-    return durable;
+    struct segment_mark mark;
+    segment_mark_read(ptr, len, first_lsn, &mark);
+    return mark.durable_lsn;
 }
 
 bool segment_head_is_blank(const void *ptr, size_t len) {

@@ -12,7 +12,8 @@
  *  88    i64  created, ms
  *  96    u64  sum           over bytes 0..95, seed 0
  * 512    u64  durable LSN   the durable mark: everything below is on the disk. Written after an fdatasync
- * 520    u64  sum           over the mark, seeded with the first LSN; a mark that is wrong counts for none
+ * 520    i64  time          node clock when the mark was written, ms; 0 = unknown
+ * 528    u64  sum           over the mark, seeded with the first LSN; a mark that is wrong counts for none
  *
  * All other bytes of the page are 0, and checked.
  *
@@ -36,7 +37,7 @@ enum {
     SEGMENT_HEADER_LEN = 4096,
     SEGMENT_HEADER_USED = 104,
     SEGMENT_MARK_AT = 512,
-    SEGMENT_MARK_LEN = 16,
+    SEGMENT_MARK_LEN = 24,
     NODE_ID_LEN = 16,
     SEED_LEN = 16,
     SEGMENT_NAME_MAX = 64
@@ -57,10 +58,16 @@ void segment_head_encode(const struct segment_head *h, uint8_t to[SEGMENT_HEADER
 /* 'ptr': the first page, or as much of it as there is; fewer than SEGMENT_HEADER_USED bytes are damaged. */
 enum head_verdict segment_head_decode(const void *ptr, size_t len, struct segment_head *out);
 
-void segment_mark_encode(uint64_t first_lsn, uint64_t durable_lsn, uint8_t to[SEGMENT_MARK_LEN]);
-/* 'ptr': the first page. 'durable' is the first LSN when there is no valid mark. */
+struct segment_mark {
+    uint64_t durable_lsn;
+    int64_t time_ms;
+};
+
+void segment_mark_encode(uint64_t first_lsn, const struct segment_mark *mark,
+                         uint8_t to[SEGMENT_MARK_LEN]);
+/* 'ptr': the first page. Without a valid mark the first LSN is durable, and the time 0. */
 enum mark_verdict segment_mark_read(const void *ptr, size_t len, uint64_t first_lsn,
-                                    uint64_t *durable);
+                                    struct segment_mark *out);
 /* The same, for who wants the LSN only. */
 uint64_t segment_mark_decode(const void *ptr, size_t len, uint64_t first_lsn);
 

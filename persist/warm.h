@@ -35,7 +35,9 @@ struct data_plan {
     struct history chain[CHAIN_MAX];
     uint32_t chain_count;
     uint64_t end_lsn;     /* end of the last good frame (or E) */
-    int64_t last_time_ms; /* the latest time in the log or the snapshot: floor of the node clock */
+    int64_t last_time_ms; /* the latest time in the log or the snapshot */
+    int64_t
+        clock_ms; /* the latest time that the node is known to have shown: floor of the node clock */
     char snapshot[SEGMENT_NAME_MAX]; /* "" = none */
     uint64_t snapshot_start, snapshot_end;
     uint32_t snapshots_bad;              /* newer ones that were passed over */

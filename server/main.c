@@ -174,7 +174,7 @@ static enum dc_err open_data(struct server *s) {
                               .seed = s->data.plan->seed};
     s->store = store_create(&opts);
     node_init(n, &s->conf, s->store, &net_host);
-    clock_raise_floor(&n->clock, s->data.plan->last_time_ms * 1000, time_mono_us());
+    clock_raise_floor(&n->clock, s->data.plan->clock_ms * 1000, time_mono_us());
     n->worker_count = worker_count(conf);
     n->warm = s->data.warm; /* before anybody may take an empty store for the data */
     err = warm_attach(n->warm, s->store);

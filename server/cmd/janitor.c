@@ -175,6 +175,7 @@ static void full_tick(struct janitor *j) {
     j->next_full_us = mono_us + (int64_t)JANITOR_PERIOD_MS * 1000;
     step_clock(n);
     store_tick(n->store, clock_now_ms(&n->clock));
+    log_note_time(n->log, clock_now_ms(&n->clock));
     mem_decay();
     store_pack_pages(n->store, &j->pack, PACK_PAGES);
     info_sample(n);

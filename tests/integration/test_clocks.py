@@ -44,6 +44,20 @@ class Clocks(DiskCase):
                 time.sleep(0.3)
                 self.assertEqual(conn.ok("GET", "lives"), None)
 
+    def test_h31_ten_seconds_back_after_a_restart_behind_a_silence(self):
+        """Nothing is in the log behind the expiry: the time that is kept beside it tells."""
+        server = self.own_server(preload=WrongClock)
+        conn = self.connect(server)
+        conn.ok("SET", "expired", "session", "PX", 300)
+        time.sleep(2.5)
+        self.assertEqual(conn.ok("GET", "expired"), None)
+        before = self.node_ms(conn)
+        server.kill()
+        server.preload.is_ahead_by(-10)
+        conn = self.restarted(server)
+        self.assertEqual(conn.ok("GET", "expired"), None)
+        self.assertGreater(self.node_ms(conn), before - 1500)
+
     def test_h31_ten_seconds_back_while_it_runs(self):
         server = self.own_server(preload=WrongClock)
         conn = self.connect(server)

@@ -107,7 +107,8 @@ void log_file_write(const struct log_file *f, const char *dir, uint64_t from, ui
     memcpy(head.seed, f->seed, SEED_LEN);
     segment_head_encode(&head, page);
     if (durable_lsn != 0) {
-        segment_mark_encode(head.first_lsn, durable_lsn, page + SEGMENT_MARK_AT);
+        struct segment_mark mark = {durable_lsn, f->time_ms};
+        segment_mark_encode(head.first_lsn, &mark, page + SEGMENT_MARK_AT);
     }
     log_file_path(f, dir, from, path, sizeof(path));
     int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);

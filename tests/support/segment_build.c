@@ -117,7 +117,8 @@ uint64_t segment_build_close(struct segment_build *b) {
 }
 
 void segment_build_mark(struct segment_build *b, uint64_t durable_lsn) {
-    segment_mark_encode(b->head.first_lsn, durable_lsn, (uint8_t *)b->file.ptr + SEGMENT_MARK_AT);
+    struct segment_mark mark = {durable_lsn, 0};
+    segment_mark_encode(b->head.first_lsn, &mark, (uint8_t *)b->file.ptr + SEGMENT_MARK_AT);
 }
 
 void segment_build_room(struct segment_build *b, size_t len) {

@@ -57,12 +57,12 @@ START_TEST(the_calls_come_in_their_order) {
                     "write segment-0.tmp 4096+64\n"
                     "sync segment-0.tmp\n"
                     "sync_dir data\n"
-                    "write segment-0.tmp 512+16\n");
+                    "write segment-0.tmp 512+24\n");
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(1, 10000)));
     usleep(20000); /* the mark comes behind the news */
     expect_trace(2, "write segment-0.tmp 4160+10034\n"
                     "sync segment-0.tmp\n"
-                    "write segment-0.tmp 512+16\n");
+                    "write segment-0.tmp 512+24\n");
     /* It doesn't fit: the next segment. The old one is synced, the new one's name is made durable. */
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(2, 10000)));
     usleep(20000);
@@ -70,14 +70,14 @@ START_TEST(the_calls_come_in_their_order) {
                     "rename segment-1.tmp log-0000000000012772-0000000000000abc.dcl\n"
                     "write segment-1.tmp 4096+10034\n"
                     "sync segment-0.tmp\n"
-                    "write segment-0.tmp 512+16\n"
+                    "write segment-0.tmp 512+24\n"
                     "sync segment-1.tmp\n"
                     "sync_dir data\n"
-                    "write segment-1.tmp 512+16\n");
+                    "write segment-1.tmp 512+24\n");
     rig_close(true);
     expect_trace(0, "write segment-1.tmp 14130+24\n"
                     "sync segment-1.tmp\n"
-                    "write segment-1.tmp 512+16\n"
+                    "write segment-1.tmp 512+24\n"
                     "truncate segment-1.tmp 14154\n"
                     "sync segment-1.tmp\n");
     rig_fini();
@@ -94,7 +94,7 @@ START_TEST(always_syncs_bytes_and_nothing_else) {
                     "write segment-0.tmp 4096+64\n"
                     "sync segment-0.tmp\n"
                     "sync_dir data\n"
-                    "write segment-0.tmp 512+16\n"
+                    "write segment-0.tmp 512+24\n"
                     "write segment-1.tmp 4096+16384\n"
                     "sync segment-1.tmp\n");
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(1, 1000)));
@@ -106,7 +106,7 @@ START_TEST(always_syncs_bytes_and_nothing_else) {
                     "sync segment-0.tmp\n");
     sleep(1);
     usleep(200000);
-    expect_trace(2, "write segment-0.tmp 512+16\n"); /* the mark has caught up */
+    expect_trace(2, "write segment-0.tmp 512+24\n"); /* the mark has caught up */
     rig_close(true);
     rig_fini();
 }
@@ -336,6 +336,7 @@ START_TEST(who_wants_to_know_is_told_once) {
     rig.opts.arg = &told;
     rig_open();
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(0, 10)));
+    usleep(10000); /* those in log_wait() are told first */
     expect_eq(atomic_load(&told), 0);
     log_want(rig.log, LOG_LEVEL_DISK);
     expect(rig_wait(LOG_LEVEL_OS, rig_append_number(1, 10)));

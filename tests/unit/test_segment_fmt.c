@@ -19,7 +19,8 @@ static void make_page(uint8_t page[SEGMENT_HEADER_LEN]) {
     struct segment_head h = sample();
     memset(page, 0, SEGMENT_HEADER_LEN);
     segment_head_encode(&h, page);
-    segment_mark_encode(h.first_lsn, 7000, page + SEGMENT_MARK_AT);
+    struct segment_mark mark = {7000, 123};
+    segment_mark_encode(h.first_lsn, &mark, page + SEGMENT_MARK_AT);
 }
 
 START_TEST(a_header_comes_back) {
@@ -58,7 +59,8 @@ START_TEST(the_bytes_stand_where_the_format_says) {
     ck_assert_uint_eq(get_u64(page + 88), UINT64_MAX);
     ck_assert_uint_eq(get_u64(page + 96), sum64(page, 96, 0));
     ck_assert_uint_eq(get_u64(page + 512), 7000);
-    ck_assert_uint_eq(get_u64(page + 520), sum64(page + 512, 8, 6000));
+    ck_assert_uint_eq(get_u64(page + 520), 123);
+    ck_assert_uint_eq(get_u64(page + 528), sum64(page + 512, 16, 6000));
 }
 END_TEST
 
@@ -68,14 +70,15 @@ START_TEST(every_flipped_byte_of_the_page_is_seen) {
     for (size_t at = 0; at < sizeof(page); at++) {
         for (int bit = 0; bit < 8; bit++) {
             struct segment_head head;
-            uint64_t durable;
+            struct segment_mark mark;
             page[at] ^= (uint8_t)(1 << bit);
             enum head_verdict v = segment_head_decode(page, sizeof(page), &head);
-            enum mark_verdict m = segment_mark_read(page, sizeof(page), 6000, &durable);
+            enum mark_verdict m = segment_mark_read(page, sizeof(page), 6000, &mark);
             bool in_mark = at >= SEGMENT_MARK_AT && at < SEGMENT_MARK_AT + SEGMENT_MARK_LEN;
             ck_assert_int_eq(v, in_mark ? HEAD_OK : at < 8 ? HEAD_NOT_OURS : HEAD_DAMAGED);
             ck_assert_int_eq(m, in_mark ? MARK_DAMAGED : MARK_OK);
-            ck_assert_uint_eq(durable, in_mark ? 6000 : 7000);
+            ck_assert_uint_eq(mark.durable_lsn, in_mark ? 6000 : 7000);
+            ck_assert_int_eq(mark.time_ms, in_mark ? 0 : 123);
             page[at] ^= (uint8_t)(1 << bit);
         }
     }
@@ -85,12 +88,12 @@ END_TEST
 START_TEST(any_length_is_survived) {
     uint8_t page[SEGMENT_HEADER_LEN];
     struct segment_head head;
-    uint64_t durable;
+    struct segment_mark mark;
     make_page(page);
     for (size_t len = 0; len <= sizeof(page); len++) {
         enum head_verdict v = segment_head_decode(page, len, &head);
         ck_assert_int_eq(v, len < SEGMENT_HEADER_USED ? HEAD_DAMAGED : HEAD_OK);
-        enum mark_verdict m = segment_mark_read(page, len, 6000, &durable);
+        enum mark_verdict m = segment_mark_read(page, len, 6000, &mark);
         ck_assert_int_eq(m, len < SEGMENT_MARK_AT + SEGMENT_MARK_LEN ? MARK_NONE : MARK_OK);
     }
     memset(page, 0, sizeof(page));
@@ -126,13 +129,13 @@ END_TEST
 
 START_TEST(a_mark_counts_for_its_segment_only) {
     uint8_t page[SEGMENT_HEADER_LEN];
-    uint64_t durable;
+    struct segment_mark mark;
     make_page(page);
-    ck_assert_int_eq(segment_mark_read(page, sizeof(page), 6001, &durable), MARK_DAMAGED);
-    ck_assert_uint_eq(durable, 6001);
+    ck_assert_int_eq(segment_mark_read(page, sizeof(page), 6001, &mark), MARK_DAMAGED);
+    ck_assert_uint_eq(mark.durable_lsn, 6001);
     put_u64(page + 512, 10); /* below the first LSN, with the right sum */
-    put_u64(page + 520, sum64(page + 512, 8, 6000));
-    ck_assert_int_eq(segment_mark_read(page, sizeof(page), 6000, &durable), MARK_DAMAGED);
+    put_u64(page + 528, sum64(page + 512, 16, 6000));
+    ck_assert_int_eq(segment_mark_read(page, sizeof(page), 6000, &mark), MARK_DAMAGED);
     ck_assert_uint_eq(segment_mark_decode(page, sizeof(page), 6000), 6000);
 }
 END_TEST
