@@ -53,6 +53,7 @@ struct client {
     struct tx *tx;              /* queued commands and watched keys, NULL = none */
     struct client_subs *subs;   /* NULL = none */
     struct backup_task *backup; /* BACKUP under way, NULL = none */
+    uint64_t save_ticket;       /* of the snapshot that SAVE waits for, 0 = none */
     /* atomic, written by the worker, read by all */
     _Atomic int64_t last_ms;     /* last interaction */
     _Atomic uint32_t seen_flags; /* copy of flags */

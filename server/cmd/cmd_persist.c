@@ -25,11 +25,23 @@ enum dc_err cmd_bgsave(struct cmd_ctx *ctx) {
 }
 
 /* The worker waits: who wants that no other command runs meanwhile has asked for it. */
+bool save_is_pending(struct cmd_worker *w, struct client *c, uint32_t argc) {
+    struct saver *saver = w->node->saver;
+    if (c->save_ticket == 0 && saver != NULL && argc == 1 && !(c->flags & CLIENT_MULTI) &&
+        client_is_authenticated(c) && saver_request(saver, false) != SAVER_BUSY) {
+        c->save_ticket = saver_ticket(saver);
+    }
+    return c->save_ticket != 0 && !saver_is_over(saver, c->save_ticket);
+}
+
+/* Comes here when it has ended (cmd_is_held), or none was begun. */
 enum dc_err cmd_save(struct cmd_ctx *ctx) {
-    if (saver_request(ctx->node->saver, false) == SAVER_BUSY) {
+    uint64_t ticket = ctx->client->save_ticket;
+    ctx->client->save_ticket = 0;
+    if (ticket == 0) {
         return dc_fail(DC_EGENERIC, "Background save already in progress");
     }
-    enum dc_err err = saver_wait(ctx->node->saver);
+    enum dc_err err = saver_result(ctx->node->saver, ticket);
     if (err == DC_OK) {
         reply_ok(ctx->reply);
     }

@@ -22,6 +22,8 @@ bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct byt
 /* The same for BACKUP, which begins when it is first asked. */
 bool backup_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
                        uint32_t argc);
+/* And for SAVE. */
+bool save_is_pending(struct cmd_worker *w, struct client *c, uint32_t argc);
 /* The backup goes on; nobody waits for it. */
 void backup_client_gone(struct client *c);
 

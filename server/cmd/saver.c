@@ -203,6 +203,7 @@ static void save(struct saver *s) {
     }
     tell(s, &w, err);
     pthread_cond_broadcast(&s->moved);
+    s->node->host->resume(s->node); /* who said SAVE */
 }
 
 /* The next start is told whether the log says all; 'lock' held at the beginning and the end. */
@@ -341,6 +342,7 @@ void saver_give_up(struct saver *s) {
     pthread_mutex_lock(&s->lock);
     pthread_cond_broadcast(&s->moved);
     pthread_mutex_unlock(&s->lock);
+    s->node->host->resume(s->node);
 }
 
 void saver_stop(struct saver *s) {
@@ -369,17 +371,41 @@ enum saver_answer saver_request(struct saver *s, bool may_wait) {
     return answer;
 }
 
-enum dc_err saver_wait(struct saver *s) {
+uint64_t saver_ticket(struct saver *s) {
+    pthread_mutex_lock(&s->lock);
+    uint64_t ticket = s->ended + s->asked + s->running;
+    pthread_mutex_unlock(&s->lock);
+    return ticket;
+}
+
+static bool is_over(const struct saver *s, uint64_t ticket) {
+    return s->ended >= ticket || atomic_load_explicit(&s->stop, memory_order_acquire);
+}
+
+bool saver_is_over(struct saver *s, uint64_t ticket) {
+    pthread_mutex_lock(&s->lock);
+    bool over = is_over(s, ticket);
+    pthread_mutex_unlock(&s->lock);
+    return over;
+}
+
+enum dc_err saver_result(struct saver *s, uint64_t ticket) {
     char why[512];
     pthread_mutex_lock(&s->lock);
-    uint64_t wanted = s->ended + s->asked + s->running;
-    while (s->ended < wanted && !atomic_load_explicit(&s->stop, memory_order_acquire)) {
-        pthread_cond_wait(&s->moved, &s->lock);
-    }
-    bool failed = s->state.last_failed || s->ended < wanted;
+    bool failed = s->state.last_failed || s->ended < ticket;
     memcpy(why, s->state.last_error, sizeof(why));
     pthread_mutex_unlock(&s->lock);
     return failed ? dc_fail(DC_EIO, "the snapshot has failed: %s", why) : DC_OK;
+}
+
+enum dc_err saver_wait(struct saver *s) {
+    uint64_t ticket = saver_ticket(s);
+    pthread_mutex_lock(&s->lock);
+    while (!is_over(s, ticket)) {
+        pthread_cond_wait(&s->moved, &s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return saver_result(s, ticket);
 }
 
 void saver_look(struct saver *s) {

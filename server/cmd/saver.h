@@ -27,7 +27,13 @@ void saver_stop(struct saver *s);
 
 enum saver_answer { SAVER_STARTED, SAVER_SCHEDULED, SAVER_BUSY };
 enum saver_answer saver_request(struct saver *s, bool may_wait);
-/* Waits for the end of the snapshot that is under way or asked for. Errors: DC_EIO with what went wrong. */
+/* Names the last snapshot that is under way or asked for. */
+uint64_t saver_ticket(struct saver *s);
+/* It has ended, or the node ends. Held requests are told to look again. */
+bool saver_is_over(struct saver *s, uint64_t ticket);
+/* What became of it. Errors: DC_EIO with what went wrong. */
+DC_MUST enum dc_err saver_result(struct saver *s, uint64_t ticket);
+/* Likewise, when it has ended: for a thread that may wait. */
 DC_MUST enum dc_err saver_wait(struct saver *s);
 
 /* Work that must not meet a snapshot or retention: done between them, in the snapshotter's thread. */
