@@ -165,7 +165,8 @@ static void open_gates(struct worker *w) {
 
 /* Replies that wait for the writer: whatever else has been asked meanwhile goes with the same write. */
 static void run_more(struct worker *w) {
-    for (uint32_t round = 1; round < TURN_ROUNDS && w->turn_gate > 0; round++) {
+    bool waits = w->turn_gate > 0 && node_level(w->cmd.node) != LOG_LEVEL_MEMORY;
+    for (uint32_t round = 1; round < TURN_ROUNDS && waits; round++) {
         w->turn_open = false; /* the clock goes on */
         if (event_base_loop(w->base, EVLOOP_ONCE | EVLOOP_NONBLOCK) < 0 || w->run.first == NULL) {
             return;
