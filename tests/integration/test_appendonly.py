@@ -276,7 +276,7 @@ class AtRunTime(Case):
         self.eventually(lambda: server.info(conn, "log_segment") == "")
         conn.ok("SET", "during", "1")
         version = conn.ok("LASTVER")
-        time.sleep(0.1)  # for the note
+        self.eventually(lambda: "log.not_kept" in server.last_output())  # the next start is told
         server.kill()
         writers.end()
         conn = self.restarted(server, appendonly="no")
