@@ -186,6 +186,7 @@ struct lsn log_append(struct log_feed *f, struct mut *m) {
         add_spliced(f, lsn, f->len, len, listed);
     }
     f->len += len;
+    f->frames++;
     f->reserved = 0;
     f->roomy = stay_roomy(f);
     feed_unlock(f);

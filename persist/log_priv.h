@@ -49,6 +49,7 @@ struct log_feed {
     uint32_t extent_count;
     uint32_t extent_cap;
     uint32_t blob_count;
+    uint32_t frames; /* since the writer was here */
     size_t reserved; /* room that log_append() was promised: the memory stays */
     /* the appender's own */
     bool roomy;               /* there is room for a small frame: the writer leaves that much */
@@ -79,6 +80,7 @@ struct stretch {
     struct blob **blobs;
     uint32_t blob_count;
     uint32_t part_count;
+    uint32_t frames;     /* about so many */
     struct part parts[]; /* bytes and blobs in turns */
 };
 
@@ -103,6 +105,8 @@ struct log {
     struct log_opts o;
     struct thread writer;
     struct thread syncer;
+    /* the writer's own */
+    uint32_t group; /* frames that were written last */
     /* atomic */
     _Alignas(64) _Atomic uint64_t head;
     _Alignas(64) _Atomic uint64_t written;

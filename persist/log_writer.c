@@ -439,6 +439,7 @@ static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *w
     if (!*well || *s == NULL) {
         return false;
     }
+    l->group = (*s)->frames;
     finish(l, *s);
     *s = NULL;
     return true;
@@ -453,7 +454,7 @@ static bool syncs_itself(struct log *l) {
 /*
  * Under 'always' those whose replies an fdatasync has just released come back soon, with the next requests of a client that waits for each
  * reply. The next fdatasync waits for most of them, if that takes less than half of its own time: it costs the same for all as for the
- * few who were quicker. A client alone is never waited for: his request is all that is expected.
+ * few who were quicker. A client alone is never waited for: his frames come one by one.
  */
 static void wait_for_company(struct log *l, uint64_t before) {
     uint64_t durable = load_lsn(&l->durable);
@@ -480,7 +481,7 @@ void log_writer_main(void *arg) {
         }
         if (worked && syncs_itself(l)) {
             uint64_t before = load_lsn(&l->durable);
-            if (log_sync_now(l) == 0) {
+            if (log_sync_now(l) == 0 && l->group > 1) {
                 wait_for_company(l, before);
             }
         }

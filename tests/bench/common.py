@@ -99,7 +99,7 @@ def medians(rounds, field):
     return {side: statistics.median(result[field] for result in results) for side, results in rounds.items()}
 
 
-def alternate(ctx, servers, size, cpus, **load):
+def alternate(ctx, servers, size, cpus, after_round=None, **load):
     """`rounds` windows per side, in turn, so that a busy neighbour meets both. {side: [result of a window]}"""
     rounds = {side: [] for side in servers}
     for _ in range(size["rounds"]):
@@ -109,4 +109,6 @@ def alternate(ctx, servers, size, cpus, **load):
             if result["misses"]:
                 raise BenchError("%s: %d misses where every key is set" % (side, result["misses"]))
             rounds[side].append(result)
+        if after_round is not None:
+            after_round()
     return rounds
