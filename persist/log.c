@@ -186,7 +186,6 @@ struct lsn log_append(struct log_feed *f, struct mut *m) {
         add_spliced(f, lsn, f->len, len, listed);
     }
     f->len += len;
-    f->frames++;
     f->reserved = 0;
     f->roomy = stay_roomy(f);
     feed_unlock(f);
@@ -200,9 +199,7 @@ struct lsn log_commit(struct log_feed *f, struct mut *m) {
 }
 
 void log_kick(struct log *l) {
-    if (load_lsn(&l->head) >= load_lsn(&l->company_lsn)) {
-        wake_raise(&l->writer_wake);
-    }
+    wake_raise(&l->writer_wake);
 }
 
 /* --- watermarks -------------------------------------------------------------------------------------- */

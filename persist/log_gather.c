@@ -104,8 +104,6 @@ static struct stretch *take_over(struct log *l, struct gather *g) {
         if (done) {
             *s = (struct stretch){.lsn = g->from, .end = g->to, .bytes = f->bytes, .cap = f->cap};
             s->parts[s->part_count++] = (struct part){f->bytes, f->len};
-            s->frames = f->frames;
-            f->frames = 0;
             f->bytes = fresh.ptr;
             f->cap = fresh.cap;
             f->len = 0;
@@ -197,10 +195,6 @@ static void give_back(struct log_feed *f) {
 static void drain(struct gather *g, struct log_feed *f, struct stretch *s) {
     feed_lock(f);
     uint32_t k = 0;
-    if (s != NULL) {
-        s->frames += f->frames;
-    }
-    f->frames = 0;
     for (; k < f->extent_count && f->extents[k].lsn < g->to; k++) {
         struct extent *x = &f->extents[k];
         size_t len = x->len < g->to - x->lsn ? x->len : (size_t)(g->to - x->lsn);

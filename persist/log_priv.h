@@ -27,7 +27,6 @@ enum {
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
     MARK_STEP_LEN = 64 * 1024,       /* 'always': durable marks are that far apart, or a second */
-    COMPANY_US = 1000,               /* 'always': the longest wait for more to sync */
 };
 
 /* A run of bytes in a feed: frames that follow each other, or the part of one up to a blob. */
@@ -49,7 +48,6 @@ struct log_feed {
     uint32_t extent_count;
     uint32_t extent_cap;
     uint32_t blob_count;
-    uint32_t frames; /* since the writer was here */
     size_t reserved; /* room that log_append() was promised: the memory stays */
     /* the appender's own */
     bool roomy;               /* there is room for a small frame: the writer leaves that much */
@@ -105,8 +103,6 @@ struct log {
     struct log_opts o;
     struct thread writer;
     struct thread syncer;
-    /* the writer's own */
-    uint32_t group; /* frames that were written last */
     /* atomic */
     _Alignas(64) _Atomic uint64_t head;
     _Alignas(64) _Atomic uint64_t written;
@@ -114,15 +110,14 @@ struct log {
     _Atomic uint32_t state;
     _Atomic uint32_t sync_mode;
     _Atomic uint64_t segment_len;
-    _Atomic int64_t oldest_us; /* when the oldest byte that isn't durable was written; 0 = none */
-    _Atomic uint32_t wanted;   /* levels for whose marks somebody waits, 1 << enum log_level */
-    _Atomic uint32_t waiters;  /* in log_wait() */
-    _Atomic uint64_t company_lsn;   /* the writer needn't be woken before the head is there */
-    _Atomic uint64_t hurry_lsn;     /* somebody waits for the disk: up to here */
-    _Atomic bool keeps;             /* 'appendonly yes'; changes under the lock */
-    _Atomic uint32_t kept;          /* enum kept: frames are written down. Set by the writer */
-    _Atomic bool based;             /* files get lasting names. Set by the writer */
-    _Atomic uint64_t base_lsn;      /* log_base() waits for the writer; 0 = nobody does */
+    _Atomic int64_t oldest_us;  /* when the oldest byte that isn't durable was written; 0 = none */
+    _Atomic uint32_t wanted;    /* levels for whose marks somebody waits, 1 << enum log_level */
+    _Atomic uint32_t waiters;   /* in log_wait() */
+    _Atomic uint64_t hurry_lsn; /* somebody waits for the disk: up to here */
+    _Atomic bool keeps;         /* 'appendonly yes'; changes under the lock */
+    _Atomic uint32_t kept;      /* enum kept: frames are written down. Set by the writer */
+    _Atomic bool based;         /* files get lasting names. Set by the writer */
+    _Atomic uint64_t base_lsn;  /* log_base() waits for the writer; 0 = nobody does */
     _Atomic uint32_t segment_count; /* begun in this run */
     _Atomic uint32_t gone_count;    /* feeds that wait to be freed */
     _Atomic bool stopping;

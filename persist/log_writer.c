@@ -439,7 +439,6 @@ static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *w
     if (!*well || *s == NULL) {
         return false;
     }
-    l->group = (*s)->frames;
     finish(l, *s);
     *s = NULL;
     return true;
@@ -449,22 +448,6 @@ static bool syncs_itself(struct log *l) {
     return atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS &&
            !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
            !atomic_load_explicit(&l->unproven, memory_order_seq_cst);
-}
-
-/*
- * Under 'always' those whose replies an fdatasync has just released come back soon, with the next requests of a client that waits for each
- * reply. The next fdatasync waits for most of them, if that takes less than half of its own time: it costs the same for all as for the
- * few who were quicker. A client alone is never waited for: his frames come one by one.
- */
-static void wait_for_company(struct log *l, uint64_t before) {
-    uint64_t durable = load_lsn(&l->durable);
-    uint64_t expected = durable + (load_lsn(&l->head) - before) / 4 * 3;
-    int64_t limit_us = atomic_load_explicit(&l->last_sync_us, memory_order_relaxed) / 2;
-    atomic_store_explicit(&l->company_lsn, expected, memory_order_seq_cst);
-    if (load_lsn(&l->head) < expected) {
-        (void)wake_wait(&l->writer_wake, limit_us < COMPANY_US ? limit_us : COMPANY_US);
-    }
-    atomic_store_explicit(&l->company_lsn, 0, memory_order_relaxed);
 }
 
 void log_writer_main(void *arg) {
@@ -480,10 +463,7 @@ void log_writer_main(void *arg) {
             bury_feeds(l);
         }
         if (worked && syncs_itself(l)) {
-            uint64_t before = load_lsn(&l->durable);
-            if (log_sync_now(l) == 0 && l->group > 1) {
-                wait_for_company(l, before);
-            }
+            (void)log_sync_now(l);
         }
         if (worked) {
             stop = false;

@@ -84,11 +84,17 @@ START_TEST(the_calls_come_in_their_order) {
 }
 END_TEST
 
+static bool has_synced(void *arg) {
+    return sim_disk_calls(rig.disk, SIM_SYNC) >= *(uint64_t *)arg;
+}
+
 /* A spare of 'always' is full of zeros that are on the disk; the mark isn't written with each fdatasync. */
 START_TEST(always_syncs_bytes_and_nothing_else) {
     rig_init();
+    uint64_t syncs = 2; /* of the fork, and of the spare */
     rig.opts.sync = LOG_SYNC_ALWAYS;
     rig_open();
+    expect(rig_until(has_synced, &syncs));
     expect_trace(2, "write segment-0.tmp 0+104\n"
                     "rename segment-0.tmp log-0000000000010000-0000000000000abc.dcl\n"
                     "write segment-0.tmp 4096+64\n"

@@ -397,7 +397,7 @@ START_TEST(a_flipped_byte_of_the_tail_is_seen) {
     sim_disk_set_hook(rig.disk, write_during_the_walk, &rig.hand);
     rig_must(snap_write(&opts, &rig.written));
     sim_disk_set_hook(rig.disk, NULL, NULL);
-    expect(rig.written.tail_len > 200);
+    expect(rig.written.tail_len > 100);
     char path[256];
     rig_path(rig.written.name, path);
     rig_must(rig_read_all(path));
