@@ -347,7 +347,7 @@ class Damage(DiskCase):
 
     def filled(self, count=100, **options):
         server = self.own_server(**options)
-        conn = self.connect(server)
+        conn = self.connect(server, timeout=10 * SLOWNESS)
         conn.pipeline([("SET", "k%d" % i, "value %d" % i) for i in range(count)])
         return server, conn
 
