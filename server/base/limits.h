@@ -35,6 +35,13 @@ enum {
     BIND_ADDRESSES_MAX = 16,
     GLOB_NESTING_MAX = 1000, /* wildcards '*' in a pattern, as Redis bounds them */
     DIAG_LINE_MAX = 2048,
+
+    WIRE_BYTES_MAX = 1024 * 1024, /* of a log or of a snapshot in one message of a link */
+    WIRE_CHAIN_MAX = 8192,        /* histories in one message */
+    WIRE_TEXT_MAX = 1024,         /* a reason */
+    WIRE_ADDRESS_MAX = 255,       /* a host name, an IP address */
+    WIRE_NAME_MAX = 255,          /* of a file */
+
     ERR_TEXT_MAX = 512,
 };
 
