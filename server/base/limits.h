@@ -28,6 +28,7 @@ enum {
 
     REPLICAS_MAX = 32, /* links to replicas at a time */
     PEERS_MAX = 64,    /* replicas that a node remembers */
+    HOST_NAME_MAX_LEN = 256, /* of another node, with its NUL */
 
     CLIENT_NAME_MAX = 1024,
     CONF_FILE_MAX = 1024 * 1024,
