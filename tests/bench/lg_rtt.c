@@ -10,14 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SAMPLES_MAX = 1 << 22, IN_SIZE = 4096 };
+enum { SAMPLES_MAX = 1 << 22, IN_SIZE = 4096, WAIT_SIZE = 64 };
 
 /* One request. Its end, WAIT included. */
 static char *request_put(const struct lg_opts *o, struct lg_rng *rng, char *p) {
     uint64_t id = lg_rng_below(rng, o->keys);
     p = lg_put_set(p, id, lg_value_len(id, o->value_min, o->value_max), 0);
     if (o->wait_replicas > 0) {
-        p += sprintf(p, "*3\r\n$4\r\nWAIT\r\n$1\r\n%d\r\n$4\r\n5000\r\n", (int)o->wait_replicas);
+        p += snprintf(p, WAIT_SIZE, "*3\r\n$4\r\nWAIT\r\n$1\r\n%d\r\n$4\r\n5000\r\n",
+                      (int)o->wait_replicas);
     }
     return p;
 }
@@ -51,7 +52,7 @@ static int compare(const void *a, const void *b) {
 }
 
 void lg_rtt_run(const struct lg_opts *o) {
-    char out[LG_REQUEST_MAX + 64];
+    char out[LG_REQUEST_MAX + WAIT_SIZE];
     uint32_t *samples = lg_grab(SAMPLES_MAX * sizeof(*samples));
     struct lg_rng rng;
     size_t count = 0;
