@@ -261,9 +261,8 @@ bool wire_answer_decode(struct bytes body, struct history *chain, struct wire_an
     out->chain = chain;
     out->chain_count = get_u32(f + ANSWER_CHAIN_COUNT);
     return is_verdict((uint8_t)f[ANSWER_VERDICT]) && is_role((uint8_t)f[ANSWER_ROLE]) &&
-           (out->flags & ~(uint32_t)ANSWER_FLAGS_KNOWN) == 0 &&
-           get_u16(f + ANSWER_RESERVED) == 0 && is_lsn(out->lsn) &&
-           is_lsn(out->head) && read_chain(links, out->chain_count, chain);
+           (out->flags & ~(uint32_t)ANSWER_FLAGS_KNOWN) == 0 && get_u16(f + ANSWER_RESERVED) == 0 &&
+           is_lsn(out->lsn) && is_lsn(out->head) && read_chain(links, out->chain_count, chain);
 }
 
 /* --- the stream ------------------------------------------------------------------------------------------------ */
