@@ -31,7 +31,8 @@ enum {
     CONF_WORDS_MAX = 64, /* of one line */
     CONF_VALUE_MAX = 4096,
     BIND_ADDRESSES_MAX = 16,
-    GLOB_NESTING_MAX = 1000, /* wildcards '*' in a pattern, as Redis bounds them */
+    LISTENERS_MAX = BIND_ADDRESSES_MAX + 1, /* and a Unix socket */
+    GLOB_NESTING_MAX = 1000,                /* wildcards '*' in a pattern, as Redis bounds them */
     DIAG_LINE_MAX = 2048,
     ERR_TEXT_MAX = 512,
 };
