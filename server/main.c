@@ -233,6 +233,18 @@ static void start_warming(struct server *s) {
     warm_start(n->warm, (uint32_t)threads, warm_done, n);
 }
 
+/* What the options say of it. */
+static enum dc_err begin_role(struct server *s) {
+    char text[HOST_NAME_MAX_LEN + 8];
+    char host[HOST_NAME_MAX_LEN];
+    unsigned port;
+    (void)conf_text(&s->conf, CONF_ID_replicaof, text, sizeof(text));
+    if (sscanf(text, "%255s %u", host, &port) != 2) {
+        return DC_OK;
+    }
+    return repl_follow(s->node.repl, bytes_str(host), port, false);
+}
+
 static enum dc_err start(struct server *s) {
     struct node *n = &s->node;
     enum dc_err opened = open_data(s);
@@ -249,6 +261,11 @@ static enum dc_err start(struct server *s) {
         return err;
     }
     n->saver = saver_start(n, &s->data);
+    n->repl = repl_create(&(struct repl_opts){.conf = &s->conf, .writes = &n->writes});
+    err = begin_role(s);
+    if (err != DC_OK) {
+        return err;
+    }
     s->janitor = janitor_start(n);
     start_warming(s);
     while (conf_get(&s->conf, warm_restart) == WARM_RESTART_FULL && n->warm != NULL &&
@@ -355,6 +372,7 @@ static enum dc_err serve(struct server *s, bool *restarts) {
         stop_workers(&s->node);
         janitor_stop(s->janitor);
         saver_stop(s->node.saver);
+        repl_destroy(s->node.repl);
         diag(DIAG_NOTICE, "server.stopped");
     }
     if (*restarts) {

@@ -72,6 +72,9 @@ DC_MUST enum dc_err conf_validate(const struct conf *c);
 /* Copies a text option into 'to' (always ends with NUL); returns its full length. */
 size_t conf_text(struct conf *c, enum conf_id id, char *to, size_t size);
 
+/* Sets a text option that CONFIG SET doesn't change: what a command has decided. 'value' has to fit. */
+void conf_set_text(struct conf *c, enum conf_id id, struct bytes value);
+
 /* CONFIG SET: all pairs or none. name/value alternate. Errors: DC_ECONF in Redis's words (7.0), such as
  * "Unknown option or number of arguments for CONFIG SET - 'x'". */
 DC_MUST enum dc_err conf_set(struct conf *c, const struct bytes *pairs, size_t pair_count);

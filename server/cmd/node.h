@@ -13,6 +13,7 @@
 
 #include "persist/log.h"
 #include "persist/warm.h"
+#include "replication/repl.h"
 #include "server/base/arena.h"
 #include "server/base/conf.h"
 #include "server/base/handover.h"
@@ -124,6 +125,7 @@ struct node {
     uint32_t chain_count;
     const struct data_plan *plan; /* what recovery found; NULL in tests */
     struct saver *saver;          /* saver.c: snapshots; NULL in tests */
+    struct repl *repl;            /* role and links; NULL in tests */
     struct node_clock clock;
     struct pubsub *pubsub;
     struct slowlog *slowlog;
@@ -146,6 +148,7 @@ struct node {
     _Atomic uint32_t active_expire; /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
     _Atomic uint32_t restarting;     /* 1: host->restart() was called */
+    _Atomic uint32_t writes;         /* enum writes: whether they are taken */
     _Atomic uint32_t tracks_latency; /* latency-tracking: histograms are kept */
     struct output_limit output_limits[OUTPUT_CLASSES];
     _Atomic uint64_t slow_ticks;    /* slowlog-log-slower-than, UINT64_MAX = never */
@@ -165,6 +168,8 @@ void cmd_batch_begin(struct cmd_worker *w);
 
 /* How safe a reply has to be before it leaves. */
 enum log_level node_level(const struct node *n);
+
+bool node_is_replica(const struct node *n);
 
 /* An LSN that a history had and the one that followed it hasn't. */
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn);
