@@ -250,6 +250,19 @@ size_t conf_text(struct conf *c, enum conf_id id, char *to, size_t size) {
     return len;
 }
 
+void conf_set_text(struct conf *c, enum conf_id id, struct bytes value) {
+    dc_assert((unsigned)id < CONF_COUNT && conf_rows[id].kind == CONF_KIND_TEXT);
+    dc_assert(value.len <= CONF_VALUE_MAX);
+    char *text = mem_must_alloc(value.len + 1);
+    memcpy(text, value.ptr, value.len);
+    text[value.len] = '\0';
+    lock_acquire(&c->lock);
+    char *old = c->texts[id];
+    c->texts[id] = text;
+    lock_release(&c->lock);
+    mem_free(old);
+}
+
 /* Longer names are cut in messages. */
 enum { NAME_SHOWN_MAX = ERR_TEXT_MAX / 2 };
 

@@ -72,6 +72,9 @@ DC_MUST enum dc_err conf_validate(const struct conf *c);
 /* Copies a text option into 'to' (always ends with NUL); returns its full length. */
 size_t conf_text(struct conf *c, enum conf_id id, char *to, size_t size);
 
+/* Sets a text option that CONFIG SET doesn't change: what a command has decided. 'value' has to fit. */
+void conf_set_text(struct conf *c, enum conf_id id, struct bytes value);
+
 /* CONFIG SET: all pairs or none. name/value alternate. Errors: DC_ECONF in Redis's words (7.0), such as
  * "Unknown option or number of arguments for CONFIG SET - 'x'". */
 DC_MUST enum dc_err conf_set(struct conf *c, const struct bytes *pairs, size_t pair_count);
@@ -84,6 +87,9 @@ void conf_each(struct conf *c, const struct bytes *patterns, size_t count, conf_
 
 /* The same for every option that isn't at its default. */
 void conf_each_changed(struct conf *c, conf_each_fn each, void *arg);
+
+/* Every option that isn't at its default as a line that conf_read_text() takes; secrets too. */
+void conf_write(struct conf *c, struct buf *out);
 
 /* CONFIG REWRITE: writes changed options back, keeps comments and order, replaces the file in one step.
  * Errors: DC_ECONF "The server is running without a config file", DC_EIO. */

@@ -211,6 +211,22 @@ static bool canonical_bind(struct bytes value, struct buf *out, struct conf_why 
     return true;
 }
 
+/* "host port", or nothing; "no one" is nothing. */
+static bool canonical_target(struct bytes value, struct buf *out, struct conf_why *why) {
+    int64_t port;
+    if (value.len == 0 || bytes_is(value, "no one")) {
+        return true;
+    }
+    struct bytes rest = value;
+    struct bytes host = cut_word(&rest);
+    if (host.len == 0 || host.len >= HOST_NAME_MAX_LEN || !num_parse_i64(rest, &port) || port < 1 ||
+        port > 65535) {
+        return refuse(why, "argument must be an address and a port, or 'no one'");
+    }
+    buf_append_bytes(out, value);
+    return true;
+}
+
 enum { LIMIT_CLASSES = 3 };
 struct class_limits {
     int64_t hard, soft, seconds;
@@ -275,6 +291,9 @@ bool conf_canonical(enum conf_id id, struct bytes value, const char *before, str
     }
     if (id == CONF_ID_bind) {
         return canonical_bind(value, out, why);
+    }
+    if (id == CONF_ID_replicaof) {
+        return canonical_target(value, out, why);
     }
     if (id == CONF_ID_client_output_buffer_limit) {
         return canonical_limits(value, before, out, why);

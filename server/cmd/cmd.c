@@ -232,6 +232,33 @@ static enum dc_err fail_misconf(const struct node *n) {
                    why);
 }
 
+static enum dc_err fail_writes(enum writes why) {
+    switch (why) {
+    case WRITES_FENCED:
+        return dc_fail(DC_EREADONLY, "You can't write against this node: another one has become "
+                                     "the primary. Reads go on.");
+    case WRITES_TAKEN:
+    case WRITES_HELD: /* it was held; the reason has changed meanwhile */
+    case WRITES_READONLY:
+        break;
+    }
+    return DC_EREADONLY;
+}
+
+/* What the role of the node has against a command. */
+static enum dc_err check_role(struct node *n, uint32_t flags) {
+    enum writes writes = (enum writes)atomic_load_explicit(&n->writes, memory_order_acquire);
+    if (writes == WRITES_TAKEN) {
+        return DC_OK;
+    }
+    if (flags & F_WRITE) {
+        return fail_writes(writes);
+    }
+    bool stale = writes == WRITES_READONLY && !conf_get(n->conf, replica_serve_stale_data) &&
+                 !(flags & F_STALE) && !repl_is_current(n->repl);
+    return stale ? DC_EMASTERDOWN : DC_OK;
+}
+
 static enum dc_err admit(struct cmd_worker *w, struct client *c, const struct job *job) {
     const struct cmd *cmd = job->cmd;
     if (cmd == NULL) {
@@ -245,6 +272,12 @@ static enum dc_err admit(struct cmd_worker *w, struct client *c, const struct jo
         return DC_ENOAUTH;
     }
     uint32_t flags = cmd->flags | (cmd->id == CMD_EXEC ? tx_flags(c) : 0);
+    if (dc_unlikely(atomic_load_explicit(&w->node->writes, memory_order_relaxed) != WRITES_TAKEN)) {
+        enum dc_err err = check_role(w->node, flags);
+        if (err != DC_OK) {
+            return err;
+        }
+    }
     if (dc_unlikely(log_state(w->node->log) != LOG_WELL) && (flags & F_WRITE)) {
         return fail_misconf(w->node);
     }

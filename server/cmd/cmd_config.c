@@ -10,21 +10,26 @@ struct pairs {
     struct buf text;
     struct reply reply;
     int64_t count;
-    struct bytes password; /* which options hide, and this command shows */
+    struct bytes password, masterauth; /* which options hide, and this command shows */
 };
 
 static void give_pair(void *arg, struct bytes name, struct bytes value) {
     struct pairs *p = arg;
     reply_bulk(&p->reply, name);
-    reply_bulk(&p->reply, bytes_is(name, "requirepass") ? p->password : value);
+    reply_bulk(&p->reply, bytes_is(name, "requirepass")  ? p->password
+                          : bytes_is(name, "masterauth") ? p->masterauth
+                                                         : value);
     p->count++;
 }
 
 enum dc_err cmd_config_get(struct cmd_ctx *ctx) {
     char password[CONF_VALUE_MAX + 1];
+    char masterauth[CONF_VALUE_MAX + 1];
     struct pairs p = {.count = 0};
     size_t len = conf_text(ctx->node->conf, CONF_ID_requirepass, password, sizeof(password));
     p.password = bytes_of(password, len);
+    len = conf_text(ctx->node->conf, CONF_ID_masterauth, masterauth, sizeof(masterauth));
+    p.masterauth = bytes_of(masterauth, len);
     buf_init(&p.text, 0);
     p.reply = (struct reply){.out = &p.text, .proto = ctx->reply->proto};
     conf_each(ctx->node->conf, ctx->argv + 2, ctx->argc - 2, give_pair, &p);

@@ -141,7 +141,7 @@ static void reply_hello(struct cmd_ctx *ctx) {
     reply_bulk_str(r, "mode");
     reply_bulk_str(r, "standalone");
     reply_bulk_str(r, "role");
-    reply_bulk_str(r, "master");
+    reply_bulk_str(r, node_is_replica(ctx->node) ? "replica" : "master");
     reply_bulk_str(r, "modules");
     reply_array(r, 0);
 }

@@ -6,6 +6,13 @@
 #include "server/cmd/node.h"
 #include "server/cmd/tx.h"
 
+/* A promotion is under way, or lost writes are being fetched. */
+static bool waits_for_role(const struct node *n, struct client *c, const struct job *job) {
+    uint32_t flags = job->cmd->flags | (job->cmd->id == CMD_EXEC ? tx_flags(c) : 0);
+    return (flags & F_WRITE) != 0 &&
+           atomic_load_explicit(&n->writes, memory_order_acquire) == WRITES_HELD;
+}
+
 /* What is in memory and not yet safe has reached its limit, or something that is needed isn't loaded yet. */
 static bool waits_for_disk(struct cmd_worker *w, struct client *c, const struct job *job) {
     struct node *n = w->node;
@@ -41,6 +48,11 @@ static bool waits_for_answer(struct cmd_worker *w, struct client *c, const struc
 
 bool cmd_is_held(struct cmd_worker *w, struct client *c, const struct job *job) {
     struct node *n = w->node;
+    if (job->cmd != NULL &&
+        dc_unlikely(atomic_load_explicit(&n->writes, memory_order_relaxed) == WRITES_HELD) &&
+        waits_for_role(n, c, job)) {
+        return true;
+    }
     if (job->cmd != NULL && (waits_for_disk(w, c, job) || waits_for_answer(w, c, job))) {
         return true;
     }

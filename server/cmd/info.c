@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/info.h"
 
-#include "server/base/crypto.h"
 #include "server/base/lock.h"
 #include "server/base/mem.h"
 #include "server/cmd/cmd.h"
@@ -10,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RATE_SAMPLES = 16, REPLID_LEN = 20 };
+enum { RATE_SAMPLES = 16 };
 
 /* A counter's growth per second in the last samples. */
 struct rate {
@@ -20,8 +19,6 @@ struct rate {
 };
 
 struct info {
-    /* constant after create */
-    char replid[2 * REPLID_LEN + 1];
     /* under lock */
     struct lock lock;
     int64_t sampled_us; /* monotonic */
@@ -35,14 +32,11 @@ struct info {
 };
 
 struct info *info_create(void) {
-    uint8_t id[REPLID_LEN];
     struct info *info = mem_must_zalloc(sizeof(*info));
     lock_init(&info->lock, LOCK_RANK_INFO);
     info->commands.metric = METRIC_COMMANDS;
     info->input.metric = METRIC_INPUT_BYTES;
     info->output.metric = METRIC_OUTPUT_BYTES;
-    crypto_random(id, sizeof(id));
-    crypto_hex(info->replid, id, sizeof(id));
     return info;
 }
 
@@ -51,10 +45,6 @@ void info_destroy(struct info *info) {
         lock_fini(&info->lock);
         mem_free(info);
     }
-}
-
-const char *info_replid(const struct node *n) {
-    return n->info->replid;
 }
 
 /* --- errors ------------------------------------------------------------------------------------------------------ */

@@ -80,8 +80,8 @@ struct info_rates {
 };
 void info_rates(struct node *n, struct info_rates *out);
 
-/* 40 hex digits that name this history of the data. */
-const char *info_replid(const struct node *n);
+/* info_repl.c: the section replication. */
+void info_write_replication(struct node *n, struct buf *out);
 
 /* info_text.c: the sections that these words ask for, as INFO takes them; none = the default ones. */
 void info_write(struct node *n, const struct bytes *words, uint32_t count, struct buf *out);

@@ -337,20 +337,6 @@ static void write_stats(struct node *n, struct buf *out) {
     put_metric(out, METRIC_OUTPUT_LIMIT_DISCONNECTS);
 }
 
-static void write_replication(struct node *n, struct buf *out) {
-    put_text(out, "role", "master");
-    put_count(out, "connected_slaves", 0);
-    put_text(out, "master_failover_state", "no-failover");
-    put_text(out, "master_replid", info_replid(n));
-    put_text(out, "master_replid2", "0000000000000000000000000000000000000000");
-    put_count(out, "master_repl_offset", log_head(n->log).v);
-    put_number(out, "second_repl_offset", -1);
-    put_count(out, "repl_backlog_active", 0);
-    put_count(out, "repl_backlog_size", 0);
-    put_count(out, "repl_backlog_first_byte_offset", 0);
-    put_count(out, "repl_backlog_histlen", 0);
-}
-
 static void put_cpu(struct buf *out, const char *name, const char *of, const struct timeval *t) {
     buf_printf(out, "%s%s:%ld.%06ld\r\n", name, of, (long)t->tv_sec, (long)t->tv_usec);
 }
@@ -494,7 +480,7 @@ static const struct section {
     {"memory", "Memory", IN_DEFAULT | IN_ALL, write_memory},
     {"persistence", "Persistence", IN_DEFAULT | IN_ALL, write_persistence},
     {"stats", "Stats", IN_DEFAULT | IN_ALL, write_stats},
-    {"replication", "Replication", IN_DEFAULT | IN_ALL, write_replication},
+    {"replication", "Replication", IN_DEFAULT | IN_ALL, info_write_replication},
     {"cpu", "CPU", IN_DEFAULT | IN_ALL, write_cpu},
     {"modules", "Modules", IN_DEFAULT | IN_EVERYTHING, write_nothing},
     {"commandstats", "Commandstats", IN_ALL, write_commandstats},

@@ -115,6 +115,10 @@ enum log_level node_level(const struct node *n) {
     return disk ? LOG_LEVEL_DISK : LOG_LEVEL_OS;
 }
 
+bool node_is_replica(const struct node *n) {
+    return atomic_load_explicit(&n->writes, memory_order_relaxed) == WRITES_READONLY;
+}
+
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn) {
     for (uint32_t i = 1; i < n->chain_count; i++) {
         if (lsn > n->chain[i].parent_end && lsn <= n->chain[i].start) {

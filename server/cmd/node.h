@@ -13,8 +13,10 @@
 
 #include "persist/log.h"
 #include "persist/warm.h"
+#include "replication/repl.h"
 #include "server/base/arena.h"
 #include "server/base/conf.h"
+#include "server/base/handover.h"
 #include "server/base/lock.h"
 #include "server/base/metric.h"
 #include "server/base/time.h"
@@ -52,6 +54,9 @@ struct host {
     void (*resume)(struct node *n);
     /* Begins an orderly end of the process. */
     void (*shutdown)(struct node *n, uint32_t how);
+    /* Begins an orderly end, then the process starts anew in place: same pid, same run id, same options. Any thread; returns at
+     * once. Clients are disconnected; what the running command replies still leaves. */
+    void (*restart)(struct node *n);
     /* Clients of the calling worker. 'each' may close them. */
     void (*each_client)(struct cmd_worker *w, void (*each)(struct client *c, void *arg), void *arg);
 };
@@ -112,7 +117,7 @@ struct node {
     const struct host *host;
     uint32_t worker_count;
     struct cmd_worker *workers[WORKER_MAX];
-    char run_id[41];
+    char run_id[RUN_ID_LEN + 1];
     int64_t start_ms; /* node clock */
     struct log *log;
     struct warm *warm;           /* NULL = nothing had to be loaded */
@@ -120,6 +125,7 @@ struct node {
     uint32_t chain_count;
     const struct data_plan *plan; /* what recovery found; NULL in tests */
     struct saver *saver;          /* saver.c: snapshots; NULL in tests */
+    struct repl *repl;            /* role and links; NULL in tests */
     struct node_clock clock;
     struct pubsub *pubsub;
     struct slowlog *slowlog;
@@ -141,6 +147,8 @@ struct node {
         memory_budget; /* bytes that may still be allocated; below 0 = evict. See memory.h */
     _Atomic uint32_t active_expire; /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
+    _Atomic uint32_t restarting;     /* 1: host->restart() was called */
+    _Atomic uint32_t writes;         /* enum writes: whether they are taken */
     _Atomic uint32_t tracks_latency; /* latency-tracking: histograms are kept */
     struct output_limit output_limits[OUTPUT_CLASSES];
     _Atomic uint64_t slow_ticks;    /* slowlog-log-slower-than, UINT64_MAX = never */
@@ -160,6 +168,8 @@ void cmd_batch_begin(struct cmd_worker *w);
 
 /* How safe a reply has to be before it leaves. */
 enum log_level node_level(const struct node *n);
+
+bool node_is_replica(const struct node *n);
 
 /* An LSN that a history had and the one that followed it hasn't. */
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn);

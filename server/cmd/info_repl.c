@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * INFO's section replication. Sentinel and client libraries read it: the role stands before the lines of the replicas, fields that they
+ * know keep their names, units and places.
+ */
+#include "replication/repl.h"
+#include "server/base/sum.h"
+#include "server/cmd/info.h"
+#include "server/cmd/node.h"
+
+#include <inttypes.h>
+
+/* 40 hex digits that name a history, as Redis's tools expect them. */
+static void put_replid(struct buf *out, const char *name, uint64_t id) {
+    if (id == 0) {
+        buf_printf(out, "%s:%040d\r\n", name, 0);
+        return;
+    }
+    buf_printf(out, "%s:%016" PRIx64 "%016" PRIx64 "%08" PRIx32 "\r\n", name, id,
+               sum64(&id, sizeof(id), 1), (uint32_t)sum64(&id, sizeof(id), 2));
+}
+
+static int64_t seconds_since(int64_t mono_us) {
+    return mono_us == 0 ? -1 : (time_mono_us() - mono_us) / 1000000;
+}
+
+static void write_copy(const struct repl_view *v, struct buf *out) {
+    uint64_t left = v->copy_len > v->copy_bytes ? v->copy_len - v->copy_bytes : 0;
+    double percent = v->copy_len > 0 ? 100.0 * (double)v->copy_bytes / (double)v->copy_len : 0;
+    buf_printf(out,
+               "master_sync_total_bytes:%" PRIu64 "\r\nmaster_sync_read_bytes:%" PRIu64
+               "\r\nmaster_sync_left_bytes:%" PRIu64
+               "\r\nmaster_sync_perc:%.2f\r\nmaster_sync_last_io_seconds_ago:%" PRId64 "\r\n",
+               v->copy_len, v->copy_bytes, left, percent, seconds_since(v->last_io_us));
+}
+
+static void write_replica(struct node *n, const struct repl_view *v, struct buf *out) {
+    bool up = v->link == LINK_CONNECTED;
+    buf_printf(out,
+               "master_host:%s\r\nmaster_port:%" PRIu32
+               "\r\nmaster_link_status:%s\r\nmaster_last_io_seconds_ago:%" PRId64
+               "\r\nmaster_sync_in_progress:%d\r\n",
+               v->host, v->port, up ? "up" : "down", up ? seconds_since(v->last_io_us) : -1,
+               v->link == LINK_SYNC);
+    buf_printf(out, "slave_read_repl_offset:%" PRIu64 "\r\nslave_repl_offset:%" PRIu64 "\r\n",
+               v->received_lsn, v->applied_lsn);
+    if (v->link == LINK_SYNC) {
+        write_copy(v, out);
+    }
+    if (!up) {
+        buf_printf(out,
+                   "master_link_down_since_seconds:%" PRId64 "\r\nmaster_link_down_reason:%s\r\n",
+                   seconds_since(v->down_since_us), v->why_down);
+    }
+    buf_printf(
+        out, "slave_priority:%" PRId64 "\r\nslave_read_only:1\r\nreplica_announced:%" PRId64 "\r\n",
+        conf_get(n->conf, replica_priority), conf_get(n->conf, replica_announced));
+}
+
+static void write_histories(const struct node *n, struct buf *out) {
+    uint32_t count = n->chain_count;
+    const struct history *last = count > 0 ? &n->chain[count - 1] : NULL;
+    put_replid(out, "master_replid", last != NULL ? last->id : 1);
+    put_replid(out, "master_replid2", count > 1 ? n->chain[count - 2].id : 0);
+    buf_printf(out, "master_repl_offset:%" PRIu64 "\r\n", log_head(n->log).v);
+    if (count > 1) {
+        buf_printf(out, "second_repl_offset:%" PRIu64 "\r\n", last->parent_end + 1);
+    } else {
+        buf_append_str(out, "second_repl_offset:-1\r\n");
+    }
+}
+
+void info_write_replication(struct node *n, struct buf *out) {
+    struct repl_view v = {.role = ROLE_PRIMARY};
+    if (n->repl != NULL) {
+        repl_view(n->repl, &v);
+    }
+    buf_printf(out, "role:%s\r\n", v.role == ROLE_REPLICA ? "slave" : "master");
+    if (v.role == ROLE_REPLICA) {
+        write_replica(n, &v, out);
+    }
+    buf_append_str(out, "connected_slaves:0\r\n");
+    buf_append_str(out, "master_failover_state:no-failover\r\n");
+    write_histories(n, out);
+    buf_append_str(out, "repl_backlog_active:0\r\nrepl_backlog_size:0\r\n"
+                        "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n");
+}
