@@ -73,9 +73,9 @@ enum dc_err adopt_get(struct meta *m, struct adopt_note *out) {
         out->what = ADOPT_REWIND;
         return DC_OK;
     }
-    return parse_copy(text, out) ? DC_OK
-                                 : dc_fail(DC_ECORRUPT, "the metadata say of '%s': \"%.200s\"",
-                                           note_name, text);
+    return parse_copy(text, out)
+               ? DC_OK
+               : dc_fail(DC_ECORRUPT, "the metadata say of '%s': \"%.200s\"", note_name, text);
 }
 
 enum dc_err adopt_note_rewind(struct meta *m, uint64_t lsn, uint64_t history) {
@@ -235,7 +235,8 @@ static enum dc_err take_over_identity(struct meta *m, const struct data_plan *pl
     enum dc_err err = meta_put_node(m, &node);
     err = err != DC_OK ? err : meta_put_chain(m, plan->chain, plan->chain_count);
     err = err != DC_OK ? err : meta_set_files(m, NULL, 0);
-    return err != DC_OK ? err : meta_put_text(m, "unlogged", "");
+    struct meta_text texts[] = {{"unlogged", ""}, {"followed", ""}};
+    return err != DC_OK ? err : meta_put_texts(m, texts, 2);
 }
 
 /* Opens a data set without changing anything. */
@@ -333,11 +334,12 @@ static enum dc_err look_at_fork(const struct warm_opts *opts, uint64_t history) 
     enum dc_err err = data_scan(opts, plan, &warm);
     warm_destroy(warm);
     if (err == DC_OK && plan->end_lsn != opts->to_lsn) {
-        err = dc_fail(DC_ECORRUPT, "the log ends at LSN %" PRIu64 " or has no frame that ends at "
-                                   "%" PRIu64,
+        err = dc_fail(DC_ECORRUPT,
+                      "the log ends at LSN %" PRIu64 " or has no frame that ends at "
+                      "%" PRIu64,
                       plan->end_lsn, opts->to_lsn);
-    } else if (err == DC_OK && (plan->chain_count == 0 ||
-                                plan->chain[plan->chain_count - 1].id != history)) {
+    } else if (err == DC_OK &&
+               (plan->chain_count == 0 || plan->chain[plan->chain_count - 1].id != history)) {
         err = dc_fail(DC_ECORRUPT, "LSN %" PRIu64 " isn't of history %016" PRIx64, opts->to_lsn,
                       history);
     }
@@ -368,8 +370,8 @@ static enum dc_err rewind_log(const struct io *io, const char *dir, struct meta 
     struct data_plan *plan = mem_must_zalloc(sizeof(*plan));
     opts.read_only = false;
     err = data_rewind(&opts, n->lsn, plan);
-    snprintf(told->notes, sizeof(told->notes), "The log was cut at the fork, LSN %" PRIu64 ". %.900s",
-             n->lsn, plan->notes);
+    snprintf(told->notes, sizeof(told->notes),
+             "The log was cut at the fork, LSN %" PRIu64 ". %.900s", n->lsn, plan->notes);
     told->cut_bytes = plan->cut_bytes;
     memcpy(told->cut_file, plan->cut_file, sizeof(told->cut_file));
     mem_free(plan);
