@@ -225,6 +225,22 @@ struct chain_answer chain_answer(const struct chain_view *source, const struct c
     return related ? answer_related(source, peer, ask, local, lsn) : answer_unrelated(source, ask);
 }
 
+struct chain_answer chain_answer_pull(const struct chain_view *source,
+                                      const struct chain_view *puller,
+                                      const struct chain_local *local) {
+    uint64_t lsn;
+    if (!chain_common(source, puller, &lsn)) {
+        return say(CHAIN_REFUSE, CHAIN_BY_UNRELATED, 0);
+    }
+    if (lsn < puller->head) {
+        return say(CHAIN_REFUSE, CHAIN_BY_TAIL, lsn);
+    }
+    if (lsn < local->oldest || local->hash_differs) {
+        return say(CHAIN_REFUSE, local->hash_differs ? CHAIN_BY_HASH : CHAIN_BY_LOG_GONE, 0);
+    }
+    return say(CHAIN_CONTINUE, CHAIN_BY_SAME_LOG, lsn);
+}
+
 const char *chain_reason_text(enum chain_reason reason) {
     static const char *const texts[] = {
 #define CHAIN_REASON(name, text) text,
@@ -374,26 +390,43 @@ static const struct chain_peer *evidence(const struct chain_view *self,
     return found;
 }
 
-static uint32_t not_heard(const struct chain_peer *peers, uint32_t count) {
-    uint32_t missing = 0;
+static uint32_t count_contacts(const struct chain_peer *peers, uint32_t count,
+                               enum chain_contact contact) {
+    uint32_t n = 0;
     for (uint32_t i = 0; i < count; i++) {
-        missing += peers[i].contact != CHAIN_ANSWERED;
+        n += peers[i].contact == contact;
     }
-    return missing;
+    return n;
+}
+
+/* Who answers late may have more, or may be on a higher branch. */
+static bool is_waited_for(const struct chain_peer *peers, uint32_t count,
+                          enum chain_patience patience) {
+    uint32_t answered = count_contacts(peers, count, CHAIN_ANSWERED);
+    switch (patience) {
+    case CHAIN_FOR_ALL:
+        return answered < count;
+    case CHAIN_FOR_REACHABLE:
+        return count_contacts(peers, count, CHAIN_SILENT) > 0;
+    case CHAIN_FOR_ONE:
+        return count > 0 && answered == 0;
+    case CHAIN_TIME_IS_UP:
+        return false;
+    }
+    dc_unreachable();
 }
 
 struct chain_pull chain_pull(const struct chain_view *self, const struct chain_peer *peers,
                              uint32_t count, enum chain_patience patience) {
-    struct chain_pull p = {.step = CHAIN_PULL_WAIT, .missing = not_heard(peers, count)};
+    struct chain_pull p = {.step = CHAIN_PULL_WAIT,
+                           .missing = count - count_contacts(peers, count, CHAIN_ANSWERED)};
     const struct chain_peer *peer = evidence(self, peers, count);
     if (peer != NULL) {
         p.step = chain_is_within(self, &peer->view) ? CHAIN_PULL_FOLLOW : CHAIN_PULL_FENCE;
         p.index = (uint32_t)(peer - peers);
         return p;
     }
-    /* Who answers late may have more, or may be on a higher branch. */
-    if ((patience == CHAIN_FOR_ALL && p.missing > 0) ||
-        (patience == CHAIN_FOR_ONE && p.missing > 0 && p.missing == count)) {
+    if (is_waited_for(peers, count, patience)) {
         return p;
     }
     peer = richest(self, peers, count);

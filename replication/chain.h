@@ -121,6 +121,11 @@ struct chain_answer chain_answer(const struct chain_view *source, const struct c
 const char *chain_reason_text(enum chain_reason reason);
 const char *chain_verdict_name(enum chain_verdict verdict);
 
+/* To who asks with purpose PULL: CONTINUE if it has nothing but what is in the source's log, else REFUSE. */
+struct chain_answer chain_answer_pull(const struct chain_view *source,
+                                      const struct chain_view *puller,
+                                      const struct chain_local *local);
+
 /* --- what the peer does with it -------------------------------------------------------------------------------- */
 
 enum chain_step {
@@ -182,8 +187,9 @@ struct chain_pull {
 };
 
 enum chain_patience {
-    CHAIN_FOR_ALL, /* something may be lost here that only one of them has */
-    CHAIN_FOR_ONE, /* nothing can be lost; but is this still the primary? */
+    CHAIN_FOR_ALL,       /* something may be lost here that only one of them has */
+    CHAIN_FOR_REACHABLE, /* the same, but who can't be reached is what brought this about */
+    CHAIN_FOR_ONE,       /* nothing can be lost; but is this still the primary? */
     CHAIN_TIME_IS_UP
 };
 

@@ -19,7 +19,6 @@ struct known {
     struct peers_entry entry;
     struct chain_peer peer; /* its view points to 'chain' */
     struct history *chain;
-    bool excepted;
     bool asked;     /* the answer is under way (I1) */
     int64_t ask_ms; /* not before */
     int64_t heard_ms;
@@ -135,8 +134,8 @@ bool peers_entry(const struct peers *p, uint32_t index, struct peers_entry *out)
 
 /* --- what the node is ------------------------------------------------------------------------------------------ */
 
-void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self,
-               const uint8_t *except, int64_t now_ms, int64_t timeout_ms) {
+void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self, int64_t now_ms,
+               int64_t timeout_ms) {
     p->state = ASKING;
     p->why = why;
     p->deadline_ms = now_ms + timeout_ms;
@@ -148,7 +147,6 @@ void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *sel
         k->peer.contact = CHAIN_SILENT;
         k->peer.spent = false;
         k->ask_ms = now_ms;
-        k->excepted = except != NULL && memcmp(k->entry.id, except, PEER_ID_LEN) == 0;
     }
 }
 
@@ -232,7 +230,7 @@ static struct peers_todo probe_or_wait(struct peers *p, bool answered_too, int64
                                        int64_t until_ms) {
     for (uint32_t i = 0; i < p->count; i++) {
         struct known *k = p->known[i];
-        if (k->asked || k->excepted || (answered_too && k->entry.linked) ||
+        if (k->asked || (answered_too && k->entry.linked) ||
             (!answered_too && k->peer.contact == CHAIN_ANSWERED)) {
             continue;
         }
@@ -258,23 +256,28 @@ static struct peers_todo go_on(struct peers *p, const struct chain_view *self, u
                                .missing = missing};
 }
 
+static enum chain_patience patience_of(enum peers_why why) {
+    switch (why) {
+    case PEERS_CLEAN_START:
+    case PEERS_KILLED:
+        return CHAIN_FOR_ONE;
+    case PEERS_POWER_CUT:
+        return CHAIN_FOR_ALL;
+    case PEERS_PROMOTED:
+        return CHAIN_FOR_REACHABLE;
+    }
+    dc_unreachable();
+}
+
 static struct chain_pull judge(const struct peers *p, const struct chain_view *self, int64_t now_ms,
                                struct known **who) {
     struct chain_peer peers[PEERS_MAX] = {0};
-    struct known *list[PEERS_MAX];
-    uint32_t count = 0;
     for (uint32_t i = 0; i < p->count; i++) {
-        if (!p->known[i]->excepted) {
-            list[count] = p->known[i];
-            peers[count++] = p->known[i]->peer;
-        }
+        peers[i] = p->known[i]->peer;
     }
-    bool all = p->why == PEERS_POWER_CUT || p->why == PEERS_PROMOTED;
-    struct chain_pull pull = chain_pull(self, peers, count,
-                                        now_ms >= p->deadline_ms ? CHAIN_TIME_IS_UP
-                                        : all                    ? CHAIN_FOR_ALL
-                                                                 : CHAIN_FOR_ONE);
-    *who = count > 0 ? list[pull.index] : NULL;
+    struct chain_pull pull = chain_pull(
+        self, peers, p->count, now_ms >= p->deadline_ms ? CHAIN_TIME_IS_UP : patience_of(p->why));
+    *who = p->known[pull.index];
     return pull;
 }
 

@@ -57,9 +57,10 @@ enum peers_why {
     PEERS_PROMOTED,    /* other replicas may have more than this one */
 };
 
-/* A primary that doesn't take writes yet begins to ask. 'except' (may be NULL): isn't asked; the source of a replica that was promoted. */
-void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self,
-               const uint8_t *except, int64_t now_ms, int64_t timeout_ms);
+/* A primary that doesn't take writes yet begins to ask. A promotion waits for who is silent, not for who refuses the connection: one of them
+ * is why it was promoted. */
+void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self, int64_t now_ms,
+               int64_t timeout_ms);
 /* A replica, or fenced. */
 void peers_rest(struct peers *p);
 
@@ -67,7 +68,8 @@ void peers_rest(struct peers *p);
 
 /* A peer follows this node, or no longer does. */
 void peers_link(struct peers *p, const uint8_t id[PEER_ID_LEN], bool up, int64_t now_ms);
-/* What came of PEERS_PROBE. A view that isn't sane is none. */
+/* What came of PEERS_PROBE. A view that isn't sane is none. Who answers at the address with another id has lost its disk: forget the one that was
+ * asked for, learn the other. */
 void peers_answered(struct peers *p, const uint8_t id[PEER_ID_LEN], const struct chain_view *view,
                     int64_t now_ms);
 void peers_silent(struct peers *p, const uint8_t id[PEER_ID_LEN], int64_t now_ms);

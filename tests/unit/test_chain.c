@@ -303,6 +303,21 @@ START_TEST(test_h2_a_peer_that_cannot_be_reached_holds_writes_for_a_bounded_time
 }
 END_TEST
 
+START_TEST(a_pull_is_given_to_who_has_nothing_else) {
+    struct paper r = replica(1600);
+    struct paper p = paper(1000);
+    p.view.role = CHAIN_PULLING;
+    p.view.epoch = 7; /* what it has seen doesn't matter */
+    struct chain_answer a = chain_answer_pull(of(&r), of(&p), &whole_log);
+    expect_eq(a.verdict, CHAIN_CONTINUE);
+    expect_eq(a.lsn, 1000);
+    struct chain_local gone = {.oldest = 1200};
+    expect_eq(chain_answer_pull(of(&r), of(&p), &gone).verdict, CHAIN_REFUSE);
+    p.view.head = 1700;
+    expect_eq(chain_answer_pull(of(&r), of(&p), &whole_log).verdict, CHAIN_REFUSE);
+}
+END_TEST
+
 START_TEST(test_h2_back_behind_a_failover_it_follows_or_is_fenced) {
     struct paper r = replica(1000);
     promote(&r, 2);
@@ -533,6 +548,7 @@ CHECK_MAIN("chain", a_replica_goes_on_from_its_end,
            test_h1_a_primary_that_goes_on_where_a_peer_has_more_forks_first,
            test_h2_a_primary_back_from_a_power_cut_pulls_what_it_lost,
            test_h2_a_peer_that_cannot_be_reached_holds_writes_for_a_bounded_time,
+           a_pull_is_given_to_who_has_nothing_else,
            test_h2_back_behind_a_failover_it_follows_or_is_fenced,
            test_h5_a_position_of_a_lost_tail_is_lost_in_failover,
            test_h5_branches_of_one_end_lie_in_different_lanes, test_h9_half_a_frame_is_no_tail,

@@ -66,12 +66,12 @@ static void answer(uint32_t peer, struct chain_view view, int64_t now_ms) {
 START_TEST(a_node_without_peers_goes_on_at_once) {
     setup_with(0);
     expect_wait(INT64_MAX, 0);
-    peers_ask(p, PEERS_KILLED, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_KILLED, &self, 0, 3000);
     struct peers_todo todo = expect_go_on(0, 0);
     expect(todo.forks);
     expect_eq(todo.fork, CHAIN_UNCLEAN);
     expect_wait(INT64_MAX, 0);
-    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 3000);
     expect(!expect_go_on(0, 0).forks);
     peers_destroy(p);
     peers_destroy(NULL);
@@ -80,7 +80,7 @@ END_TEST
 
 START_TEST(test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled) {
     setup_with(3);
-    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 3000);
     expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
     expect_todo(PEERS_PROBE, 2, 0);
@@ -103,7 +103,7 @@ END_TEST
 
 START_TEST(test_h2_waiting_is_bounded_and_says_who_is_missing) {
     setup_with(2);
-    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 3000);
     expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
     answer(0, replica_at(1500), 10);
@@ -118,7 +118,7 @@ END_TEST
 
 START_TEST(who_was_only_killed_waits_for_one_answer) {
     setup_with(2);
-    peers_ask(p, PEERS_KILLED, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_KILLED, &self, 0, 3000);
     expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
     answer(1, replica_at(1000), 5);
@@ -127,16 +127,18 @@ START_TEST(who_was_only_killed_waits_for_one_answer) {
 }
 END_TEST
 
-START_TEST(a_promoted_replica_pulls_from_the_others_and_not_from_its_source) {
+START_TEST(a_promoted_replica_pulls_from_the_others_and_does_not_wait_for_the_dead) {
     setup_with(2);
-    peers_ask(p, PEERS_PROMOTED, &self, ids[0], 0, 3000);
+    peers_ask(p, PEERS_PROMOTED, &self, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
-    expect_wait(3000, 0);
     answer(1, replica_at(1100), 5);
-    expect_todo(PEERS_PULL, 1, 5);
+    expect_wait(3000, 5);
+    peers_silent(p, ids[0], 6); /* its source refuses the connection */
+    expect_todo(PEERS_PULL, 1, 6);
     self.head = 1100;
     peers_pulled(p, ids[1], true, 9);
-    struct peers_todo todo = expect_go_on(0, 9);
+    struct peers_todo todo = expect_go_on(1, 9);
     expect(todo.forks);
     expect_eq(todo.fork, CHAIN_PROMOTION);
     peers_destroy(p);
@@ -147,7 +149,7 @@ START_TEST(a_start_behind_a_failover_follows_or_is_fenced) {
     setup_with(1);
     for (int tail = 0; tail < 2; tail++) {
         self.head = 1000 + (uint64_t)tail * 10;
-        peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 3000);
+        peers_ask(p, PEERS_CLEAN_START, &self, 0, 3000);
         expect_todo(PEERS_PROBE, 0, 0);
         answer(0, promoted(), 1);
         expect_todo(tail ? PEERS_FENCE : PEERS_FOLLOW, 0, 1);
@@ -162,7 +164,7 @@ START_TEST(a_pulled_history_of_another_primary_makes_the_fork_a_promotion) {
     setup_with(1);
     struct chain_view left = promoted();
     left.role = CHAIN_REPLICA;
-    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 3000);
     expect_todo(PEERS_PROBE, 0, 0);
     answer(0, left, 1);
     expect_todo(PEERS_PULL, 0, 1);
@@ -177,7 +179,7 @@ END_TEST
 
 START_TEST(test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence) {
     setup_with(2);
-    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 10);
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 10);
     expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
     peers_silent(p, ids[0], 5);
@@ -203,7 +205,7 @@ END_TEST
 
 START_TEST(test_h51_what_nobody_asked_for_is_no_evidence) {
     setup_with(2);
-    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 0);
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 0);
     expect_go_on(2, 0);
     answer(0, promoted(), 1);
     expect_wait(1001, 1);
@@ -235,7 +237,7 @@ END_TEST
 
 START_TEST(a_view_that_cannot_be_is_silence) {
     setup_with(1);
-    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 1000);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 1000);
     expect_todo(PEERS_PROBE, 0, 0);
     struct chain_view bad = replica_at(50);
     answer(0, bad, 1);
@@ -248,7 +250,7 @@ CHECK_MAIN("peers", a_node_without_peers_goes_on_at_once,
            test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled,
            test_h2_waiting_is_bounded_and_says_who_is_missing,
            who_was_only_killed_waits_for_one_answer,
-           a_promoted_replica_pulls_from_the_others_and_not_from_its_source,
+           a_promoted_replica_pulls_from_the_others_and_does_not_wait_for_the_dead,
            a_start_behind_a_failover_follows_or_is_fenced,
            a_pulled_history_of_another_primary_makes_the_fork_a_promotion,
            test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence,
