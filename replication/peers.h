@@ -8,7 +8,8 @@
  * Purpose: a primary asks its peers before it takes writes (after a start, after a promotion), and asks them again while it lacks a majority
  *   of them: it may have been replaced. A state machine without sockets, threads and clock.
  * States: RESTING: a replica, or fenced. ASKING: no writes yet. WATCHING: a primary that takes writes.
- * Invariants: I1 at most one question to a peer is under way. I2 ASKING ends after the time given to peers_ask(), plus that of one pull at most for each peer.
+ * Invariants: I1 at most one question to a peer is under way. I2 ASKING ends after the time given to peers_ask(), plus that of the last questions, and of the pulls: behind it at most three
+ *   from each peer. So every PROBE must come to an end, answered or silent.
  *   I3 only answers to own questions count (CHAIN.md: a drill fences nobody).
  * Threads: one at a time; the caller locks. Ownership: views are copied.
  */
@@ -63,6 +64,8 @@ void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *sel
                int64_t timeout_ms);
 /* A replica, or fenced. */
 void peers_rest(struct peers *p);
+/* A primary that takes writes, without asking first: a fence ended because the higher one gave way. */
+void peers_watch(struct peers *p);
 
 /* --- events ---------------------------------------------------------------------------------------------------- */
 
@@ -82,7 +85,7 @@ enum peers_action {
     PEERS_NOTHING, /* until 'until_ms', or an event */
     PEERS_PROBE,   /* connect to 'peer', purpose PROBE */
     PEERS_PULL,    /* connect to 'peer', purpose PULL, append what it sends up to its end */
-    PEERS_FENCE,   /* 'peer' is, or follows, a higher primary: no writes until REPLICAOF */
+    PEERS_FENCE,   /* 'peer' shows a primary of higher rank: no writes until REPLICAOF */
     PEERS_FOLLOW,  /* the same, and nothing is given up by following it */
     PEERS_GO_ON,   /* begin the history of 'fork', if 'forks'; take writes; report 'missing' */
 };
@@ -94,6 +97,7 @@ struct peers_todo {
     bool forks;
     enum chain_fork_kind fork;
     uint32_t missing; /* who wasn't heard */
+    uint64_t epoch; /* the highest that was heard of: to be kept as the epoch seen, before a fork */
 };
 
 /* Call until it says NOTHING: after every event, and at 'until_ms'. After FENCE, FOLLOW and GO_ON the state has changed. */
