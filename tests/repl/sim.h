@@ -136,11 +136,13 @@ struct node {
     bool empty;
     struct peers *peers;
     int64_t sync_ms;
+    bool chosen;      /* it asks because somebody has promoted it */
     int64_t asked_ms; /* when it began to ask its peers */
     /* sink */
     enum sink_state sink;
     struct conn *link;
     int64_t retry_ms;
+    int64_t followed_ms; /* since when */
     const char *refused;
     /* source */
     uint64_t acked[NODES_MAX];   /* by who followed: the highest received LSN */
@@ -279,7 +281,8 @@ void sentinel_step(struct sim *s);
 /* sim_check.c */
 void check_given(struct sim *s, const struct node *n, const struct frame *f);
 void check_acks(struct sim *s, struct node *n);
-void check_fork(struct sim *s, const struct node *n, bool chosen);
+void check_fork(struct sim *s, const struct node *n);
+void check_chosen(struct sim *s, const struct node *n);
 void check_dropped(struct sim *s, const struct node *n, uint32_t from, bool by_order);
 void check_end(struct sim *s);
 bool check_equal(const struct sim *s, char *why, size_t size);

@@ -87,6 +87,7 @@ static void take_answer(struct sim *s, struct node *n, const struct message *m) 
         n->ask = (struct chain_ask){0};
         n->epoch = n->epoch > epoch ? n->epoch : epoch;
         n->sink = SINK_STREAMS;
+        n->followed_ms = s->now_ms;
         n->refused = NULL;
         n->links++;
         return;

@@ -126,7 +126,7 @@ void node_fork(struct sim *s, struct node *n, enum chain_fork_kind kind, uint32_
     }
     snprintf(why, sizeof(why), "%s, %" PRIu32 " unheard",
              kind == CHAIN_PROMOTION ? "promoted" : "unclean", missing);
-    check_fork(s, n, kind == CHAIN_PROMOTION);
+    check_fork(s, n);
     node_begin_history(s, n, h, why);
 }
 
@@ -174,6 +174,7 @@ void node_start(struct sim *s, struct node *n) {
                                : "after a kill",
             peers_count(n->peers));
     n->asked_ms = s->now_ms;
+    n->chosen = false;
     peers_ask(n->peers, why, &self, s->now_ms, s->opts.pull_ms);
 }
 
@@ -287,7 +288,8 @@ static void leave_source(struct node *n) {
 
 void sim_promote(struct sim *s, uint32_t node) {
     struct node *n = &s->nodes[node];
-    if (!n->running || n->frozen || n->role == CHAIN_PRIMARY || n->role == CHAIN_PULLING) {
+    if (!n->running || n->frozen || n->role == CHAIN_PRIMARY ||
+        (n->role == CHAIN_PULLING && n->chosen)) {
         return;
     }
     struct chain_view self = node_view(n);
@@ -296,6 +298,7 @@ void sim_promote(struct sim *s, uint32_t node) {
     n->ask = (struct chain_ask){0};
     n->role = CHAIN_PULLING; /* stored when the fork is durable */
     n->asked_ms = s->now_ms;
+    n->chosen = true;
     peers_ask(n->peers, PEERS_PROMOTED, &self, s->now_ms, s->opts.pull_ms / 2);
 }
 
