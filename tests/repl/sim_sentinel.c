@@ -8,6 +8,16 @@ static bool hears(const struct sim *s, const struct node *n) {
     return n->running && !n->frozen && net_reaches(s, SENTINEL, n->place);
 }
 
+/* Who says that it is a master tells no offset: it is chosen when there is nobody else. So is a replica that was ordered to follow a source and
+ * hasn't been heard by it yet: it may hold a branch that it is to give up. */
+static uint64_t offset_of(const struct node *n) {
+    if (n->role == CHAIN_FENCED || n->count == 0) {
+        return 0;
+    }
+    bool pending = n->role == CHAIN_REPLICA && n->ask.explicit_ && n->refused == NULL;
+    return n->stored_role != CHAIN_REPLICA || pending ? 1 : node_head(n);
+}
+
 /* INFO. Who is fenced says that it is a replica. slave_priority is 0, so that it is never promoted, of whoever is fenced and of a replica without data.
  * One that is being promoted is a replica until its fork is durable. */
 static void poll(struct sim *s) {
@@ -18,10 +28,7 @@ static void poll(struct sim *s) {
             se->info[i].seen_ms = s->now_ms;
             se->info[i].primary = n->role != CHAIN_REPLICA && n->role != CHAIN_FENCED &&
                                   n->stored_role == CHAIN_PRIMARY;
-            /* Who says that it is a master tells no offset: it is chosen when there is nobody else. */
-            se->info[i].offset = n->role == CHAIN_FENCED ? 0
-                                 : se->info[i].primary   ? 1
-                                                         : node_head(n);
+            se->info[i].offset = offset_of(n);
             se->info[i].refuses = n->refused == chain_reason_text(CHAIN_BY_UNRELATED) ||
                                   n->refused == chain_reason_text(CHAIN_BY_UNRELATED_LOWER) ||
                                   n->refused == chain_reason_text(CHAIN_BY_SOURCE_EMPTY);
