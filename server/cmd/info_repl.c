@@ -5,6 +5,7 @@
  */
 #include "replication/repl.h"
 #include "server/base/sum.h"
+#include "server/cmd/acks.h"
 #include "server/cmd/info.h"
 #include "server/cmd/node.h"
 
@@ -58,10 +59,11 @@ static void write_replica(struct node *n, const struct repl_view *v, struct buf 
 }
 
 static void write_histories(const struct node *n, struct buf *out) {
-    uint32_t count = n->chain_count;
-    const struct history *last = count > 0 ? &n->chain[count - 1] : NULL;
-    put_replid(out, "master_replid", last != NULL ? last->id : 1);
-    put_replid(out, "master_replid2", count > 1 ? n->chain[count - 2].id : 0);
+    const struct histories *chain = log_chain(n->log);
+    const struct history *last = histories_last(chain);
+    uint32_t count = chain->count;
+    put_replid(out, "master_replid", last->id);
+    put_replid(out, "master_replid2", count > 1 ? chain->list[count - 2].id : 0);
     buf_printf(out, "master_repl_offset:%" PRIu64 "\r\n", log_head(n->log).v);
     if (count > 1) {
         buf_printf(out, "second_repl_offset:%" PRIu64 "\r\n", last->parent_end + 1);
@@ -80,6 +82,10 @@ void info_write_replication(struct node *n, struct buf *out) {
         write_replica(n, &v, out);
     }
     buf_append_str(out, "connected_slaves:0\r\n");
+    if (conf_get(n->conf, min_replicas_to_write) > 0 &&
+        conf_get(n->conf, min_replicas_max_lag) > 0) {
+        buf_printf(out, "min_slaves_good_slaves:%" PRIu32 "\r\n", acks_good_replicas(n));
+    }
     buf_append_str(out, "master_failover_state:no-failover\r\n");
     write_histories(n, out);
     buf_append_str(out, "repl_backlog_active:0\r\nrepl_backlog_size:0\r\n"

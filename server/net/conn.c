@@ -4,8 +4,10 @@
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/cmd/acks.h"
 #include "server/cmd/pubsub.h"
 #include "server/net/conn_out.h"
+#include "server/net/gates.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -90,15 +92,13 @@ static void stop_holding(struct conn *c) {
     }
 }
 
-void conn_close(struct conn *c) {
+/* It is no client any more; the socket is as it was. */
+static void leave(struct conn *c) {
     struct worker *w = c->w;
-    if (c->closed) {
-        return;
-    }
+    dc_assert(!c->closed);
     c->closed = true;
     event_del(&c->event);
-    client_fini(&c->client); /* before the peer can see the end: it is no listener any more then */
-    close(c->client.fd);
+    client_fini(&c->client);
     stop_holding(c);
     if (c->prev != NULL) {
         c->prev->next = c->next;
@@ -111,6 +111,19 @@ void conn_close(struct conn *c) {
     atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&w->cmd.node->client_count, 1, memory_order_relaxed);
     conn_enter_dead(c); /* freed after the turn (loop.h, I3) */
+}
+
+void conn_close(struct conn *c) {
+    if (!c->closed) {
+        leave(c); /* before the peer can see the end: it is no listener any more then */
+        close(c->client.fd);
+    }
+}
+
+void conn_detach(struct conn *c) {
+    dc_assert(c->detach != NULL && c->queue == NULL && c->out_len == 0);
+    leave(c);
+    c->detach(c->w->cmd.node, c->client.fd, buf_bytes(&c->in), c->client.addr);
 }
 
 /* Through a link of its own: other lists may still hold the connection. */
@@ -200,6 +213,10 @@ static bool receive_rest(struct conn *c) {
     return true;
 }
 
+static bool detaches(const struct task *t) {
+    return t->job.cmd != NULL && (t->job.cmd->flags & F_DETACHES);
+}
+
 /* Parses what lies there, up to a batch. */
 static void parse_batch(struct conn *c) {
     struct worker *w = c->w;
@@ -228,7 +245,7 @@ static void parse_batch(struct conn *c) {
             t->next = NULL;
             *c->tasks_tail = t;
             c->tasks_tail = &t->next;
-            room--;
+            room = dc_unlikely(detaches(t)) ? 0 : room - 1;
         }
     }
     c->unparsed = room == 0 && c->len > 0;
@@ -294,13 +311,30 @@ static struct task *task_copy(const struct task *t) {
     return copy;
 }
 
+/* Others of this turn stand beside the reply. */
+static bool has_company(const struct conn *c) {
+    return c->answers != 1 || c->part_count > 0 || c->tasks != NULL || c->unparsed ||
+           c->held != NULL;
+}
+
 static void run_task(struct conn *c, struct task *t, struct reply *reply) {
+    struct cmd_worker *w = &c->w->cmd;
     size_t before = reply->out->len;
+    uint64_t gate = w->gate; /* of those before */
+    w->gate = 0;
     reply->proto = c->client.proto;
-    cmd_run(&c->w->cmd, &c->client, &t->job, reply);
+    cmd_run(w, &c->client, &t->job, reply);
     c->answers += reply->out->len > before; /* CLIENT REPLY OFF */
-    if (c->client.flags & CLIENT_CLOSE_SOON) {
-        c->close_soon = true;
+    if (w->gate > 0 && has_company(c)) {
+        gates_note_part(c, before, reply->out->len, w->gate);
+    }
+    w->gate = gate > w->gate ? gate : w->gate;
+    if (dc_unlikely(c->client.flags & (CLIENT_CLOSE_SOON | CLIENT_ACK_CHANGED))) {
+        c->close_soon |= (c->client.flags & CLIENT_CLOSE_SOON) != 0;
+        if (c->client.flags & CLIENT_ACK_CHANGED) {
+            c->client.flags &= ~(uint32_t)CLIENT_ACK_CHANGED;
+            conn_change_level(c, reply);
+        }
     }
 }
 
@@ -339,7 +373,9 @@ static void run_tasks(struct conn *c, struct reply *reply) {
         if (!run_held(c, reply)) {
             return;
         }
-        parse_batch(c);
+        if (!c->close_soon) {
+            parse_batch(c);
+        }
     }
     while (c->tasks != NULL && !c->close_soon) {
         struct task *t = c->tasks;
@@ -397,10 +433,16 @@ void conn_run(struct conn *c) {
     c->out_start = w->out.len;
     c->out_len = 0;
     c->answers = 0;
+    gates_begin_parts(c);
     w->cmd.gate = 0;
+    uint64_t safe = w->cmd.safe; /* under the default level */
+    if (dc_unlikely(!ack_is_default(c->level))) {
+        w->cmd.safe = acks_mark(w->cmd.node, c->level);
+    }
     run_tasks(c, &reply);
+    w->cmd.safe = safe;
     c->gate = w->cmd.gate;
-    w->turn_gate = c->gate > w->turn_gate ? c->gate : w->turn_gate;
+    gates_note(c);
     if (c->bad && !c->close_soon) {
         resp_reply_error(&c->parser, &reply);
         c->close_soon = true;
