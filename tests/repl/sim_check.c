@@ -130,7 +130,7 @@ static bool could_be_heard(const struct sim *s, const struct node *n, const stru
 }
 
 /* A new primary begins: what it lacks is lost if its branch wins. It does if somebody chose it, or if it had that branch before. */
-void check_fork(struct sim *s, const struct node *n) {
+void check_begins(struct sim *s, const struct node *n) {
     bool chosen = is_wanted(s, n);
     for (uint32_t w = 1; w <= s->write_count && n->count > 0; w++) {
         struct write *write = &s->writes[w];
