@@ -359,24 +359,45 @@ static const struct chain_peer *richest(const struct chain_view *self,
     return best;
 }
 
-struct chain_pull chain_pull(const struct chain_view *self, const struct chain_peer *peers,
-                             uint32_t count, bool late) {
-    struct chain_pull p = {.step = CHAIN_PULL_WAIT};
+/* The peer that shows that there is a higher primary; best that primary itself. */
+static const struct chain_peer *evidence(const struct chain_view *self,
+                                         const struct chain_peer *peers, uint32_t count) {
+    const struct chain_peer *found = NULL;
     for (uint32_t i = 0; i < count; i++) {
-        const struct chain_peer *peer = &peers[i];
-        if (peer->contact != CHAIN_ANSWERED) {
-            p.missing++;
-        } else if (chain_may_fence(self, &peer->view)) {
-            p.step = chain_is_within(self, &peer->view) ? CHAIN_PULL_FOLLOW : CHAIN_PULL_FENCE;
-            p.index = i;
-            return p;
+        const struct chain_peer *p = &peers[i];
+        if (p->contact == CHAIN_ANSWERED && chain_may_fence(self, &p->view) &&
+            (found == NULL || is_higher(&p->view, &found->view) ||
+             (p->view.role == CHAIN_PRIMARY && !is_higher(&found->view, &p->view)))) {
+            found = p;
         }
     }
-    if (p.missing > 0 && !late) {
-        return p; /* who answers late may have more, or may be on a higher branch */
+    return found;
+}
+
+static uint32_t not_heard(const struct chain_peer *peers, uint32_t count) {
+    uint32_t missing = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        missing += peers[i].contact != CHAIN_ANSWERED;
     }
-    const struct chain_peer *best = richest(self, peers, count);
-    p.step = best != NULL ? CHAIN_PULL_FROM : CHAIN_PULL_GO_ON;
-    p.index = best != NULL ? (uint32_t)(best - peers) : 0;
+    return missing;
+}
+
+struct chain_pull chain_pull(const struct chain_view *self, const struct chain_peer *peers,
+                             uint32_t count, enum chain_patience patience) {
+    struct chain_pull p = {.step = CHAIN_PULL_WAIT, .missing = not_heard(peers, count)};
+    const struct chain_peer *peer = evidence(self, peers, count);
+    if (peer != NULL) {
+        p.step = chain_is_within(self, &peer->view) ? CHAIN_PULL_FOLLOW : CHAIN_PULL_FENCE;
+        p.index = (uint32_t)(peer - peers);
+        return p;
+    }
+    /* Who answers late may have more, or may be on a higher branch. */
+    if ((patience == CHAIN_FOR_ALL && p.missing > 0) ||
+        (patience == CHAIN_FOR_ONE && p.missing > 0 && p.missing == count)) {
+        return p;
+    }
+    peer = richest(self, peers, count);
+    p.step = peer != NULL ? CHAIN_PULL_FROM : CHAIN_PULL_GO_ON;
+    p.index = peer != NULL ? (uint32_t)(peer - peers) : 0;
     return p;
 }

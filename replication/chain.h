@@ -181,8 +181,13 @@ struct chain_pull {
     uint32_t missing;
 };
 
-/* 'late': the bound of waiting is over. */
+enum chain_patience {
+    CHAIN_FOR_ALL, /* something may be lost here that only one of them has */
+    CHAIN_FOR_ONE, /* nothing can be lost; but is this still the primary? */
+    CHAIN_TIME_IS_UP
+};
+
 struct chain_pull chain_pull(const struct chain_view *self, const struct chain_peer *peers,
-                             uint32_t count, bool late);
+                             uint32_t count, enum chain_patience patience);
 
 #endif

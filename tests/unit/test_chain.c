@@ -266,14 +266,14 @@ START_TEST(test_h2_a_primary_back_from_a_power_cut_pulls_what_it_lost) {
     struct paper r1 = replica(1500);
     struct paper r2 = replica(1600);
     struct chain_peer peers[2] = {answered(&r1), {.contact = CHAIN_SILENT}};
-    struct chain_pull pull = chain_pull(of(&p), peers, 2, false);
+    struct chain_pull pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL);
     expect_eq(pull.step, CHAIN_PULL_WAIT); /* the other may have more */
     peers[1] = answered(&r2);
-    pull = chain_pull(of(&p), peers, 2, false);
+    pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL);
     expect_eq(pull.step, CHAIN_PULL_FROM);
     expect_eq(pull.index, 1);
     p.view.head = 1600; /* pulled */
-    pull = chain_pull(of(&p), peers, 2, false);
+    pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL);
     expect_eq(pull.step, CHAIN_PULL_GO_ON);
     expect_eq(pull.missing, 0);
     /* Meanwhile a replica is told that it has more, or to wait. */
@@ -289,15 +289,17 @@ START_TEST(test_h2_a_peer_that_cannot_be_reached_holds_writes_for_a_bounded_time
     p.view.role = CHAIN_PULLING;
     struct paper r1 = replica(1500);
     struct chain_peer peers[2] = {{.contact = CHAIN_UNREACHABLE}, answered(&r1)};
-    expect_eq(chain_pull(of(&p), peers, 2, false).step, CHAIN_PULL_WAIT);
-    struct chain_pull pull = chain_pull(of(&p), peers, 2, true);
+    expect_eq(chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL).step, CHAIN_PULL_WAIT);
+    struct chain_pull pull = chain_pull(of(&p), peers, 2, CHAIN_TIME_IS_UP);
     expect_eq(pull.step, CHAIN_PULL_FROM);
     expect_eq(pull.index, 1);
     peers[1].spent = true; /* it went away meanwhile */
-    pull = chain_pull(of(&p), peers, 2, true);
+    pull = chain_pull(of(&p), peers, 2, CHAIN_TIME_IS_UP);
     expect_eq(pull.step, CHAIN_PULL_GO_ON);
     expect_eq(pull.missing, 1);
-    expect_eq(chain_pull(of(&p), NULL, 0, false).step, CHAIN_PULL_GO_ON);
+    expect_eq(chain_pull(of(&p), peers, 2, CHAIN_FOR_ONE).step, CHAIN_PULL_GO_ON);
+    expect_eq(chain_pull(of(&p), peers, 1, CHAIN_FOR_ONE).step, CHAIN_PULL_WAIT);
+    expect_eq(chain_pull(of(&p), NULL, 0, CHAIN_FOR_ALL).step, CHAIN_PULL_GO_ON);
 }
 END_TEST
 
@@ -307,19 +309,19 @@ START_TEST(test_h2_back_behind_a_failover_it_follows_or_is_fenced) {
     struct paper p = paper(1000);
     p.view.role = CHAIN_PULLING;
     struct chain_peer peer[2] = {answered(&r), {.contact = CHAIN_SILENT}};
-    struct chain_pull pull = chain_pull(of(&p), peer, 2, false);
+    struct chain_pull pull = chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL);
     expect_eq(pull.step, CHAIN_PULL_FOLLOW); /* at once: it loses nothing by it */
     p.view.head = 1010;
-    expect_eq(chain_pull(of(&p), peer, 2, false).step, CHAIN_PULL_FENCE);
+    expect_eq(chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL).step, CHAIN_PULL_FENCE);
     /* The branch of a primary that is gone for good is pulled like anything else. */
     struct paper left = r;
     left.view.role = CHAIN_REPLICA;
     p.view.head = 1000;
     peer[0] = answered(&left);
-    expect_eq(chain_pull(of(&p), peer, 1, false).step, CHAIN_PULL_FROM);
+    expect_eq(chain_pull(of(&p), peer, 1, CHAIN_FOR_ALL).step, CHAIN_PULL_FROM);
     struct paper longer = replica(9000); /* on the older branch */
     peer[1] = answered(&longer);
-    pull = chain_pull(of(&p), peer, 2, false);
+    pull = chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL);
     expect_eq(pull.step, CHAIN_PULL_FROM);
     expect_eq(pull.index, 0);
 }
@@ -497,7 +499,7 @@ START_TEST(test_h54_without_evidence_a_primary_goes_on) {
     struct paper r = replica(1000);
     expect(!chain_may_fence(of(&p), of(&r)));
     struct chain_peer silent = {.contact = CHAIN_SILENT};
-    struct chain_pull pull = chain_pull(of(&p), &silent, 1, true);
+    struct chain_pull pull = chain_pull(of(&p), &silent, 1, CHAIN_TIME_IS_UP);
     expect_eq(pull.step, CHAIN_PULL_GO_ON);
     expect_eq(pull.missing, 1);
 }
