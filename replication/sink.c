@@ -55,10 +55,6 @@ void sink_view(struct sink *s, struct repl_view *out) {
     lock_release(&s->lock);
 }
 
-int64_t sink_time_ms(const struct sink *s) {
-    return atomic_load_explicit(&s->time_ms, memory_order_relaxed);
-}
-
 void sink_stats(struct sink *s, struct sink_stats *out) {
     lock_acquire(&s->lock);
     *out = s->stats;
@@ -97,15 +93,14 @@ static enum dc_err send_beat(struct sink *s) {
 static void send_acks(void *arg) {
     struct sink *s = arg;
     struct log *log = s->self->log;
-    uint64_t durable = 0, applied = 0;
+    uint64_t durable = 0, applied = 0; /* told */
     int64_t beat_us = 0;
     enum dc_err err = DC_OK;
     while (err == DC_OK && !atomic_load_explicit(&s->link_over, memory_order_acquire)) {
-        (void)log_wait(log, LOG_LEVEL_DISK, (struct lsn){durable + 1}, SINK_LOOK_MS * 1000);
-        bool acks = atomic_load_explicit(&s->acks, memory_order_acquire);
-        if (acks && (log_durable(log).v != durable || log_applied(log).v != applied)) {
-            durable = log_durable(log).v;
-            applied = log_applied(log).v;
+        bool moved = log_durable(log).v != durable || log_applied(log).v != applied;
+        durable = log_durable(log).v;
+        applied = log_applied(log).v;
+        if (moved && atomic_load_explicit(&s->acks, memory_order_acquire)) {
             err = sink_ack(s);
         }
         int64_t now_us = time_mono_us();
@@ -113,9 +108,7 @@ static void send_acks(void *arg) {
             beat_us = now_us + self_beat_ms(s->self) * 1000;
             err = send_beat(s);
         }
-        if (!acks && err == DC_OK) {
-            (void)wake_wait(&s->wake, SINK_LOOK_MS * 1000);
-        }
+        (void)log_wait(log, LOG_LEVEL_DISK, (struct lsn){durable + 1}, SINK_LOOK_MS * 1000);
     }
     if (err != DC_OK) {
         link_shutdown(s->link);

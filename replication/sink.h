@@ -31,9 +31,6 @@ void sink_stop(struct sink *s);
 
 /* Fills in what repl_view says of a link. */
 void sink_view(struct sink *s, struct repl_view *out);
-/* The source's clock up to which the store shows everything; 0 = unknown. */
-int64_t sink_time_ms(const struct sink *s);
-
 struct sink_stats {
     uint64_t full, partial; /* syncs */
     uint64_t received_bytes;

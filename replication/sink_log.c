@@ -26,8 +26,8 @@ static void note_time(struct sink *s) {
     if (s->beat_ms > time_ms && head >= s->beat_head) {
         time_ms = s->beat_ms;
     }
-    if (time_ms > atomic_load_explicit(&s->time_ms, memory_order_relaxed)) {
-        atomic_store_explicit(&s->time_ms, time_ms, memory_order_relaxed);
+    if (time_ms > atomic_load_explicit(&s->self->passed_ms, memory_order_relaxed)) {
+        atomic_store_explicit(&s->self->passed_ms, time_ms, memory_order_relaxed);
     }
     bool behind = head < s->beat_head;
     int64_t since = atomic_load_explicit(&s->behind_since_us, memory_order_relaxed);

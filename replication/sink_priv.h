@@ -43,7 +43,6 @@ struct sink {
     _Atomic bool link_over;  /* the acker ends */
     _Atomic uint64_t acked_received;
     /* atomic */
-    _Atomic int64_t time_ms; /* see sink_time_ms() */
     _Atomic int64_t behind_since_us;
     /* under lock */
     struct lock lock;
