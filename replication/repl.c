@@ -11,6 +11,9 @@
  */
 #include "replication/repl.h"
 
+#include "persist/adopt.h"
+#include "persist/log_tail.h"
+
 #include "replication/sink.h"
 #include "replication/source.h"
 #include "server/base/assert.h"
@@ -146,8 +149,14 @@ static struct chain_ask stored_ask(struct repl *r) {
     if (meta_get_text(r->self.data->meta, ask_text, text, sizeof(text)) != DC_OK) {
         warn("reading what was asked for", DC_EIO);
     }
+    struct adopt_note note = {.what = ADOPT_NOTHING};
+    if (adopt_get(r->self.data->meta, &note) != DC_OK) {
+        warn("reading what is to be taken over", DC_EIO);
+    }
     bool force = strcmp(text, "force") == 0;
-    return (struct chain_ask){.explicit_ = force || strcmp(text, "explicit") == 0, .force = force};
+    return (struct chain_ask){.explicit_ = force || strcmp(text, "explicit") == 0,
+                              .force = force,
+                              .damaged = note.what == ADOPT_NEEDS_COPY};
 }
 
 static void begin_sink(struct repl *r) {
@@ -299,6 +308,7 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     r->self.replicas = opts->replicas;
     r->self.host = opts->host;
     r->self.host_arg = opts->arg;
+    r->self.fresh_us = opts->fresh_us;
     r->writes = opts->writes;
     r->standing = *standing;
     r->start_time_ms = opts->data->plan->last_time_ms;

@@ -74,6 +74,7 @@ struct repl_opts {
     struct node_clock *clock;
     struct replicas *replicas;
     _Atomic uint32_t *writes; /* enum writes; the node's */
+    _Atomic int64_t *fresh_us; /* monotonic: when a replica last had all that its source had told of; NULL = nobody asks */
     const struct repl_host *host;
     void *arg;
 };

@@ -31,6 +31,7 @@ struct self {
     const struct repl_host *host;
     void *host_arg;
     uint8_t peer_id[PEER_ID_LEN];
+    _Atomic int64_t *fresh_us; /* see repl_opts */
     /* atomic */
     _Atomic uint32_t role;  /* enum repl_role */
     _Atomic uint64_t epoch; /* the highest that was seen */

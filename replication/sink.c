@@ -49,18 +49,19 @@ void sink_view(struct sink *s, struct repl_view *out) {
     out->link = s->view.link;
     out->last_io_us = s->view.last_io_us;
     out->down_since_us = s->view.down_since_us;
+    out->source_head = s->stats.source_head;
     out->copy_bytes = s->view.copy_bytes;
     out->copy_len = s->view.copy_len;
     memcpy(out->why_down, s->view.why_down, sizeof(out->why_down));
     lock_release(&s->lock);
+    int64_t since_us = atomic_load_explicit(&s->behind_since_us, memory_order_relaxed);
+    out->behind_us = since_us != 0 ? time_mono_us() - since_us : 0;
 }
 
 void sink_stats(struct sink *s, struct sink_stats *out) {
     lock_acquire(&s->lock);
     *out = s->stats;
     lock_release(&s->lock);
-    int64_t since_us = atomic_load_explicit(&s->behind_since_us, memory_order_relaxed);
-    out->behind_us = since_us != 0 ? time_mono_us() - since_us : 0;
 }
 
 /* --- acknowledgements -------------------------------------------------------------------------------------------- */
@@ -122,6 +123,7 @@ static enum dc_err note_beat(struct sink *s, struct bytes body) {
     if (!wire_beat_decode(body, &beat)) {
         return dc_fail(DC_EPROTO, "a heartbeat can't be read");
     }
+    s->beat_us = time_mono_us();
     s->beat_ms = beat.clock_ms;
     s->beat_head = beat.head;
     lock_acquire(&s->lock);
@@ -224,7 +226,7 @@ static void count_sync(struct sink *s, bool full, const char *reason) {
     s->stats.full += full;
     s->stats.partial += !full;
     if (full) {
-        snprintf(s->stats.last_full_reason, sizeof(s->stats.last_full_reason), "%s", reason);
+        snprintf(s->stats.last_full_reason, sizeof(s->stats.last_full_reason), "%.120s", reason);
     }
     lock_release(&s->lock);
 }

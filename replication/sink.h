@@ -34,8 +34,7 @@ void sink_view(struct sink *s, struct repl_view *out);
 struct sink_stats {
     uint64_t full, partial; /* syncs */
     uint64_t received_bytes;
-    uint64_t source_head;        /* as the last heartbeat told */
-    int64_t behind_us;           /* since the store last showed all that the source had told of; 0 = it does */
+    uint64_t source_head; /* as the last heartbeat told */
     char last_full_reason[128];
 };
 void sink_stats(struct sink *s, struct sink_stats *out);

@@ -35,32 +35,6 @@ static enum dc_err fail_file(const struct incoming *in, const char *what, int rc
     return dc_fail(DC_EIO, "%s %s: %s", what, in->path, dc_errno_text(-rc));
 }
 
-struct leftovers {
-    const struct incoming *in;
-};
-
-static void remove_one(void *arg, const char *name) {
-    const struct leftovers *l = arg;
-    char path[PATH_MAX + NAME_MAX + 2];
-    snprintf(path, sizeof(path), "%s/%s", l->in->dir, name);
-    (void)l->in->io->unlink(l->in->io, path);
-}
-
-/* The directory, without what an earlier attempt left. */
-static enum dc_err prepare(struct incoming *in) {
-    const struct data *d = in->sink->self->data;
-    struct leftovers l = {in};
-    snprintf(in->dir, sizeof(in->dir), "%s/incoming", d->dir);
-    int rc = in->io->mkdir(in->io, in->dir);
-    if (rc == 0) {
-        rc = in->io->list(in->io, in->dir, remove_one, &l);
-    }
-    if (rc < 0) {
-        return dc_fail(DC_EIO, "%s: %s", in->dir, dc_errno_text(-rc));
-    }
-    return DC_OK;
-}
-
 static enum dc_err begin(struct incoming *in, struct bytes body) {
     uint64_t end_lsn, history;
     if (!wire_copy_decode(body, in->chain, &in->head) || in->head.name.len >= SNAP_NAME_MAX) {
@@ -70,10 +44,11 @@ static enum dc_err begin(struct incoming *in, struct bytes body) {
     if (!snap_name_parse(in->name, &end_lsn, &history) || end_lsn != in->head.end_lsn) {
         return dc_fail(DC_EPROTO, "the copy has the name of no snapshot");
     }
-    enum dc_err err = prepare(in);
+    enum dc_err err = adopt_make_incoming(in->io, in->sink->self->data->dir);
     if (err != DC_OK) {
         return err;
     }
+    snprintf(in->dir, sizeof(in->dir), "%s/" ADOPT_INCOMING, in->sink->self->data->dir);
     snprintf(in->path, sizeof(in->path), "%s/%s", in->dir, in->name);
     int rc = in->io->open(in->io, in->path, IO_CREATE, &in->file);
     if (rc < 0) {
@@ -180,7 +155,7 @@ enum dc_err sink_copy(struct sink *s) {
     if (in->is_open) {
         in->io->close(in->io, &in->file);
     }
-    err = err == DC_OK ? adopt_note_copy(s->self->data->meta, in->name) : err;
+    err = err == DC_OK ? adopt_note_copy(s->self->data->meta) : err;
     if (err == DC_OK) {
         diag(DIAG_NOTICE, "sink.copied file=%s bytes=%" PRIu64, in->name, in->len);
     }

@@ -3,6 +3,8 @@
  * Bytes of the log come in pieces that end anywhere. Whole frames are taken from the message where they are; the beginning of the last one is
  * kept until the rest is there.
  */
+#include "persist/adopt.h"
+#include "persist/log_tail.h"
 #include "replication/sink_priv.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
@@ -19,12 +21,20 @@ static struct history current(const struct sink *s) {
 
 /* --- shown ------------------------------------------------------------------------------------------------------- */
 
+/* Asked by who says how stale an answer may be. It counts from when the source said so, as far as is known. */
+static void note_fresh(struct sink *s) {
+    if (s->self->fresh_us != NULL && s->beat_us > 0) {
+        atomic_store_explicit(s->self->fresh_us, s->beat_us, memory_order_relaxed);
+    }
+}
+
 /* The time up to which everything is shown: that of the last frame, or of a heartbeat if nothing is missing before it. */
 static void note_time(struct sink *s) {
     int64_t time_ms = apply_time_ms(s->apply);
     uint64_t head = log_head(s->self->log).v;
-    if (s->beat_ms > time_ms && head >= s->beat_head) {
-        time_ms = s->beat_ms;
+    if (head >= s->beat_head) {
+        time_ms = s->beat_ms > time_ms ? s->beat_ms : time_ms;
+        note_fresh(s);
     }
     if (time_ms > atomic_load_explicit(&s->self->passed_ms, memory_order_relaxed)) {
         atomic_store_explicit(&s->self->passed_ms, time_ms, memory_order_relaxed);
@@ -49,6 +59,18 @@ static enum dc_err wait_for_room(struct sink *s) {
     return DC_OK;
 }
 
+/* What is here isn't what the log was made for: only a copy helps. Remembered, whatever happens. The error stays the one that was found. */
+static void note_damage(struct sink *s) {
+    char why[ERR_TEXT_MAX];
+    snprintf(why, sizeof(why), "%s", dc_fail_take(DC_ECORRUPT));
+    s->target.ask.damaged = true;
+    if (adopt_note_need(s->self->data->meta, why) != DC_OK) {
+        diag(DIAG_WARNING, "sink.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
+    }
+    diag(DIAG_WARNING, "sink.damaged error=\"%s\"", why);
+    (void)dc_fail(DC_ECORRUPT, "%s", why);
+}
+
 static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, size_t len) {
     struct log *log = s->self->log;
     enum dc_err err = len > 0 ? wait_for_room(s) : DC_OK;
@@ -70,7 +92,9 @@ static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, siz
         note_time(s);
         return err;
     }
-    s->target.ask.damaged = s->target.ask.damaged || shown == DC_ECORRUPT;
+    if (shown == DC_ECORRUPT) {
+        note_damage(s);
+    }
     return shown;
 }
 

@@ -32,7 +32,8 @@ struct sink {
     struct log_feed *feed;
     struct buf pending;   /* the beginning of a frame */
     uint64_t pending_lsn; /* of its first byte */
-    int64_t beat_ms;      /* clock of the last heartbeat, */
+    int64_t beat_us;      /* when the last heartbeat came, monotonic */
+    int64_t beat_ms;      /* its clock, */
     uint64_t beat_head;   /* and the head that it told */
     struct rng rng;
     int64_t pause_ms;

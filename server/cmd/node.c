@@ -13,6 +13,11 @@
 
 #include <stdio.h>
 
+static void replicas_moved(void *arg) {
+    struct node *n = arg;
+    n->host->resume(n);
+}
+
 void node_init(struct node *n, struct conf *conf, struct store *s, const struct host *host) {
     uint8_t id[20];
     memset(n, 0, sizeof(*n));
@@ -29,6 +34,7 @@ void node_init(struct node *n, struct conf *conf, struct store *s, const struct 
     n->slowlog = slowlog_create();
     n->latency = latency_create();
     n->info = info_create();
+    n->replicas = replicas_create(&(struct replicas_opts){.moved = replicas_moved, .arg = n});
     memory_init(&n->memory);
     atomic_store(&n->active_expire, 1);
     atomic_store(&n->memory_budget, INT64_MAX);
@@ -37,6 +43,7 @@ void node_init(struct node *n, struct conf *conf, struct store *s, const struct 
 
 void node_fini(struct node *n) {
     memory_fini(&n->memory);
+    replicas_destroy(n->replicas);
     info_destroy(n->info);
     latency_destroy(n->latency);
     slowlog_destroy(n->slowlog);

@@ -14,6 +14,7 @@
 #include "persist/log.h"
 #include "persist/warm.h"
 #include "replication/repl.h"
+#include "replication/replicas.h"
 #include "server/base/arena.h"
 #include "server/base/conf.h"
 #include "server/base/handover.h"
@@ -126,6 +127,8 @@ struct node {
     const struct data_plan *plan; /* what recovery found; NULL in tests */
     struct saver *saver;          /* saver.c: snapshots; NULL in tests */
     struct repl *repl;            /* role and links; NULL in tests */
+    struct replicas *replicas;    /* who follows this node */
+    void (*repl_accept)(struct node *n, int fd, struct bytes early, const char *addr);
     struct node_clock clock;
     struct pubsub *pubsub;
     struct slowlog *slowlog;
