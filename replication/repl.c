@@ -27,9 +27,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     TICK_MS = 1000,
+    DRAIN_MS = 1000,
+    QUIESCE_MS = 2000,
+    FORK_TRIES = 100,
+    PEERS_PERIOD_MS = 5000,
     REAP_SLACK_MS = 5000, /* times of frames don't quite rise along the log */
 };
 
@@ -48,6 +53,8 @@ struct repl {
     _Atomic bool stop;
     _Atomic bool epoch_moved;
     _Atomic bool ask_over;
+    uint64_t peers_moves; /* of the registry, when it was stored last */
+    int64_t peers_due_us;
     int64_t start_time_ms; /* the latest time that the log had at the start */
     struct standing standing; /* of the thread */
     struct lock lock;
@@ -56,6 +63,9 @@ struct repl {
     struct repl_view view;
     enum order order;
     struct sink_target target; /* of the order */
+    const struct chain_view *raise_peer; /* somebody waits in repl_raise(); NULL = nobody */
+    enum dc_err raised;                  /* what became of it, when raise_over */
+    bool raise_over;
     bool stopped;
 };
 
@@ -189,32 +199,76 @@ static void do_follow(struct repl *r, const struct sink_target *target) {
     }
 }
 
-/* A history of its own, durable. */
-static enum dc_err fork_history(struct repl *r) {
-    struct chain_view self;
-    struct history next;
-    uint64_t random[2];
-    self_view(&r->self, &self);
-    do {
-        crypto_random(random, sizeof(random));
-    } while (random[0] == 0);
-    enum dc_err err = chain_fork(&self, CHAIN_PROMOTION, random[0], random[1], &next);
-    if (err != DC_OK) {
-        return err;
+/* A history of its own, durable (I2): above the peer's, or (NULL) as a promotion begins one. Somebody may still append for a moment, the
+ * janitor: then it is tried again. */
+static enum dc_err fork_history(struct repl *r, const struct chain_view *peer) {
+    enum dc_err err = DC_OK;
+    for (int tries = 0; tries < FORK_TRIES; tries++) {
+        struct chain_view self;
+        struct history next;
+        uint64_t random[2] = {0};
+        while (random[0] == 0) {
+            crypto_random(random, sizeof(random));
+        }
+        self_view(&r->self, &self);
+        err = peer == NULL ? chain_fork(&self, CHAIN_PROMOTION, random[0], random[1], &next)
+                           : chain_raise(&self, peer, random[0], random[1], &next);
+        err = err == DC_OK ? data_begin_history(r->self.data, &next) : err;
+        if (err != DC_EIO) {
+            break;
+        }
+        usleep(1000);
     }
-    struct histories *chain = histories_add(log_chain(r->self.log), &next);
-    err = data_begin_history(r->self.data, chain, NULL, 0);
-    mem_free(chain);
+    if (err == DC_OK) {
+        repl_note_epoch(&r->self, histories_last(log_chain(r->self.log))->epoch);
+    }
     return err;
 }
 
+/* Nobody writes meanwhile: those who want to are held. */
+static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
+    if (r->standing.role == STANDING_REPLICA) {
+        return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
+    }
+    set_writes(r, WRITES_HELD);
+    bool quiet = r->self.host->quiesce(r->self.host_arg, QUIESCE_MS);
+    enum dc_err err = quiet ? fork_history(r, peer)
+                            : dc_fail(DC_ELIMIT, "a command takes too long");
+    lock_acquire(&r->lock);
+    if (r->order == ORDER_NONE) { /* else somebody has decided otherwise meanwhile */
+        set_writes(r, WRITES_TAKEN);
+    }
+    lock_release(&r->lock);
+    r->self.host->resume(r->self.host_arg);
+    if (err == DC_OK) {
+        diag(DIAG_NOTICE, "repl.raised epoch=%" PRIu64 " peer_epoch=%" PRIu64,
+             histories_last(log_chain(r->self.log))->epoch, peer->epoch);
+    }
+    return err;
+}
+
+static void serve_raise(struct repl *r) {
+    lock_acquire(&r->lock);
+    const struct chain_view *peer = r->raise_over ? NULL : r->raise_peer;
+    lock_release(&r->lock);
+    if (peer == NULL) {
+        return;
+    }
+    enum dc_err err = raise_above(r, peer);
+    if (err != DC_OK) {
+        warn("a higher history", err);
+    }
+    lock_acquire(&r->lock);
+    r->raised = err;
+    r->raise_over = true;
+    lock_release(&r->lock);
+}
+
 static enum dc_err promote(struct repl *r) {
-    enum dc_err err = fork_history(r); /* I2 */
+    enum dc_err err = fork_history(r, NULL);
     if (err != DC_OK) {
         return err;
     }
-    log_set_follows(r->self.log, false);
-    repl_note_epoch(&r->self, histories_last(log_chain(r->self.log))->epoch);
     r->standing.role = STANDING_PRIMARY;
     r->standing.host[0] = '\0';
     r->standing.port = 0;
@@ -257,10 +311,67 @@ static enum order take_order(struct repl *r, struct sink_target *target) {
     return order;
 }
 
+/* --- who has followed this node ---------------------------------------------------------------------------------- */
+
+struct peers_now {
+    struct standing_peer list[PEERS_MAX];
+    uint32_t count;
+};
+
+static void add_peer(const struct replica_seen *seen, void *arg) {
+    struct peers_now *p = arg;
+    if (p->count == PEERS_MAX || seen->port == 0) {
+        return;
+    }
+    struct standing_peer *to = &p->list[p->count++];
+    *to = (struct standing_peer){.port = seen->port,
+                                 .received = seen->received,
+                                 .durable = seen->durable,
+                                 .seen_ms = time_wall_us() / 1000};
+    memcpy(to->id, seen->peer, NODE_ID_LEN);
+    snprintf(to->host, sizeof(to->host), "%s", seen->addr);
+}
+
+/* Whom to ask after an unclean stop, and what they had acknowledged. */
+static void store_peers(struct repl *r) {
+    struct peers_now *p = mem_must_zalloc(sizeof(*p));
+    replicas_each(r->self.replicas, add_peer, p);
+    enum dc_err err = standing_put_peers(r->self.data->meta, p->list, p->count);
+    if (err != DC_OK) {
+        warn("noting the replicas", err);
+    }
+    mem_free(p);
+}
+
+/* Now and then while something moves. */
+static void note_peers(struct repl *r, bool now) {
+    uint64_t moves = replicas_moves(r->self.replicas);
+    int64_t now_us = time_mono_us();
+    if (moves != r->peers_moves && (now || now_us >= r->peers_due_us)) {
+        r->peers_moves = moves;
+        r->peers_due_us = now_us + (int64_t)PEERS_PERIOD_MS * 1000;
+        store_peers(r);
+    }
+}
+
+static enum dc_err load_peers(struct repl *r) {
+    struct peers_now *p = mem_must_zalloc(sizeof(*p));
+    enum dc_err err = standing_get_peers(r->self.data->meta, p->list, &p->count);
+    for (uint32_t i = 0; i < p->count && err == DC_OK; i++) {
+        const struct standing_peer *peer = &p->list[i];
+        replicas_know(r->self.replicas, peer->id, peer->host, peer->port, peer->received,
+                      peer->durable);
+    }
+    r->peers_moves = replicas_moves(r->self.replicas);
+    mem_free(p);
+    return err;
+}
+
 /* --- the thread -------------------------------------------------------------------------------------------------- */
 
 static void tick(struct repl *r) {
     source_tick(r->source);
+    note_peers(r, false);
     if (atomic_exchange_explicit(&r->epoch_moved, false, memory_order_acquire)) {
         enum dc_err err = store_standing(r);
         if (err != DC_OK) {
@@ -289,6 +400,7 @@ static void run(void *arg) {
             r->self.host->resume(r->self.host_arg);
             break;
         case ORDER_NONE:
+            serve_raise(r);
             tick(r);
             (void)wake_wait(&r->wake, (int64_t)TICK_MS * 1000);
             break;
@@ -318,6 +430,7 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     r->source = source_create(&r->self);
     *out = r;
     enum dc_err err = standing_own_id(opts->data->meta, r->self.peer_id);
+    err = err == DC_OK ? load_peers(r) : err;
     if (err != DC_OK) {
         return err;
     }
@@ -332,13 +445,39 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     return DC_OK;
 }
 
+struct drain {
+    uint64_t head;
+    bool all;
+};
+
+static void look_at_replica(const struct replica_seen *seen, void *arg) {
+    struct drain *d = arg;
+    d->all = d->all && (seen->slot < 0 || seen->state != REPLICA_ONLINE || seen->received >= d->head);
+}
+
+/* Nobody writes any more: what was acknowledged to clients gets to the replicas that are there, so that each could take over. */
+static void drain(struct repl *r) {
+    int64_t end_us = time_mono_us() + (int64_t)DRAIN_MS * 1000;
+    struct drain d;
+    do {
+        d = (struct drain){.head = log_head(r->self.log).v, .all = true};
+        replicas_each(r->self.replicas, look_at_replica, &d);
+    } while (!d.all && time_mono_us() < end_us && usleep(1000) == 0);
+}
+
 void repl_stop(struct repl *r) {
     if (r == NULL || r->thread.run == NULL) {
         return;
     }
+    drain(r);
+    note_peers(r, true);
     atomic_store_explicit(&r->stop, true, memory_order_release);
     wake_raise(&r->wake);
     thread_join(&r->thread);
+    lock_acquire(&r->lock);
+    r->raised = DC_ESTOPPED;
+    r->raise_over = r->stopped = true;
+    lock_release(&r->lock);
     source_stop(r->source);
     sink_stop(swap_sink(r, NULL));
     tick(r);
@@ -466,4 +605,32 @@ void repl_ask_taken(struct self *self) {
     struct repl *r = (struct repl *)self;
     atomic_store_explicit(&r->ask_over, true, memory_order_release);
     wake_raise(&r->wake);
+}
+
+enum dc_err repl_raise(struct self *self, const struct chain_view *peer) {
+    struct repl *r = (struct repl *)self;
+    lock_acquire(&r->lock);
+    bool taken = !r->stopped && r->raise_peer == NULL;
+    if (taken) {
+        r->raise_peer = peer;
+        r->raise_over = false;
+    }
+    lock_release(&r->lock);
+    if (!taken) {
+        return dc_fail(DC_ELIMIT, "another history is being begun");
+    }
+    wake_raise(&r->wake);
+    for (;;) {
+        lock_acquire(&r->lock);
+        bool over = r->raise_over;
+        enum dc_err err = r->raised;
+        if (over) {
+            r->raise_peer = NULL;
+        }
+        lock_release(&r->lock);
+        if (over) {
+            return err;
+        }
+        usleep(1000);
+    }
 }

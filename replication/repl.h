@@ -65,6 +65,10 @@ struct repl_host {
     void (*restart)(void *arg);
     /* The role has changed: held requests try again. */
     void (*resume)(void *arg);
+    /* Waits until every command that was admitted before is complete; at most 'timeout_ms'. False: it isn't known. */
+    bool (*quiesce)(void *arg, int64_t timeout_ms);
+    /* Replies that wait for their level are refused: they can't be confirmed here any more. */
+    void (*refuse_waiting)(void *arg, const char *why);
 };
 
 struct repl_opts {
@@ -131,5 +135,8 @@ void repl_stats(struct repl *r, struct repl_stats *out);
 /* For source and sink: an epoch was heard of; the order REPLICAOF was taken by a source. */
 void repl_note_epoch(struct self *self, uint64_t epoch);
 void repl_ask_taken(struct self *self);
+/* A primary begins a higher history than the peer's, because that gives way to it. Waits until it is done. Errors: DC_EIO, DC_ELIMIT: not now. */
+struct chain_view;
+DC_MUST enum dc_err repl_raise(struct self *self, const struct chain_view *peer);
 
 #endif

@@ -245,7 +245,7 @@ static enum dc_err attend(struct sink *s, bool acks, enum dc_err (*what)(struct 
     return err;
 }
 
-static void begin_anew(struct sink *s) {
+void sink_begin_anew(struct sink *s) {
     s->restarts = true;
     s->self->host->restart(s->self->host_arg);
 }
@@ -271,7 +271,7 @@ static enum dc_err take_copy(struct sink *s, struct greeting *g) {
     enum dc_err err = attend(s, false, sink_copy);
     if (err == DC_OK) {
         repl_note_epoch(s->self, g->source.epoch);
-        begin_anew(s);
+        sink_begin_anew(s);
     }
     return err;
 }
@@ -283,7 +283,7 @@ static enum dc_err cut(struct sink *s, const struct greeting *g) {
     uint64_t history = left > 0 ? g->self.chain[left - 1].id : 0;
     enum dc_err err = adopt_note_rewind(s->self->data->meta, g->answer.lsn, history);
     if (err == DC_OK) {
-        begin_anew(s);
+        sink_begin_anew(s);
     }
     return err;
 }

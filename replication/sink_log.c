@@ -94,48 +94,26 @@ static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, siz
     }
     if (shown == DC_ECORRUPT) {
         note_damage(s);
+    } else { /* no memory: the log is right, the store isn't */
+        sink_begin_anew(s);
     }
     return shown;
 }
 
 /* --- a new history ----------------------------------------------------------------------------------------------- */
 
-struct fork {
-    struct history chain[WIRE_CHAIN_MAX];
-    uint32_t count;
-};
-
 /* The source's log goes on in another history: so does ours. */
-static enum dc_err begin_history(struct sink *s, struct fork *f, uint64_t lsn, const char *frame,
-                                 size_t len) {
-    struct log *log = s->self->log;
-    struct frame_head head;
-    const struct histories *known = log_chain(log);
-    f->count = fork_decode(bytes_of(frame + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN), f->chain,
-                           WIRE_CHAIN_MAX);
-    if (f->count == 0 || f->chain[f->count - 1].start != lsn ||
-        frame_check(frame, len, f->chain[f->count - 1].id, lsn, &head) != FRAME_OK ||
-        !histories_continue(known->list, known->count, f->chain, f->count, log_head(log).v)) {
-        return dc_fail(DC_EPROTO, "the history that begins at LSN %" PRIu64 " doesn't follow ours",
-                       lsn);
-    }
-    struct histories *next = histories_copy(f->chain, f->count);
-    enum dc_err err = data_begin_history(s->self->data, next, frame, len);
-    mem_free(next);
-    if (err == DC_OK) {
-        log_set_applied(log, log_head(log));
-        diag(DIAG_NOTICE, "sink.history id=%016" PRIx64 " start=%" PRIu64 " epoch=%" PRIu64,
-             f->chain[f->count - 1].id, lsn, f->chain[f->count - 1].epoch);
-        err = sink_ack(s);
-    }
-    return err;
-}
-
 static enum dc_err take_fork(struct sink *s, uint64_t lsn, const char *frame, size_t len) {
-    struct fork *f = mem_must_alloc(sizeof(*f));
-    enum dc_err err = begin_history(s, f, lsn, frame, len);
-    mem_free(f);
-    return err;
+    struct log *log = s->self->log;
+    enum dc_err err = data_take_fork(s->self->data, lsn, frame, len);
+    if (err != DC_OK) {
+        return err;
+    }
+    struct history now = current(s);
+    log_set_applied(log, log_head(log));
+    diag(DIAG_NOTICE, "sink.history id=%016" PRIx64 " start=%" PRIu64 " epoch=%" PRIu64, now.id,
+         now.start, now.epoch);
+    return sink_ack(s);
 }
 
 /* --- frames ------------------------------------------------------------------------------------------------------ */

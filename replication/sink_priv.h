@@ -58,6 +58,9 @@ void sink_note_io(struct sink *s);
 /* Tells the source how far the log has come. Errors: those of the link. */
 DC_MUST enum dc_err sink_ack(struct sink *s);
 
+/* The node starts anew in place; the sink waits for it. */
+void sink_begin_anew(struct sink *s);
+
 /* sink_log.c: the link is open, the log follows from its end on. Until it ends. */
 DC_MUST enum dc_err sink_stream(struct sink *s);
 /* sink_copy.c: until the copy is complete and noted. */

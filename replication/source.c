@@ -166,14 +166,24 @@ static bool hash_differs(struct session *s, const struct greeting *g,
     return log_tail_hash(s->self->data, g->peer.head, &hash) == DC_OK && hash != g->hello.hash;
 }
 
+static void ask_chain(struct session *s, struct greeting *g, struct chain_view *self,
+                      struct chain_local *local) {
+    local->oldest = log_tail_oldest(s->self->data);
+    self_view(s->self, self);
+    local->hash_differs = hash_differs(s, g, self);
+    g->answer = chain_answer(self, &g->peer, g->ask, local);
+}
+
 /* The verdict; for CONTINUE the log is held from there on. */
 static void decide(struct session *s, struct greeting *g) {
     struct chain_view self;
-    struct chain_local local = {.oldest = log_tail_oldest(s->self->data)};
-    self_view(s->self, &self);
-    local.hash_differs = hash_differs(s, g, &self);
-    g->answer = chain_answer(&self, &g->peer, g->ask, &local);
-    if (g->answer.verdict == CHAIN_CONTINUE &&
+    struct chain_local local;
+    ask_chain(s, g, &self, &local);
+    bool serves = g->hello.purpose != WIRE_PROBE;
+    if (serves && g->answer.verdict == CHAIN_RAISE_FIRST && repl_raise(s->self, &g->peer) == DC_OK) {
+        ask_chain(s, g, &self, &local);
+    }
+    if (serves && g->answer.verdict == CHAIN_CONTINUE &&
         log_tail_open(&g->tail, s->self->data, g->answer.lsn) != DC_OK) {
         local.oldest = UINT64_MAX; /* it went meanwhile, or can't be read */
         g->answer = chain_answer(&self, &g->peer, g->ask, &local);

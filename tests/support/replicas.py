@@ -8,7 +8,7 @@ import time
 
 from support.disk import DiskCase, SEGMENT_HEADER_LEN
 
-QUICK = {"repl-ping-replica-period": 1, "repl-timeout": 5}
+QUICK = {"repl-ping-replica-period": 1, "repl-timeout": 5, "log-segment-size": "1mb"}
 
 
 class ReplicaCase(DiskCase):
