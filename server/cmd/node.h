@@ -134,6 +134,8 @@ struct node {
     struct saver *saver;          /* saver.c: snapshots; NULL in tests */
     struct repl *repl;            /* role and links; NULL in tests */
     struct replicas *replicas;    /* who follows this node */
+    const uint8_t
+        *link_key; /* CRYPTO_KEY_LEN bytes of replication-key-file; NULL = links are in clear */
     detach_fn repl_accept; /* takes the connections of peers (REPLSTREAM); NULL = sent away */
     struct node_clock clock;
     struct pubsub *pubsub;
