@@ -421,6 +421,7 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     r->self.host = opts->host;
     r->self.host_arg = opts->arg;
     r->self.fresh_us = opts->fresh_us;
+    r->self.link_key = opts->link_key;
     r->writes = opts->writes;
     r->standing = *standing;
     r->start_time_ms = opts->data->plan->last_time_ms;

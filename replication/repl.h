@@ -79,6 +79,7 @@ struct repl_opts {
     struct replicas *replicas;
     _Atomic uint32_t *writes; /* enum writes; the node's */
     _Atomic int64_t *fresh_us; /* monotonic: when a replica last had all that its source had told of; NULL = nobody asks */
+    const uint8_t *link_key; /* CRYPTO_KEY_LEN bytes that stay; NULL = links are in clear */
     const struct repl_host *host;
     void *arg;
 };

@@ -32,6 +32,7 @@ struct self {
     void *host_arg;
     uint8_t peer_id[PEER_ID_LEN];
     _Atomic int64_t *fresh_us; /* see repl_opts */
+    const uint8_t *link_key;
     /* atomic */
     _Atomic uint32_t role;  /* enum repl_role */
     _Atomic uint64_t epoch; /* the highest that was seen */

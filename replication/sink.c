@@ -199,7 +199,7 @@ static enum dc_err open_link(struct sink *s) {
                                  .port = (uint16_t)s->target.port,
                                  .user = user_len > 0 ? user : NULL,
                                  .password = password};
-    struct link_opts opts = {.timeout_ms = self_timeout_ms(s->self)};
+    struct link_opts opts = {.timeout_ms = self_timeout_ms(s->self), .key = s->self->link_key};
     struct link *link;
     enum dc_err err = link_create(&opts, &link);
     if (err != DC_OK) {

@@ -323,7 +323,7 @@ struct source *source_create(struct self *self) {
 
 void source_accept(struct source *src, int fd, struct bytes early) {
     struct session *s = mem_must_zalloc(sizeof(*s));
-    struct link_opts opts = {.timeout_ms = self_timeout_ms(src->self)};
+    struct link_opts opts = {.timeout_ms = self_timeout_ms(src->self), .key = src->self->link_key};
     s->source = src;
     s->self = src->self;
     s->fd = fd;

@@ -198,8 +198,6 @@ static enum dc_err open_data(struct server *s, bool continues) {
     report(&s->data);
     err = err != DC_OK ? err : data_begin(&s->data, &log);
     n->log = s->data.log;
-    n->chain = s->data.chain;
-    n->chain_count = s->data.chain_count;
     n->plan = s->data.plan;
     return err;
 }

@@ -127,9 +127,7 @@ struct node {
     char run_id[RUN_ID_LEN + 1];
     int64_t start_ms; /* node clock */
     struct log *log;
-    struct warm *warm;           /* NULL = nothing had to be loaded */
-    const struct history *chain; /* of the data directory */
-    uint32_t chain_count;
+    struct warm *warm;            /* NULL = nothing had to be loaded */
     const struct data_plan *plan; /* what recovery found; NULL in tests */
     struct saver *saver;          /* saver.c: snapshots; NULL in tests */
     struct repl *repl;            /* role and links; NULL in tests */

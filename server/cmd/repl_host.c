@@ -105,6 +105,7 @@ enum dc_err repl_host_start(struct node *n, struct data *d, const struct standin
                              .clock = &n->clock,
                              .replicas = n->replicas,
                              .writes = &n->writes,
+                             .link_key = n->link_key,
                              .host = &host,
                              .arg = n};
     enum dc_err err = repl_start(&opts, s, &n->repl);
