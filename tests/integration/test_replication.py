@@ -173,6 +173,24 @@ class Roles(ReplicaCase):
         self.same_log(primary, replica)
         self.assertEqual(self.state(replica)["sync_full"], "0")
 
+    def test_h51_a_drill_gives_up_its_branch_and_production_goes_on(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        self.ask(replica, "REPLICAOF", "NO", "ONE")
+        self.ask(replica, "SET", "drill", 1)
+        self.ask(primary, "SET", "production", 1)
+        self.follow(replica, primary)
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(replica, "MGET", "drill", "production"), [None, b"1"])
+        self.assertEqual(self.ask(primary, "SET", "more", 1), "OK")
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "1")
+        self.assertTrue(list(replica.dir.glob("cut-*")), "what was given up is kept aside")
+
     def test_h31_what_had_expired_stays_so_when_the_replica_is_promoted(self):
         primary = self.node()
         replica = self.replica(primary)
