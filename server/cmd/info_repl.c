@@ -5,6 +5,7 @@
  */
 #include "replication/repl.h"
 #include "server/base/sum.h"
+#include "server/cmd/acks.h"
 #include "server/cmd/info.h"
 #include "server/cmd/node.h"
 
@@ -94,6 +95,10 @@ static void write_replicas(struct node *n, struct buf *out) {
     buf_init(&l.text, 0);
     replicas_each(n->replicas, add_replica, &l);
     buf_printf(out, "connected_slaves:%" PRIu32 "\r\n", l.count);
+    if (conf_get(n->conf, min_replicas_to_write) > 0 &&
+        conf_get(n->conf, min_replicas_max_lag) > 0) {
+        buf_printf(out, "min_slaves_good_slaves:%" PRIu32 "\r\n", acks_good_replicas(n));
+    }
     buf_append_bytes(out, buf_bytes(&l.text));
     buf_fini(&l.text);
 }
