@@ -40,7 +40,8 @@ enum {
 
 /* Texts of the metadata. */
 static const char conf_seen[] = "replicaof-option"; /* the option at the last start */
-static const char ask_text[] = "replicaof-ask";     /* "explicit", "force": no source has taken the order yet */
+static const char ask_text[] =
+    "replicaof-ask"; /* "explicit", "force": no source has taken the order yet */
 
 enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE };
 
@@ -55,14 +56,14 @@ struct repl {
     _Atomic bool ask_over;
     uint64_t peers_moves; /* of the registry, when it was stored last */
     int64_t peers_due_us;
-    int64_t start_time_ms; /* the latest time that the log had at the start */
+    int64_t start_time_ms;    /* the latest time that the log had at the start */
     struct standing standing; /* of the thread */
     struct lock lock;
     /* under lock */
     struct sink *sink; /* NULL = none */
     struct repl_view view;
     enum order order;
-    struct sink_target target; /* of the order */
+    struct sink_target target;           /* of the order */
     const struct chain_view *raise_peer; /* somebody waits in repl_raise(); NULL = nobody */
     enum dc_err raised;                  /* what became of it, when raise_over */
     bool raise_over;
@@ -99,9 +100,8 @@ static void show_target(struct conf *conf, const struct standing *s) {
 /* The option has changed, or there is nothing else to go by. */
 static enum dc_err obey_option(struct meta *m, const char *option, struct standing *s) {
     struct standing before = *s;
-    bool is_order = parse_target(option, s) &&
-                    (before.role != s->role || before.port != s->port ||
-                     strcmp(before.host, s->host) != 0);
+    bool is_order = parse_target(option, s) && (before.role != s->role || before.port != s->port ||
+                                                strcmp(before.host, s->host) != 0);
     enum dc_err err = standing_put(m, s);
     err = err == DC_OK && is_order ? meta_put_text(m, ask_text, "explicit") : err;
     return err == DC_OK ? meta_put_text(m, conf_seen, option) : err;
@@ -232,8 +232,8 @@ static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
     }
     set_writes(r, WRITES_HELD);
     bool quiet = r->self.host->quiesce(r->self.host_arg, QUIESCE_MS);
-    enum dc_err err = quiet ? fork_history(r, peer)
-                            : dc_fail(DC_ELIMIT, "a command takes too long");
+    enum dc_err err =
+        quiet ? fork_history(r, peer) : dc_fail(DC_ELIMIT, "a command takes too long");
     lock_acquire(&r->lock);
     if (r->order == ORDER_NONE) { /* else somebody has decided otherwise meanwhile */
         set_writes(r, WRITES_TAKEN);
@@ -453,7 +453,8 @@ struct drain {
 
 static void look_at_replica(const struct replica_seen *seen, void *arg) {
     struct drain *d = arg;
-    d->all = d->all && (seen->slot < 0 || seen->state != REPLICA_ONLINE || seen->received >= d->head);
+    d->all =
+        d->all && (seen->slot < 0 || seen->state != REPLICA_ONLINE || seen->received >= d->head);
 }
 
 /* Nobody writes any more: what was acknowledged to clients gets to the replicas that are there, so that each could take over. */
@@ -516,10 +517,14 @@ enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool f
     memcpy(target.host, host.ptr, host.len);
     set_writes(r, WRITES_READONLY); /* I1 */
     lock_acquire(&r->lock);
+    bool was_replica = r->view.role == ROLE_REPLICA;
     r->view.role = ROLE_REPLICA;
     r->view.port = port;
     memcpy(r->view.host, target.host, sizeof(r->view.host));
     lock_release(&r->lock);
+    if (!was_replica) {
+        r->self.host->refuse_waiting(r->self.host_arg, "the node follows another one now");
+    }
     struct standing shown = {.role = STANDING_REPLICA, .port = (uint16_t)port};
     memcpy(shown.host, target.host, sizeof(shown.host));
     show_target(r->self.conf, &shown);
@@ -543,8 +548,7 @@ void repl_promote(struct repl *r) {
 /* --- questions --------------------------------------------------------------------------------------------------- */
 
 bool repl_is_current(const struct repl *r) {
-    return r == NULL ||
-           atomic_load_explicit(&r->self.role, memory_order_relaxed) != ROLE_REPLICA ||
+    return r == NULL || atomic_load_explicit(&r->self.role, memory_order_relaxed) != ROLE_REPLICA ||
            atomic_load_explicit(&r->self.linked, memory_order_relaxed);
 }
 

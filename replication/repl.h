@@ -78,7 +78,8 @@ struct repl_opts {
     struct node_clock *clock;
     struct replicas *replicas;
     _Atomic uint32_t *writes; /* enum writes; the node's */
-    _Atomic int64_t *fresh_us; /* monotonic: when a replica last had all that its source had told of; NULL = nobody asks */
+    _Atomic int64_t *
+        fresh_us; /* monotonic: when a replica last had all that its source had told of; NULL = nobody asks */
     const uint8_t *link_key; /* CRYPTO_KEY_LEN bytes that stay; NULL = links are in clear */
     const struct repl_host *host;
     void *arg;

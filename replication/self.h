@@ -37,7 +37,8 @@ struct self {
     _Atomic uint32_t role;  /* enum repl_role */
     _Atomic uint64_t epoch; /* the highest that was seen */
     _Atomic bool linked;    /* a replica that its source feeds now */
-    _Atomic int64_t passed_ms; /* the source's clock when all that the store shows had been written; 0 = unknown */
+    _Atomic int64_t
+        passed_ms; /* the source's clock when all that the store shows had been written; 0 = unknown */
 };
 
 /* Valid as long as the log. */

@@ -216,7 +216,9 @@ enum dc_err sink_stream(struct sink *s) {
         if (m.type == WIRE_LOG) {
             err = take_log(s, m.body);
         } else if (m.type == WIRE_HURRY && wire_hurry_decode(m.body, &lsn)) {
+            atomic_store_explicit(&s->hurry_lsn, lsn, memory_order_release);
             log_hurry(s->self->log);
+            wake_raise(&s->ack_wake);
         } else if (m.type == WIRE_BEAT) {
             note_time(s);
         } else if (m.type != WIRE_NONE) {

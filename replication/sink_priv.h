@@ -40,8 +40,10 @@ struct sink {
     bool restarts; /* a start in place is on its way */
     /* sending */
     pthread_mutex_t send_lock;
-    _Atomic bool acks;       /* there is a log to acknowledge */
-    _Atomic bool link_over;  /* the acker ends */
+    _Atomic bool acks;          /* there is a log to acknowledge */
+    _Atomic bool link_over;     /* the acker ends */
+    _Atomic uint64_t hurry_lsn; /* somebody waits until the disk has this */
+    struct wake ack_wake;       /* of the acker */
     _Atomic uint64_t acked_received;
     /* atomic */
     _Atomic int64_t behind_since_us;

@@ -125,8 +125,7 @@ static bool take_message(struct session *s, const struct link_message *m) {
 static void receive(void *arg) {
     struct session *s = arg;
     struct link_message m;
-    while (link_receive(s->link, self_timeout_ms(s->self), &m) == DC_OK && take_message(s, &m)) {
-    }
+    while (link_receive(s->link, self_timeout_ms(s->self), &m) == DC_OK && take_message(s, &m)) {}
     atomic_store_explicit(&s->stop, true, memory_order_release);
     link_shutdown(s->link);
 }
@@ -180,7 +179,8 @@ static void decide(struct session *s, struct greeting *g) {
     struct chain_local local;
     ask_chain(s, g, &self, &local);
     bool serves = g->hello.purpose != WIRE_PROBE;
-    if (serves && g->answer.verdict == CHAIN_RAISE_FIRST && repl_raise(s->self, &g->peer) == DC_OK) {
+    if (serves && g->answer.verdict == CHAIN_RAISE_FIRST &&
+        repl_raise(s->self, &g->peer) == DC_OK) {
         ask_chain(s, g, &self, &local);
     }
     if (serves && g->answer.verdict == CHAIN_CONTINUE &&
@@ -278,7 +278,8 @@ static enum dc_err greet(struct session *s, struct greeting *g) {
         text = "the source is sending a full copy to another replica";
         turn = false;
     }
-    diag(DIAG_NOTICE, "source.answer peer=%s head=%" PRIu64 " verdict=%s lsn=%" PRIu64 " reason=\"%s\"",
+    diag(DIAG_NOTICE,
+         "source.answer peer=%s head=%" PRIu64 " verdict=%s lsn=%" PRIu64 " reason=\"%s\"",
          link_peer(s->link), g->peer.head, chain_verdict_name(g->answer.verdict), g->answer.lsn,
          text);
     err = send_answer(s, &g->answer, text);

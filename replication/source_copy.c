@@ -118,8 +118,8 @@ static enum dc_err send_head(struct copy *c) {
     memcpy(m.seed, f->seed, SEED_LEN);
     buf_init(&body, 0);
     wire_copy_encode(&m, &body);
-    enum dc_err err = body.failed ? DC_ENOMEM
-                                  : link_send(s->link, WIRE_COPY, buf_bytes(&body), NULL, 0);
+    enum dc_err err =
+        body.failed ? DC_ENOMEM : link_send(s->link, WIRE_COPY, buf_bytes(&body), NULL, 0);
     buf_fini(&body);
     return err;
 }
@@ -152,7 +152,8 @@ static enum dc_err send_end(struct copy *c) {
     uint8_t body[WIRE_COPY_END_LEN];
     struct wire_copy_end m = {.length = c->len, .sum = c->sum};
     wire_copy_end_encode(&m, body);
-    return link_send(c->session->link, WIRE_COPY_END, bytes_of((const char *)body, sizeof(body)), NULL, 0);
+    return link_send(c->session->link, WIRE_COPY_END, bytes_of((const char *)body, sizeof(body)),
+                     NULL, 0);
 }
 
 /* The replica begins anew with what it has got, and needs the log from there on. */

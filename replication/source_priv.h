@@ -23,11 +23,11 @@ struct session {
     struct self *self;
     struct thread sender, receiver;
     struct link *link;
-    int fd;        /* until the link has it */
+    int fd; /* until the link has it */
     struct buf early;
     /* of the peer, known behind HELLO */
     uint8_t peer_id[PEER_ID_LEN];
-    int32_t slot; /* in the registry, -1 = none */
+    int32_t slot;    /* in the registry, -1 = none */
     int64_t beat_us; /* when the next is due */
     uint64_t hurried;
     _Atomic bool stop;  /* somebody wants it to end */

@@ -295,7 +295,8 @@ static void stop_workers(struct node *n) {
 static void tear_down(struct server *s, bool clean, struct handover *after) {
     struct node *n = &s->node;
     listeners_close(s->listeners, after);
-    if (n->log != NULL && node_is_replica(n)) { /* REPLICAOF: the log ends as it is, so that another one can follow */
+    if (n->log != NULL &&
+        node_is_replica(n)) { /* REPLICAOF: the log ends as it is, so that another one can follow */
         log_set_follows(n->log, true);
     }
     data_close(&s->data, clean,

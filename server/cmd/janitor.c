@@ -95,8 +95,8 @@ static uint32_t sweep_place(const struct janitor *j) {
 static bool sweep_until(struct janitor *j, int64_t end_us) {
     struct node *n = j->node;
     for (;;) {
-        store_sweep(&j->store, &j->sweep, repl_reap_ms(n->repl, clock_now_ms(&n->clock)), SWEEP_STEP,
-                    wants_expired(n) ? tell_expired : NULL, n);
+        store_sweep(&j->store, &j->sweep, repl_reap_ms(n->repl, clock_now_ms(&n->clock)),
+                    SWEEP_STEP, wants_expired(n) ? tell_expired : NULL, n);
         uint64_t rounds = j->sweep.wrapped - j->round_number;
         if (rounds > 1 || (rounds == 1 && sweep_place(j) >= j->round_first)) {
             j->round_number = j->sweep.wrapped;

@@ -82,7 +82,7 @@ static bool quiesce(void *arg, int64_t timeout_ms) {
 
 static void refuse_waiting(void *arg, const char *why) {
     struct node *n = arg;
-    (void)n, (void)why;
+    n->host->refuse_waiting(n, why);
 }
 
 /* A peer's connection leaves its worker. */
@@ -105,6 +105,7 @@ enum dc_err repl_host_start(struct node *n, struct data *d, const struct standin
                              .clock = &n->clock,
                              .replicas = n->replicas,
                              .writes = &n->writes,
+                             .fresh_us = &n->fresh_us,
                              .link_key = n->link_key,
                              .host = &host,
                              .arg = n};
