@@ -2,6 +2,7 @@
 #include "replication/sink.h"
 
 #include "persist/adopt.h"
+#include "replication/greet.h"
 #include "replication/sink_priv.h"
 #include "server/base/assert.h"
 #include "server/base/crypto.h"
@@ -160,60 +161,19 @@ enum dc_err sink_receive(struct sink *s, int64_t timeout_ms, struct link_message
     return out->type == WIRE_BEAT ? note_beat(s, out->body) : DC_OK;
 }
 
-/* --- the greeting ------------------------------------------------------------------------------------------------ */
-
-struct greeting {
-    struct history chain[WIRE_CHAIN_MAX];
-    struct chain_view self, source;
-    struct chain_answer answer;
-    char text[WIRE_TEXT_MAX + 1];
-};
-
-static enum dc_err say_hello(struct sink *s, struct greeting *g) {
-    struct buf body;
-    buf_init(&body, 0);
-    self_view(s->self, &g->self);
-    enum dc_err err = self_hello(s->self, WIRE_FOLLOW, s->target.ask, &body);
-    err = err == DC_OK ? link_send(s->link, WIRE_HELLO, buf_bytes(&body), NULL, 0) : err;
-    buf_fini(&body);
-    return err;
-}
-
-static enum dc_err hear_answer(struct sink *s, struct greeting *g) {
-    struct link_message m;
-    struct wire_answer a;
-    enum dc_err err = link_receive(s->link, self_timeout_ms(s->self), &m);
-    if (err != DC_OK) {
-        return err;
-    }
-    if (m.type != WIRE_ANSWER || !wire_answer_decode(m.body, g->chain, &a)) {
-        return dc_fail(DC_EPROTO, "%s doesn't answer the greeting", link_peer(s->link));
-    }
-    if (memcmp(a.peer_id, s->self->peer_id, PEER_ID_LEN) == 0) {
-        return dc_fail(DC_EPROTO, "the node can't follow itself");
-    }
-    snprintf(g->text, sizeof(g->text), "%.*s", (int)a.text.len, a.text.ptr);
-    return view_of_answer(&a, &g->source, &g->answer);
-}
+/* --- the link ---------------------------------------------------------------------------------------------------- */
 
 static enum dc_err open_link(struct sink *s) {
-    char user[CONF_VALUE_MAX + 1], password[CONF_VALUE_MAX + 1];
-    size_t user_len = conf_text(s->self->conf, CONF_ID_masteruser, user, sizeof(user));
-    (void)conf_text(s->self->conf, CONF_ID_masterauth, password, sizeof(password));
-    struct link_target target = {.host = s->target.host,
-                                 .port = (uint16_t)s->target.port,
-                                 .user = user_len > 0 ? user : NULL,
-                                 .password = password};
-    struct link_opts opts = {.timeout_ms = self_timeout_ms(s->self), .key = s->self->link_key};
     struct link *link;
-    enum dc_err err = link_create(&opts, &link);
+    enum dc_err err = greet_create(s->self, self_timeout_ms(s->self), &link);
     if (err != DC_OK) {
         return err;
     }
     lock_acquire(&s->lock);
     s->link = link;
     lock_release(&s->lock);
-    return sink_must_end(s) ? DC_ESTOPPED : link_connect(link, &target);
+    return sink_must_end(s) ? DC_ESTOPPED
+                            : greet_connect(s->self, link, s->target.host, (uint16_t)s->target.port);
 }
 
 static void close_link(struct sink *s) {
@@ -315,12 +275,28 @@ static enum dc_err act(struct sink *s, struct greeting *g) {
                    g->text);
 }
 
+/* What a primary asks a peer for that has more of its log. */
+static enum dc_err pull(struct sink *s, struct greeting *g) {
+    if (chain_step(&g->self, s->target.ask, &g->source, &g->answer) != CHAIN_STREAM) {
+        return dc_fail(DC_EGENERIC, "refused: %s", g->text);
+    }
+    s->pull_to = g->source.head;
+    diag(DIAG_NOTICE, "sink.pull source=%s from=%" PRIu64 " to=%" PRIu64, link_peer(s->link),
+         g->answer.lsn, s->pull_to);
+    return attend(s, true, sink_stream);
+}
+
 static enum dc_err one_link(struct sink *s, struct greeting *g) {
+    bool pulls = s->target.pulls;
     sink_set_link(s, LINK_CONNECTING);
     enum dc_err err = open_link(s);
-    err = err == DC_OK ? say_hello(s, g) : err;
-    err = err == DC_OK ? hear_answer(s, g) : err;
-    return err == DC_OK ? act(s, g) : err;
+    err = err == DC_OK ? greet_exchange(s->self, s->link, pulls ? WIRE_PULL : WIRE_FOLLOW,
+                                        s->target.ask, self_timeout_ms(s->self), g)
+                       : err;
+    if (err != DC_OK) {
+        return err;
+    }
+    return pulls ? pull(s, g) : act(s, g);
 }
 
 /* --- the thread -------------------------------------------------------------------------------------------------- */
@@ -351,12 +327,25 @@ static void run(void *arg) {
             sink_set_link(s, s->restarts ? LINK_SYNC : LINK_CONNECT);
         }
         close_link(s);
+        if (s->target.pulls) {
+            break;
+        }
         while (s->restarts && !sink_must_end(s)) {
             (void)wake_wait(&s->wake, 1000 * 1000);
         }
         pause_a_while(s);
     }
+    if (s->target.pulls) {
+        bool all = s->pull_to > 0 && log_head(s->self->log).v >= s->pull_to;
+        atomic_store_explicit(&s->pulled, all ? SINK_PULLED_ALL : SINK_PULL_FAILED,
+                              memory_order_release);
+        wake_raise(s->target.wake);
+    }
     mem_free(g);
+}
+
+enum sink_pull sink_pull_state(const struct sink *s) {
+    return (enum sink_pull)atomic_load_explicit(&s->pulled, memory_order_acquire);
 }
 
 struct sink *sink_start(struct self *self, const struct sink_target *target) {

@@ -16,6 +16,7 @@
 #define DC_REPLICATION_SINK_H
 
 #include "replication/self.h"
+#include "server/base/wake.h"
 
 struct sink;
 
@@ -23,11 +24,17 @@ struct sink_target {
     char host[HOST_NAME_MAX_LEN];
     uint32_t port;
     struct chain_ask ask;
+    bool pulls;        /* takes the log up to the other one's end, once: a primary that lost it. Else it follows */
+    struct wake *wake; /* is raised when that is over */
 };
 
 struct sink *sink_start(struct self *self, const struct sink_target *target);
 /* Waits for its threads: what has been received whole is applied. NULL is legal. */
 void sink_stop(struct sink *s);
+
+/* What became of a pull. */
+enum sink_pull { SINK_PULLS, SINK_PULLED_ALL, SINK_PULL_FAILED };
+enum sink_pull sink_pull_state(const struct sink *s);
 
 /* Fills in what repl_view says of a link. */
 void sink_view(struct sink *s, struct repl_view *out);

@@ -207,7 +207,8 @@ enum dc_err sink_stream(struct sink *s) {
     enum dc_err err = DC_OK;
     uint64_t lsn;
     buf_reset(&s->pending, PENDING_KEEP_LEN);
-    while (err == DC_OK && !sink_must_end(s)) {
+    while (err == DC_OK && !sink_must_end(s) &&
+           (s->pull_to == 0 || log_head(s->self->log).v < s->pull_to)) {
         struct link_message m;
         err = sink_receive(s, SINK_LOOK_MS * 4, &m);
         if (err != DC_OK) {

@@ -37,6 +37,7 @@ struct sink {
     uint64_t beat_head;   /* and the head that it told */
     struct rng rng;
     int64_t pause_ms;
+    uint64_t pull_to; /* a pull ends there; 0 = not one, or not yet known */
     bool restarts; /* a start in place is on its way */
     /* sending */
     pthread_mutex_t send_lock;
@@ -47,6 +48,7 @@ struct sink {
     _Atomic uint64_t acked_received;
     /* atomic */
     _Atomic int64_t behind_since_us;
+    _Atomic uint32_t pulled; /* enum sink_pull */
     /* under lock */
     struct lock lock;
     struct link *link; /* NULL = none */
