@@ -1,78 +1,28 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * The thread repl makes what commands have asked for. A replica that is to follow another node, or nobody, goes on as it is: its
- * sink ends, another one begins. A primary that is to follow begins anew in place: its log has other appenders, and may have to be cut.
- *
- *     from       event               what is done                                                 to
- *     primary    REPLICAOF h p       READONLY; noted; start in place                              replica
- *     replica    REPLICAOF h p       noted; the sink ends, the next begins                        replica
- *     replica    REPLICAOF NO ONE    held; the sink ends; new history, durable; noted; taken      primary
- *     replica    a copy, or a cut    noted; start in place                                        replica
- */
+/* Life, commands and questions; repl_role.c has the table of roles. */
 #include "replication/repl.h"
 
-#include "persist/adopt.h"
-#include "persist/log_tail.h"
-
-#include "replication/sink.h"
-#include "replication/source.h"
+#include "replication/repl_priv.h"
 #include "server/base/assert.h"
-#include "server/base/crypto.h"
 #include "server/base/diag.h"
-#include "server/base/lock.h"
 #include "server/base/mem.h"
-#include "server/base/thread.h"
-#include "server/base/wake.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    TICK_MS = 1000,
-    DRAIN_MS = 1000,
-    QUIESCE_MS = 2000,
-    FORK_TRIES = 100,
-    PEERS_PERIOD_MS = 5000,
-    REAP_SLACK_MS = 5000, /* times of frames don't quite rise along the log */
-};
-
-/* Texts of the metadata. */
-static const char conf_seen[] = "replicaof-option"; /* the option at the last start */
-static const char ask_text[] =
-    "replicaof-ask"; /* "explicit", "force": no source has taken the order yet */
-
-enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE };
-
-struct repl {
-    struct self self; /* first: the links know it */
-    _Atomic uint32_t *writes;
-    struct source *source;
-    struct thread thread;
-    struct wake wake;
-    _Atomic bool stop;
-    _Atomic bool epoch_moved;
-    _Atomic bool ask_over;
-    uint64_t peers_moves; /* of the registry, when it was stored last */
-    int64_t peers_due_us;
-    int64_t start_time_ms;    /* the latest time that the log had at the start */
-    struct standing standing; /* of the thread */
-    struct lock lock;
-    /* under lock */
-    struct sink *sink; /* NULL = none */
-    struct repl_view view;
-    enum order order;
-    struct sink_target target;           /* of the order */
-    const struct chain_view *raise_peer; /* somebody waits in repl_raise(); NULL = nobody */
-    enum dc_err raised;                  /* what became of it, when raise_over */
-    bool raise_over;
-    bool stopped;
-};
-
 const char *repl_link_name(enum repl_link link) {
     static const char *const names[] = {"connect", "connecting", "sync", "connected"};
     return names[link];
+}
+
+void repl_warn(const char *what, enum dc_err err) {
+    diag(DIAG_WARNING, "repl.failed what=\"%s\" error=\"%s\"", what, dc_fail_take(err));
+}
+
+void repl_set_writes(struct repl *r, enum writes writes) {
+    atomic_store_explicit(r->writes, writes, memory_order_release);
 }
 
 /* --- the start --------------------------------------------------------------------------------------------------- */
@@ -89,7 +39,7 @@ static bool parse_target(const char *text, struct standing *out) {
     return out->role == STANDING_REPLICA;
 }
 
-static void show_target(struct conf *conf, const struct standing *s) {
+void repl_show_target(struct conf *conf, const struct standing *s) {
     char text[HOST_NAME_MAX_LEN + 8];
     int len = s->role == STANDING_REPLICA
                   ? snprintf(text, sizeof(text), "%s %" PRIu32, s->host, (uint32_t)s->port)
@@ -103,8 +53,8 @@ static enum dc_err obey_option(struct meta *m, const char *option, struct standi
     bool is_order = parse_target(option, s) && (before.role != s->role || before.port != s->port ||
                                                 strcmp(before.host, s->host) != 0);
     enum dc_err err = standing_put(m, s);
-    err = err == DC_OK && is_order ? meta_put_text(m, ask_text, "explicit") : err;
-    return err == DC_OK ? meta_put_text(m, conf_seen, option) : err;
+    err = err == DC_OK && is_order ? meta_put_text(m, REPL_ASK, "explicit") : err;
+    return err == DC_OK ? meta_put_text(m, REPL_CONF_SEEN, option) : err;
 }
 
 enum dc_err repl_decide(struct meta *m, struct conf *conf, bool in_place, struct standing *out) {
@@ -112,195 +62,18 @@ enum dc_err repl_decide(struct meta *m, struct conf *conf, bool in_place, struct
     char seen[HOST_NAME_MAX_LEN + 8];
     (void)conf_text(conf, CONF_ID_replicaof, option, sizeof(option));
     enum dc_err err = standing_get(m, out);
-    err = err == DC_OK ? meta_get_text(m, conf_seen, seen, sizeof(seen)) : err;
+    err = err == DC_OK ? meta_get_text(m, REPL_CONF_SEEN, seen, sizeof(seen)) : err;
     if (err != DC_OK) {
         return err;
     }
     if (out->role == STANDING_UNKNOWN || (!in_place && strcmp(option, seen) != 0)) {
         err = obey_option(m, option, out);
     }
-    show_target(conf, out);
+    repl_show_target(conf, out);
     return err;
 }
 
-/* --- small steps ------------------------------------------------------------------------------------------------- */
-
-static void set_writes(struct repl *r, enum writes writes) {
-    atomic_store_explicit(r->writes, writes, memory_order_release);
-}
-
-static void set_role(struct repl *r, enum repl_role role) {
-    atomic_store_explicit(&r->self.role, role, memory_order_release);
-    lock_acquire(&r->lock);
-    r->view.role = role;
-    lock_release(&r->lock);
-}
-
-static void warn(const char *what, enum dc_err err) {
-    diag(DIAG_WARNING, "repl.failed what=\"%s\" error=\"%s\"", what, dc_fail_take(err));
-}
-
-static enum dc_err store_standing(struct repl *r) {
-    r->standing.epoch = atomic_load_explicit(&r->self.epoch, memory_order_relaxed);
-    return standing_put(r->self.data->meta, &r->standing);
-}
-
-/* The sink as others see it; they hold the lock while they use it. */
-static struct sink *swap_sink(struct repl *r, struct sink *next) {
-    lock_acquire(&r->lock);
-    struct sink *old = r->sink;
-    r->sink = next;
-    lock_release(&r->lock);
-    return old;
-}
-
-static struct chain_ask stored_ask(struct repl *r) {
-    char text[32] = "";
-    if (meta_get_text(r->self.data->meta, ask_text, text, sizeof(text)) != DC_OK) {
-        warn("reading what was asked for", DC_EIO);
-    }
-    struct adopt_note note = {.what = ADOPT_NOTHING};
-    if (adopt_get(r->self.data->meta, &note) != DC_OK) {
-        warn("reading what is to be taken over", DC_EIO);
-    }
-    bool force = strcmp(text, "force") == 0;
-    return (struct chain_ask){.explicit_ = force || strcmp(text, "explicit") == 0,
-                              .force = force,
-                              .damaged = note.what == ADOPT_NEEDS_COPY};
-}
-
-static void begin_sink(struct repl *r) {
-    struct sink_target target = {.port = r->standing.port, .ask = stored_ask(r)};
-    memcpy(target.host, r->standing.host, sizeof(target.host));
-    struct sink *old = swap_sink(r, sink_start(&r->self, &target));
-    dc_assert(old == NULL);
-}
-
-/* --- orders ------------------------------------------------------------------------------------------------------ */
-
-static void do_follow(struct repl *r, const struct sink_target *target) {
-    struct meta *m = r->self.data->meta;
-    bool was_replica = r->standing.role == STANDING_REPLICA;
-    r->standing.role = STANDING_REPLICA;
-    memcpy(r->standing.host, target->host, sizeof(r->standing.host));
-    r->standing.port = (uint16_t)target->port;
-    r->standing.fence_epoch = r->standing.fence_history = 0;
-    enum dc_err err = meta_put_text(m, ask_text, target->ask.force ? "force" : "explicit");
-    err = err == DC_OK ? store_standing(r) : err;
-    if (err != DC_OK) {
-        warn("noting REPLICAOF", err);
-    }
-    diag(DIAG_NOTICE, "repl.follow target=%s:%" PRIu32, target->host, target->port);
-    if (was_replica) {
-        sink_stop(swap_sink(r, NULL));
-        begin_sink(r);
-    } else {
-        r->self.host->restart(r->self.host_arg);
-    }
-}
-
-/* A history of its own, durable (I2): above the peer's, or (NULL) as a promotion begins one. Somebody may still append for a moment, the
- * janitor: then it is tried again. */
-static enum dc_err fork_history(struct repl *r, const struct chain_view *peer) {
-    enum dc_err err = DC_OK;
-    for (int tries = 0; tries < FORK_TRIES; tries++) {
-        struct chain_view self;
-        struct history next;
-        uint64_t random[2] = {0};
-        while (random[0] == 0) {
-            crypto_random(random, sizeof(random));
-        }
-        self_view(&r->self, &self);
-        err = peer == NULL ? chain_fork(&self, CHAIN_PROMOTION, random[0], random[1], &next)
-                           : chain_raise(&self, peer, random[0], random[1], &next);
-        err = err == DC_OK ? data_begin_history(r->self.data, &next) : err;
-        if (err != DC_EIO) {
-            break;
-        }
-        usleep(1000);
-    }
-    if (err == DC_OK) {
-        repl_note_epoch(&r->self, histories_last(log_chain(r->self.log))->epoch);
-    }
-    return err;
-}
-
-/* Nobody writes meanwhile: those who want to are held. */
-static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
-    if (r->standing.role == STANDING_REPLICA) {
-        return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
-    }
-    set_writes(r, WRITES_HELD);
-    bool quiet = r->self.host->quiesce(r->self.host_arg, QUIESCE_MS);
-    enum dc_err err =
-        quiet ? fork_history(r, peer) : dc_fail(DC_ELIMIT, "a command takes too long");
-    lock_acquire(&r->lock);
-    if (r->order == ORDER_NONE) { /* else somebody has decided otherwise meanwhile */
-        set_writes(r, WRITES_TAKEN);
-    }
-    lock_release(&r->lock);
-    r->self.host->resume(r->self.host_arg);
-    if (err == DC_OK) {
-        diag(DIAG_NOTICE, "repl.raised epoch=%" PRIu64 " peer_epoch=%" PRIu64,
-             histories_last(log_chain(r->self.log))->epoch, peer->epoch);
-    }
-    return err;
-}
-
-static void serve_raise(struct repl *r) {
-    lock_acquire(&r->lock);
-    const struct chain_view *peer = r->raise_over ? NULL : r->raise_peer;
-    lock_release(&r->lock);
-    if (peer == NULL) {
-        return;
-    }
-    enum dc_err err = raise_above(r, peer);
-    if (err != DC_OK) {
-        warn("a higher history", err);
-    }
-    lock_acquire(&r->lock);
-    r->raised = err;
-    r->raise_over = true;
-    lock_release(&r->lock);
-}
-
-static enum dc_err promote(struct repl *r) {
-    enum dc_err err = fork_history(r, NULL);
-    if (err != DC_OK) {
-        return err;
-    }
-    r->standing.role = STANDING_PRIMARY;
-    r->standing.host[0] = '\0';
-    r->standing.port = 0;
-    return store_standing(r); /* I3; the history says it already */
-}
-
-static void do_promote(struct repl *r) {
-    if (r->standing.role != STANDING_REPLICA) {
-        set_writes(r, WRITES_TAKEN);
-        return;
-    }
-    struct sink *sink = swap_sink(r, NULL);
-    sink_stop(sink);
-    int64_t time_ms = atomic_load_explicit(&r->self.passed_ms, memory_order_relaxed);
-    if (time_ms > 0) { /* what has expired there stays so */
-        clock_raise_floor(r->self.clock, time_ms * 1000, time_mono_us());
-    }
-    enum dc_err err = promote(r);
-    if (err != DC_OK) {
-        warn("promotion", err);
-        if (r->standing.role == STANDING_REPLICA) {
-            set_role(r, ROLE_REPLICA);
-            set_writes(r, WRITES_READONLY);
-            begin_sink(r);
-            return;
-        }
-    }
-    set_role(r, ROLE_PRIMARY);
-    set_writes(r, WRITES_TAKEN);
-    diag(DIAG_NOTICE, "repl.primary epoch=%" PRIu64 " head=%" PRIu64, r->standing.epoch,
-         log_head(r->self.log).v);
-}
+/* --- the thread ---------------------------------------------------------------------------------------------------- */
 
 static enum order take_order(struct repl *r, struct sink_target *target) {
     lock_acquire(&r->lock);
@@ -311,77 +84,20 @@ static enum order take_order(struct repl *r, struct sink_target *target) {
     return order;
 }
 
-/* --- who has followed this node ---------------------------------------------------------------------------------- */
-
-struct peers_now {
-    struct standing_peer list[PEERS_MAX];
-    uint32_t count;
-};
-
-static void add_peer(const struct replica_seen *seen, void *arg) {
-    struct peers_now *p = arg;
-    if (p->count == PEERS_MAX || seen->port == 0) {
-        return;
-    }
-    struct standing_peer *to = &p->list[p->count++];
-    *to = (struct standing_peer){.port = seen->port,
-                                 .received = seen->received,
-                                 .durable = seen->durable,
-                                 .seen_ms = time_wall_us() / 1000};
-    memcpy(to->id, seen->peer, NODE_ID_LEN);
-    snprintf(to->host, sizeof(to->host), "%s", seen->addr);
-}
-
-/* Whom to ask after an unclean stop, and what they had acknowledged. */
-static void store_peers(struct repl *r) {
-    struct peers_now *p = mem_must_zalloc(sizeof(*p));
-    replicas_each(r->self.replicas, add_peer, p);
-    enum dc_err err = standing_put_peers(r->self.data->meta, p->list, p->count);
-    if (err != DC_OK) {
-        warn("noting the replicas", err);
-    }
-    mem_free(p);
-}
-
-/* Now and then while something moves. */
-static void note_peers(struct repl *r, bool now) {
-    uint64_t moves = replicas_moves(r->self.replicas);
-    int64_t now_us = time_mono_us();
-    if (moves != r->peers_moves && (now || now_us >= r->peers_due_us)) {
-        r->peers_moves = moves;
-        r->peers_due_us = now_us + (int64_t)PEERS_PERIOD_MS * 1000;
-        store_peers(r);
-    }
-}
-
-static enum dc_err load_peers(struct repl *r) {
-    struct peers_now *p = mem_must_zalloc(sizeof(*p));
-    enum dc_err err = standing_get_peers(r->self.data->meta, p->list, &p->count);
-    for (uint32_t i = 0; i < p->count && err == DC_OK; i++) {
-        const struct standing_peer *peer = &p->list[i];
-        replicas_know(r->self.replicas, peer->id, peer->host, peer->port, peer->received,
-                      peer->durable);
-    }
-    r->peers_moves = replicas_moves(r->self.replicas);
-    mem_free(p);
-    return err;
-}
-
-/* --- the thread -------------------------------------------------------------------------------------------------- */
-
 static void tick(struct repl *r) {
     source_tick(r->source);
-    note_peers(r, false);
+    repl_peers_note(r, false);
+    data_set_pin_limit(r->self.data, (uint64_t)conf_get(r->self.conf, replication_pin_size));
     if (atomic_exchange_explicit(&r->epoch_moved, false, memory_order_acquire)) {
-        enum dc_err err = store_standing(r);
+        enum dc_err err = repl_store_standing(r);
         if (err != DC_OK) {
-            warn("noting the epoch", err);
+            repl_warn("noting the epoch", err);
         }
     }
     if (atomic_exchange_explicit(&r->ask_over, false, memory_order_acquire)) {
-        enum dc_err err = meta_put_text(r->self.data->meta, ask_text, "");
+        enum dc_err err = meta_put_text(r->self.data->meta, REPL_ASK, "");
         if (err != DC_OK) {
-            warn("noting that REPLICAOF was taken", err);
+            repl_warn("noting that REPLICAOF was taken", err);
         }
     }
 }
@@ -392,26 +108,57 @@ static void run(void *arg) {
     while (!atomic_load_explicit(&r->stop, memory_order_acquire)) {
         switch (take_order(r, &target)) {
         case ORDER_FOLLOW:
-            do_follow(r, &target);
-            r->self.host->resume(r->self.host_arg);
+            repl_do_follow(r, &target);
             break;
         case ORDER_PROMOTE:
-            do_promote(r);
-            r->self.host->resume(r->self.host_arg);
+            repl_do_promote(r);
             break;
         case ORDER_NONE:
-            serve_raise(r);
+            repl_serve_raise(r);
             tick(r);
-            (void)wake_wait(&r->wake, (int64_t)TICK_MS * 1000);
+            if (r->goes_on) {
+                repl_go_on(r, true, r->goes_on_as);
+            }
+            repl_peers_step(r);
+            (void)wake_wait(&r->wake, repl_peers_wait_ms(r, TICK_MS) * 1000);
             break;
         }
     }
 }
 
+/* What the node was when it ended; a primary asks its peers before it goes on. */
+static void begin_role(struct repl *r) {
+    if (r->standing.role == STANDING_REPLICA) {
+        repl_set_role(r, ROLE_REPLICA);
+        repl_set_writes(r, WRITES_READONLY);
+        memcpy(r->view.host, r->standing.host, sizeof(r->view.host));
+        r->view.port = r->standing.port;
+        repl_begin_sink(r);
+        return;
+    }
+    enum peers_why why = repl_why_at_start(r);
+    if (r->standing.fence_epoch != 0) {
+        repl_set_role(r, ROLE_FENCED);
+        repl_set_writes(r, WRITES_FENCED);
+        return;
+    }
+    repl_set_writes(r, WRITES_HELD);
+    repl_peers_ask(r, why);
+    repl_peers_step(r);
+}
+
+bool repl_opens_following(const struct data *d, const struct standing *s) {
+    struct standing_peer *peers = mem_must_alloc(PEERS_MAX * sizeof(*peers));
+    uint32_t count = 0;
+    bool known = standing_get_peers(d->meta, peers, &count) == DC_OK && count > 0;
+    mem_free(peers);
+    return s->role == STANDING_REPLICA || s->fence_epoch != 0 ||
+           (known && !d->plan->empty && !d->plan->clean);
+}
+
 enum dc_err repl_start(const struct repl_opts *opts, const struct standing *standing,
                        struct repl **out) {
     struct repl *r = mem_must_zalloc(sizeof(*r));
-    bool follows = standing->role == STANDING_REPLICA;
     r->self.conf = opts->conf;
     r->self.data = opts->data;
     r->self.log = opts->data->log;
@@ -429,21 +176,15 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     lock_init(&r->lock, LOCK_RANK_REPL);
     wake_init(&r->wake);
     r->source = source_create(&r->self);
+    r->peers = peers_create(&(struct peers_opts){.ask_again_ms = 0});
     *out = r;
     enum dc_err err = standing_own_id(opts->data->meta, r->self.peer_id);
-    err = err == DC_OK ? load_peers(r) : err;
-    if (err != DC_OK) {
-        return err;
+    err = err == DC_OK ? repl_peers_load(r) : err;
+    if (err == DC_OK) {
+        begin_role(r);
+        thread_start(&r->thread, "repl", run, r);
     }
-    set_role(r, follows ? ROLE_REPLICA : ROLE_PRIMARY);
-    set_writes(r, follows ? WRITES_READONLY : WRITES_TAKEN);
-    if (follows) {
-        memcpy(r->view.host, standing->host, sizeof(r->view.host));
-        r->view.port = standing->port;
-        begin_sink(r);
-    }
-    thread_start(&r->thread, "repl", run, r);
-    return DC_OK;
+    return err;
 }
 
 struct drain {
@@ -472,7 +213,6 @@ void repl_stop(struct repl *r) {
         return;
     }
     drain(r);
-    note_peers(r, true);
     atomic_store_explicit(&r->stop, true, memory_order_release);
     wake_raise(&r->wake);
     thread_join(&r->thread);
@@ -480,14 +220,17 @@ void repl_stop(struct repl *r) {
     r->raised = DC_ESTOPPED;
     r->raise_over = r->stopped = true;
     lock_release(&r->lock);
+    repl_peers_end(r);
+    repl_peers_note(r, true);
     source_stop(r->source);
-    sink_stop(swap_sink(r, NULL));
+    repl_end_sink(r);
     tick(r);
 }
 
 void repl_destroy(struct repl *r) {
     if (r != NULL) {
         source_destroy(r->source);
+        peers_destroy(r->peers);
         lock_fini(&r->lock);
         mem_free(r);
     }
@@ -515,7 +258,7 @@ enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool f
         return dc_fail(DC_ELIMIT, "the address is too long");
     }
     memcpy(target.host, host.ptr, host.len);
-    set_writes(r, WRITES_READONLY); /* I1 */
+    repl_set_writes(r, WRITES_READONLY); /* I1 */
     lock_acquire(&r->lock);
     bool was_replica = r->view.role == ROLE_REPLICA;
     r->view.role = ROLE_REPLICA;
@@ -527,7 +270,7 @@ enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool f
     }
     struct standing shown = {.role = STANDING_REPLICA, .port = (uint16_t)port};
     memcpy(shown.host, target.host, sizeof(shown.host));
-    show_target(r->self.conf, &shown);
+    repl_show_target(r->self.conf, &shown);
     give_order(r, ORDER_FOLLOW, &target);
     return DC_OK;
 }
@@ -538,9 +281,9 @@ void repl_promote(struct repl *r) {
     bool nothing = r->view.role == ROLE_PRIMARY;
     r->view.role = ROLE_PRIMARY;
     lock_release(&r->lock);
-    show_target(r->self.conf, &shown);
+    repl_show_target(r->self.conf, &shown);
     if (!nothing) {
-        set_writes(r, WRITES_HELD);
+        repl_set_writes(r, WRITES_HELD);
         give_order(r, ORDER_PROMOTE, NULL);
     }
 }

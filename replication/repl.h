@@ -90,6 +90,10 @@ struct repl_opts {
 DC_MUST enum dc_err repl_decide(struct meta *m, struct conf *conf, bool in_place,
                                 struct standing *out);
 
+/* Whether the log is to be opened as one that follows: it isn't forked at the start then. A replica's; that of a primary that has to ask first
+ * what it lost. */
+bool repl_opens_following(const struct data *d, const struct standing *s);
+
 /* The role of 'standing' is in force at the return. Errors: those of the metadata. */
 DC_MUST enum dc_err repl_start(const struct repl_opts *opts, const struct standing *standing,
                                struct repl **out);

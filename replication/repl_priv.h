@@ -46,6 +46,8 @@ struct repl {
     int64_t start_time_ms; /* the latest time that the log had at the start */
     struct standing standing;
     bool restarting; /* a start in place is on its way: nothing is begun any more */
+    bool goes_on;    /* as a primary, as soon as the disk takes its history */
+    enum chain_fork_kind goes_on_as;
     /* repl_peers.c */
     struct peers *peers;
     struct inquiry *inquiries[PEERS_MAX]; /* under way; NULL = free */

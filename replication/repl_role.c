@@ -241,8 +241,13 @@ static enum dc_err become_primary(struct repl *r, bool forks, enum chain_fork_ki
 
 void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
     enum dc_err err = become_primary(r, forks, kind);
+    r->goes_on = err != DC_OK && log_follows(r->self.log) && r->standing.role != STANDING_REPLICA;
     if (err != DC_OK) {
         repl_warn("becoming a primary", err);
+    }
+    if (r->goes_on) { /* the disk: tried again; writes are held */
+        r->goes_on_as = kind;
+        return;
     }
     if (err != DC_OK && r->standing.role == STANDING_REPLICA) {
         peers_rest(r->peers);

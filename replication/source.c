@@ -157,12 +157,12 @@ static enum dc_err read_hello(struct session *s, struct greeting *g) {
 /* Whether our log is other bytes than the peer's before its head. */
 static bool hash_differs(struct session *s, const struct greeting *g,
                          const struct chain_view *self) {
-    uint64_t hash;
+    bool same = true;
     uint32_t count = g->peer.count;
     if (count == 0 || !chain_holds(self, g->peer.head, g->peer.chain[count - 1].id)) {
         return false;
     }
-    return log_tail_hash(s->self->data, g->peer.head, &hash) == DC_OK && hash != g->hello.hash;
+    return log_tail_same(s->self->data, g->peer.head, g->hello.hash, &same) == DC_OK && !same;
 }
 
 static void ask_chain(struct session *s, struct greeting *g, struct chain_view *self,

@@ -187,7 +187,7 @@ static enum dc_err open_data(struct server *s, bool continues) {
     n->worker_count = worker_count(conf);
     n->warm = s->data.warm; /* before anybody may take an empty store for the data */
     err = warm_attach(n->warm, s->store);
-    struct log_opts log = {.follows = s->standing.role == STANDING_REPLICA,
+    struct log_opts log = {.follows = repl_opens_following(&s->data, &s->standing),
                            .keeps = conf_get(conf, appendonly) != 0,
                            .sync = (enum log_sync)conf_get(conf, appendfsync),
                            .segment_len = (uint64_t)conf_get(conf, log_segment_size),
