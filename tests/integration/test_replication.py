@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.disk import first_lsn, offset_of  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.resp import Error  # noqa: E402
 
@@ -289,6 +290,57 @@ class Restarts(ReplicaCase):
         self.follow(replica, primary, "FORCE")
         self.in_sync(primary, replica)
         self.assertEqual(self.ask(replica, "DBSIZE"), 0)
+
+
+class PowerCuts(ReplicaCase):
+    """The primary's disk has less than the primary had told its replicas."""
+
+    def lose(self, node, lsn):
+        """What a power cut leaves of a log that wasn't synced: everything up to 'lsn'."""
+        node.kill()
+        path = max(node.segments(), key=first_lsn)
+        with open(path, "r+b") as file:
+            file.seek(offset_of(path, lsn))
+            file.write(bytes(os.path.getsize(path) - file.tell()))
+
+    def pair(self, **options):
+        primary = self.node(appendfsync="no", **options)
+        replica = self.replica(primary)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        lsn = self.written(primary)
+        fill(self.connect(primary), 100, prefix="late")
+        self.in_sync(primary, replica)
+        return primary, replica, lsn
+
+    def test_h02_a_primary_fetches_what_it_lost_from_its_replica(self):
+        primary, replica, lsn = self.pair()
+        self.eventually(lambda: "slave0" in self.state(primary))
+        time.sleep(1.2)  # the metadata know the replica
+        self.lose(primary, lsn)
+        primary.start()
+        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
+        self.assertEqual(self.ask(primary, "GET", "late:99"), self.ask(replica, "GET", "late:99"))
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "0")
+        self.assertEqual(self.state(primary)["role"], "master")
+
+    def test_h01_what_nobody_could_tell_the_primary_is_cut_from_the_replica(self):
+        primary, replica, lsn = self.pair(**{"pull-timeout": 300})
+        replica.kill()
+        self.lose(primary, lsn)
+        primary.start()
+        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
+        self.assertEqual(self.ask(primary, "EXISTS", "late:99"), 0)
+        replica.start()
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(replica, "EXISTS", "late:99"), 0)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "0")
+        self.assertTrue(list(replica.dir.glob("cut-*")), "what was cut is kept aside")
 
 
 class Time(ReplicaCase):
