@@ -224,6 +224,7 @@ void wire_answer_encode(const struct wire_answer *m, struct buf *to) {
     put_u16(f + ANSWER_PROTOCOL, m->protocol);
     f[ANSWER_VERDICT] = (uint8_t)m->verdict;
     f[ANSWER_ROLE] = (uint8_t)m->role;
+    put_u32(f + ANSWER_FLAGS, m->flags);
     memcpy(f + ANSWER_PEER_ID, m->peer_id, PEER_ID_LEN);
     memcpy(f + ANSWER_DATA_ID, m->data_id, NODE_ID_LEN);
     put_u64(f + ANSWER_EPOCH, m->epoch);

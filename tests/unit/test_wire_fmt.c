@@ -51,6 +51,7 @@ static struct wire_answer an_answer(void) {
     struct wire_answer m = {.protocol = 1,
                             .verdict = WIRE_REWIND,
                             .role = WIRE_PRIMARY,
+                            .flags = WIRE_EMPTY | WIRE_LINKED,
                             .epoch = 3,
                             .lsn = 0x180000,
                             .head = 0x300000,
@@ -138,7 +139,7 @@ START_TEST(answer_has_its_bytes_and_comes_back) {
     check_golden(&b, "0100"
                      "02"
                      "01"
-                     "00000000" ID("cc") ID("dd") "0300000000000000"
+                     "18000000" ID("cc") ID("dd") "0300000000000000"
                                                   "0000180000000000"
                                                   "0000300000000000"
                                                   "0400"
@@ -148,6 +149,7 @@ START_TEST(answer_has_its_bytes_and_comes_back) {
     ck_assert(wire_answer_decode(buf_bytes(&b), room, &got));
     ck_assert_uint_eq(got.protocol, 1);
     ck_assert_int_eq(got.verdict, WIRE_REWIND);
+    ck_assert_uint_eq(got.flags, WIRE_EMPTY | WIRE_LINKED);
     ck_assert_int_eq(got.role, WIRE_PRIMARY);
     ck_assert_mem_eq(got.peer_id, m.peer_id, PEER_ID_LEN);
     ck_assert_mem_eq(got.data_id, m.data_id, NODE_ID_LEN);
