@@ -22,8 +22,9 @@ static void run(void *arg) {
     struct inquiry *q = arg;
     struct chain_ask ask = {.explicit_ = false};
     enum dc_err err = greet_connect(q->self, q->link, q->peer.host, q->peer.port);
-    err = err == DC_OK ? greet_exchange(q->self, q->link, WIRE_PROBE, ask, q->timeout_ms, &q->greeting)
-                       : err;
+    err = err == DC_OK
+              ? greet_exchange(q->self, q->link, WIRE_PROBE, ask, q->timeout_ms, &q->greeting)
+              : err;
     q->answered = err == DC_OK;
     diag(DIAG_VERBOSE, "inquiry.over peer=%s answered=%d error=\"%s\"", link_peer(q->link),
          q->answered, err == DC_OK ? "" : dc_fail_take(err));

@@ -56,8 +56,7 @@ static void learn_peer(const struct replica_seen *seen, void *arg) {
     if (seen->port == 0) {
         return;
     }
-    if (seen->slot >= 0 &&
-        !peers_learn(r->peers, seen->peer, seen->addr, seen->port, now_ms())) {
+    if (seen->slot >= 0 && !peers_learn(r->peers, seen->peer, seen->addr, seen->port, now_ms())) {
         diag(DIAG_WARNING, "repl.too_many_peers addr=%s", seen->addr);
     }
     peers_link(r->peers, seen->peer, seen->slot >= 0 && seen->state == REPLICA_ONLINE, now_ms());

@@ -29,8 +29,8 @@ enum {
 
 /* Texts of the metadata. */
 #define REPL_CONF_SEEN "replicaof-option" /* the option at the last start */
-#define REPL_ASK       "replicaof-ask"    /* "explicit", "force": no source has taken the order yet */
-#define REPL_BOOT      "boot"             /* of the machine, at the last start */
+#define REPL_ASK       "replicaof-ask" /* "explicit", "force": no source has taken the order yet */
+#define REPL_BOOT      "boot"          /* of the machine, at the last start */
 
 enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE };
 

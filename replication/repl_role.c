@@ -153,8 +153,7 @@ static enum dc_err fork_history(struct repl *r, enum chain_fork_kind kind,
 
 /* Nobody writes meanwhile: those who want to are held. */
 static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
-    enum repl_role role =
-        (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
+    enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
     if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || r->restarting) {
         return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
     }
@@ -198,8 +197,7 @@ void repl_serve_raise(struct repl *r) {
 /* --- to be a primary --------------------------------------------------------------------------------------------- */
 
 void repl_do_promote(struct repl *r) {
-    enum repl_role role =
-        (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
+    enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
     if (r->restarting) { /* the next start finds it */
         r->standing.role = STANDING_PRIMARY;
         r->standing.host[0] = '\0';

@@ -172,8 +172,9 @@ static enum dc_err open_link(struct sink *s) {
     lock_acquire(&s->lock);
     s->link = link;
     lock_release(&s->lock);
-    return sink_must_end(s) ? DC_ESTOPPED
-                            : greet_connect(s->self, link, s->target.host, (uint16_t)s->target.port);
+    return sink_must_end(s)
+               ? DC_ESTOPPED
+               : greet_connect(s->self, link, s->target.host, (uint16_t)s->target.port);
 }
 
 static void close_link(struct sink *s) {

@@ -24,7 +24,8 @@ struct sink_target {
     char host[HOST_NAME_MAX_LEN];
     uint32_t port;
     struct chain_ask ask;
-    bool pulls;        /* takes the log up to the other one's end, once: a primary that lost it. Else it follows */
+    bool
+        pulls; /* takes the log up to the other one's end, once: a primary that lost it. Else it follows */
     struct wake *wake; /* is raised when that is over */
 };
 

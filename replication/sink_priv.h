@@ -38,7 +38,7 @@ struct sink {
     struct rng rng;
     int64_t pause_ms;
     uint64_t pull_to; /* a pull ends there; 0 = not one, or not yet known */
-    bool restarts; /* a start in place is on its way */
+    bool restarts;    /* a start in place is on its way */
     /* sending */
     pthread_mutex_t send_lock;
     _Atomic bool acks;          /* there is a log to acknowledge */
