@@ -308,41 +308,43 @@ enum chain_step chain_step(const struct chain_view *self, struct chain_ask ask,
 
 /* --- new histories --------------------------------------------------------------------------------------------- */
 
+static uint64_t higher(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
 /* The first JUMP behind an end is left to what was handed out and not written. The second is that of an unclean open, which only the primary of
- * a lineage has; promotions share what is behind (I4). */
-static enum dc_err begin_history(const struct chain_view *self, uint64_t behind, uint64_t offset,
-                                 struct history *h) {
-    if (behind > LSN_MAX - (2 + CHAIN_LANES) * LSN_JUMP) {
+ * a lineage has. Promotions have a region for each epoch, so that the higher epoch has the higher LSN, and a random place in it (I4). */
+static enum dc_err begin_history(const struct chain_view *self, uint64_t behind,
+                                 const uint64_t *random, struct history *h) {
+    uint64_t start = behind == 0 && random == NULL ? LSN_FIRST : behind + LSN_JUMP;
+    if (random != NULL && h->epoch <= LSN_MAX / CHAIN_REGION) {
+        start = higher(behind, h->epoch * CHAIN_REGION) + 2 * LSN_JUMP +
+                *random % (CHAIN_REGION - 3 * LSN_JUMP);
+    }
+    if (start > LSN_MAX - CHAIN_REGION || h->epoch > LSN_MAX / CHAIN_REGION) {
         return dc_fail(DC_ELIMIT, "no LSNs are left behind %" PRIu64 " for another history",
                        behind);
     }
-    h->start = behind == 0 ? LSN_FIRST : behind + LSN_JUMP + offset;
+    h->start = start;
     h->parent_end = self->head;
     dc_assert(h->id != 0 && h->start > self->head);
     return DC_OK;
 }
 
-static uint64_t promoted_offset(uint64_t random) {
-    return LSN_JUMP + random % (CHAIN_LANES * LSN_JUMP);
-}
-
-static uint64_t higher(uint64_t a, uint64_t b) {
-    return a > b ? a : b;
-}
-
 enum dc_err chain_fork(const struct chain_view *self, enum chain_fork_kind kind, uint64_t id,
                        uint64_t random, struct history *out) {
     uint64_t epoch = higher(self->epoch, chain_rank(self).epoch);
-    bool promoted = kind == CHAIN_PROMOTION;
-    *out = (struct history){.id = id, .epoch = promoted || epoch == 0 ? epoch + 1 : epoch};
-    return begin_history(self, self->head, promoted ? promoted_offset(random) : 0, out);
+    bool promoted = kind == CHAIN_PROMOTION && self->head > 0;
+    *out = (struct history){.id = id,
+                            .epoch = kind == CHAIN_PROMOTION || epoch == 0 ? epoch + 1 : epoch};
+    return begin_history(self, self->head, promoted ? &random : NULL, out);
 }
 
 /* I5 */
 enum dc_err chain_raise(const struct chain_view *self, const struct chain_view *peer, uint64_t id,
                         uint64_t random, struct history *out) {
     *out = (struct history){.id = id, .epoch = higher(self->epoch, peer->epoch) + 1};
-    return begin_history(self, higher(self->head, peer->head), promoted_offset(random), out);
+    return begin_history(self, higher(self->head, peer->head), &random, out);
 }
 
 /* --- primaries that meet --------------------------------------------------------------------------------------- */

@@ -12,9 +12,9 @@
  *      epoch, never, unless forced.
  *   I2 a tail is given up only for a source of higher rank; an explicit ask makes a source that is a primary raise its rank first.
  *   I3 a source that is itself a copy never makes a peer give up what the source may still receive: the peer comes again.
- *   I4 a promotion begins at a random place among CHAIN_LANES x LSN_JUMP: that two branches of one end overlap is as unlikely as they are short.
- *   I5 a raised history begins behind everything that the node which gave way had: so among nodes that have met, the higher
- *      rank has the higher LSN, which is what Sentinel goes by.
+ *   I4 a promotion begins at a random place of its epoch's region: that two branches of one epoch overlap is as unlikely as they are short.
+ *   I5 the higher epoch has the higher LSN, which is what Sentinel goes by; a raised history begins behind everything that the node which
+ *      gave way had. (Unless a history grows longer than its region.)
  * Threads: any. Ownership: views point to the caller's chains.
  */
 #ifndef DC_REPLICATION_CHAIN_H
@@ -26,7 +26,8 @@
 #include "persist/lsn.h"
 #include "server/base/err.h"
 
-enum { CHAIN_LANES = 255 };
+/* Promotions of epoch e begin from e times this on: 32768 epochs, 2 TB for each. */
+#define CHAIN_REGION (256 * LSN_JUMP)
 
 enum chain_role {
     CHAIN_PRIMARY,

@@ -21,6 +21,7 @@ struct known {
     struct chain_peer peer; /* its view points to 'chain' */
     struct history *chain;
     bool asked;     /* the answer is under way (I1) */
+    bool stale;     /* and will be too old */
     uint32_t pulls; /* that failed */
     int64_t ask_ms; /* not before */
     int64_t heard_ms;
@@ -35,7 +36,10 @@ struct peers {
     enum state state;
     /* ASKING */
     enum peers_why why;
+    int64_t timeout_ms;
     int64_t deadline_ms;
+    int64_t until_ms; /* when peers_next() wanted to be called again */
+    bool began_anew;  /* after a freeze; once */
     bool pulling;
     struct chain_rank began_rank; /* of this node, when it began to ask */
     uint64_t began_head;
@@ -140,7 +144,10 @@ void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *sel
                int64_t timeout_ms) {
     p->state = ASKING;
     p->why = why;
+    p->timeout_ms = timeout_ms;
     p->deadline_ms = now_ms + timeout_ms;
+    p->until_ms = INT64_MAX;
+    p->began_anew = false;
     p->pulling = false;
     p->began_rank = chain_rank(self);
     p->began_head = self->head;
@@ -181,9 +188,10 @@ static struct known *end_question(struct peers *p, const uint8_t id[PEER_ID_LEN]
     if (k == NULL || !k->asked) {
         return NULL; /* I3; or forgotten meanwhile */
     }
-    k->asked = false;
-    k->ask_ms = now_ms + again_ms(p);
-    return k;
+    bool stale = k->stale;
+    k->asked = k->stale = false;
+    k->ask_ms = stale ? now_ms : now_ms + again_ms(p);
+    return stale ? NULL : k;
 }
 
 void peers_answered(struct peers *p, const uint8_t id[PEER_ID_LEN], const struct chain_view *view,
@@ -217,12 +225,12 @@ void peers_silent(struct peers *p, const uint8_t id[PEER_ID_LEN], int64_t now_ms
 void peers_pulled(struct peers *p, const uint8_t id[PEER_ID_LEN], bool all, int64_t now_ms) {
     struct known *k = find(p, id);
     p->pulling = false;
-    if (k == NULL || all) {
+    if (k == NULL) {
         return;
     }
-    /* Perhaps only the connection broke. */
+    /* All: it may have less now than it said, after a power cut of its own. Not all: perhaps only the connection broke. */
     k->ask_ms = now_ms + again_ms(p);
-    k->peer.spent = ++k->pulls >= PULLS_MAX && now_ms >= p->deadline_ms;
+    k->peer.spent = all || (++k->pulls >= PULLS_MAX && now_ms >= p->deadline_ms);
 }
 
 /* --- actions --------------------------------------------------------------------------------------------------- */
@@ -243,13 +251,11 @@ static struct peers_todo give_way(struct peers *p, enum peers_action action,
     return todo;
 }
 
-/* The next question that is due, else when there will be one. */
-static struct peers_todo probe_or_wait(struct peers *p, bool answered_too, int64_t now_ms,
-                                       int64_t until_ms) {
+/* The next question that is due, else when there will be one. Who has answered is asked again: its log may grow. */
+static struct peers_todo probe_or_wait(struct peers *p, int64_t now_ms, int64_t until_ms) {
     for (uint32_t i = 0; i < p->count; i++) {
         struct known *k = p->known[i];
-        if (k->asked || (answered_too && k->entry.linked) ||
-            (!answered_too && k->peer.contact == CHAIN_ANSWERED)) {
+        if (k->asked || (p->state == WATCHING && k->entry.linked)) {
             continue;
         }
         if (k->ask_ms <= now_ms) {
@@ -311,15 +317,30 @@ static struct chain_pull judge(const struct peers *p, const struct chain_view *s
     return pull;
 }
 
+/* The process was frozen for long: what it heard, and what waits to be read, is of another time. */
+static void begin_anew(struct peers *p, int64_t now_ms) {
+    p->began_anew = true;
+    p->deadline_ms = now_ms + p->timeout_ms;
+    for (uint32_t i = 0; i < p->count; i++) {
+        struct known *k = p->known[i];
+        k->peer.contact = CHAIN_SILENT;
+        k->stale = k->asked;
+        k->ask_ms = now_ms;
+    }
+}
+
 static struct peers_todo ask(struct peers *p, const struct chain_view *self, int64_t now_ms) {
     struct known *k;
     if (p->pulling) {
         return nothing_until(INT64_MAX);
     }
+    if (!p->began_anew && p->until_ms < now_ms - 2 * p->opts.ask_again_ms) {
+        begin_anew(p, now_ms);
+    }
     struct chain_pull pull = judge(p, self, now_ms, &k);
     switch (pull.step) {
     case CHAIN_PULL_WAIT:
-        return now_ms < p->deadline_ms ? probe_or_wait(p, false, now_ms, p->deadline_ms)
+        return now_ms < p->deadline_ms ? probe_or_wait(p, now_ms, p->deadline_ms)
                                        : nothing_until(INT64_MAX);
     case CHAIN_PULL_FROM:
         if (k->pulls > 0 && k->ask_ms > now_ms) {
@@ -364,7 +385,7 @@ static struct peers_todo watch(struct peers *p, const struct chain_view *self, i
         }
     }
     int64_t begin_ms = p->lonely_ms + p->opts.lonely_ms;
-    return now_ms < begin_ms ? nothing_until(begin_ms) : probe_or_wait(p, true, now_ms, INT64_MAX);
+    return now_ms < begin_ms ? nothing_until(begin_ms) : probe_or_wait(p, now_ms, INT64_MAX);
 }
 
 struct peers_todo peers_next(struct peers *p, const struct chain_view *self, int64_t now_ms) {
@@ -372,9 +393,11 @@ struct peers_todo peers_next(struct peers *p, const struct chain_view *self, int
     case RESTING:
         return nothing_until(INT64_MAX);
     case ASKING:
-        return ask(p, self, now_ms);
+        break;
     case WATCHING:
         return watch(p, self, now_ms);
     }
-    dc_unreachable();
+    struct peers_todo todo = ask(p, self, now_ms);
+    p->until_ms = todo.action == PEERS_NOTHING ? todo.until_ms : INT64_MAX;
+    return todo;
 }

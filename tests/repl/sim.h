@@ -136,15 +136,20 @@ struct node {
     bool empty;
     struct peers *peers;
     int64_t sync_ms;
+    bool chosen;      /* it asks because somebody has promoted it */
     int64_t asked_ms; /* when it began to ask its peers */
     /* sink */
     enum sink_state sink;
     struct conn *link;
     int64_t retry_ms;
+    int64_t followed_ms; /* since when */
     const char *refused;
     /* source */
-    uint64_t acked[NODES_MAX];   /* by who followed: the highest received LSN */
-    uint32_t pins;               /* attempts of the copy under way: the pin grows */
+    uint64_t acked[NODES_MAX]; /* by who followed: the highest received LSN */
+    uint32_t pins;             /* attempts of the copy under way: the pin grows */
+    uint32_t
+        pin_at; /* frames up to which a copy went: what follows is kept until its taker follows */
+    int64_t pin_ms;              /* but not longer */
     uint32_t pending[QUEUE_MAX]; /* writes that wait for acks */
     uint32_t pending_count;
     /* counters */
@@ -279,7 +284,8 @@ void sentinel_step(struct sim *s);
 /* sim_check.c */
 void check_given(struct sim *s, const struct node *n, const struct frame *f);
 void check_acks(struct sim *s, struct node *n);
-void check_fork(struct sim *s, const struct node *n, bool chosen);
+void check_begins(struct sim *s, const struct node *n);
+void check_chosen(struct sim *s, const struct node *n);
 void check_dropped(struct sim *s, const struct node *n, uint32_t from, bool by_order);
 void check_end(struct sim *s);
 bool check_equal(const struct sim *s, char *why, size_t size);

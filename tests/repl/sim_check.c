@@ -123,14 +123,15 @@ static bool is_in_chain(const struct node *n, uint64_t history) {
 
 /* All the time while it asked; also by Sentinel, which chose among those that it saw. */
 static bool could_be_heard(const struct sim *s, const struct node *n, const struct node *h) {
-    return h->running && !h->frozen && h->up_ms <= n->asked_ms &&
+    bool grew = h->role == CHAIN_REPLICA && h->followed_ms > n->asked_ms; /* when it had answered */
+    return h->running && !h->frozen && !grew && h->up_ms <= n->asked_ms &&
            net_reaches(s, h->place, n->place) && net_reaches(s, h->place, SENTINEL) &&
            s->joined_ms[h->place][n->place] <= n->asked_ms;
 }
 
 /* A new primary begins: what it lacks is lost if its branch wins. It does if somebody chose it, or if it had that branch before. */
-void check_fork(struct sim *s, const struct node *n, bool chosen) {
-    chosen = chosen && is_wanted(s, n);
+void check_begins(struct sim *s, const struct node *n) {
+    bool chosen = is_wanted(s, n);
     for (uint32_t w = 1; w <= s->write_count && n->count > 0; w++) {
         struct write *write = &s->writes[w];
         if (!counts(write) || write->root != n->chain[0].id ||
@@ -153,6 +154,23 @@ void check_fork(struct sim *s, const struct node *n, bool chosen) {
         }
         write->excused = true;
         s->excused++;
+    }
+}
+
+/* Sentinel takes a node that is a primary already: what only nodes have that it can't see is lost if that one lacks it. */
+void check_chosen(struct sim *s, const struct node *n) {
+    for (uint32_t w = 1; w <= s->write_count && n->count > 0; w++) {
+        struct write *write = &s->writes[w];
+        bool seen = node_has_write(s, n, w);
+        for (uint32_t i = 0; i < s->opts.nodes; i++) {
+            const struct node *h = &s->nodes[i];
+            seen |=
+                h->running && !h->frozen && net_reaches(s, i, SENTINEL) && node_has_write(s, h, w);
+        }
+        if (counts(write) && write->root == n->chain[0].id && !seen) {
+            write->excused = true;
+            s->excused++;
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { BEAT_MS = 100, BATCH_FRAMES = 16, COPY_MS = 60 };
+enum { BEAT_MS = 100, BATCH_FRAMES = 16, COPY_MS = 60, PIN_MS = 1000 };
 
 static struct view_copy *copy_view(const struct node *n) {
     struct view_copy *v = mem_must_alloc(sizeof(*v));
@@ -87,6 +87,7 @@ static void take_answer(struct sim *s, struct node *n, const struct message *m) 
         n->ask = (struct chain_ask){0};
         n->epoch = n->epoch > epoch ? n->epoch : epoch;
         n->sink = SINK_STREAMS;
+        n->followed_ms = s->now_ms;
         n->refused = NULL;
         n->links++;
         return;
@@ -320,7 +321,7 @@ static void answer_follow(struct sim *s, struct conn *c, struct node *n, const s
     if (a.verdict == CHAIN_CONTINUE) {
         c->streams = true;
         c->sent = node_frame_at(n, a.lsn);
-        n->pins = 0;
+        n->pin_ms = 0;
         peers_link(n->peers, m->id, true, s->now_ms);
     } else if (a.verdict == CHAIN_COPY) {
         n->pins += a.reason == CHAIN_BY_LOG_GONE; /* the one before was too slow, perhaps */
@@ -337,6 +338,7 @@ static void answer_follow(struct sim *s, struct conn *c, struct node *n, const s
 static void source_receive(struct sim *s, struct conn *c, struct node *n, const struct message *m) {
     if (m->type == M_ACK && c->streams) {
         c->acked = m->received;
+        n->pins = c->sent == n->count ? 0 : n->pins; /* it has caught up */
         n->acked[c->node[0]] = m->received;
     }
     if (m->type != M_HELLO) {
@@ -367,13 +369,15 @@ static void send_frames(struct sim *s, struct conn *c, const struct node *n, uin
     c->sent += count;
 }
 
-static void send_copy(struct sim *s, struct conn *c, const struct node *n) {
+static void send_copy(struct sim *s, struct conn *c, struct node *n) {
     struct message *m = net_send(s, c, 1, M_COPY);
     m->frames = mem_must_alloc(c->copy_count * sizeof(*m->frames) + 1);
     memcpy(m->frames, n->frames, c->copy_count * sizeof(*m->frames));
     m->count = c->copy_count;
     m->view = copy_view(n);
     c->copy_ms = 0;
+    n->pin_at = c->copy_count;
+    n->pin_ms = s->now_ms + PIN_MS;
 }
 
 static void send_beat(struct sim *s, struct conn *c, const struct node *n) {

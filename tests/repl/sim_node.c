@@ -126,7 +126,7 @@ void node_fork(struct sim *s, struct node *n, enum chain_fork_kind kind, uint32_
     }
     snprintf(why, sizeof(why), "%s, %" PRIu32 " unheard",
              kind == CHAIN_PROMOTION ? "promoted" : "unclean", missing);
-    check_fork(s, n, kind == CHAIN_PROMOTION);
+    check_begins(s, n);
     node_begin_history(s, n, h, why);
 }
 
@@ -141,6 +141,7 @@ void node_down(struct sim *s, struct node *n) {
     n->refused = NULL;
     n->pending_count = 0;
     n->pins = 0;
+    n->pin_ms = 0;
     n->start_ms = 0;
     memset(n->acked, 0, sizeof(n->acked));
     for (uint32_t i = 0; peers_entry(n->peers, i, &e); i++) {
@@ -174,6 +175,7 @@ void node_start(struct sim *s, struct node *n) {
                                : "after a kill",
             peers_count(n->peers));
     n->asked_ms = s->now_ms;
+    n->chosen = false;
     peers_ask(n->peers, why, &self, s->now_ms, s->opts.pull_ms);
 }
 
@@ -287,7 +289,8 @@ static void leave_source(struct node *n) {
 
 void sim_promote(struct sim *s, uint32_t node) {
     struct node *n = &s->nodes[node];
-    if (!n->running || n->frozen || n->role == CHAIN_PRIMARY || n->role == CHAIN_PULLING) {
+    if (!n->running || n->frozen || n->role == CHAIN_PRIMARY ||
+        (n->role == CHAIN_PULLING && n->chosen)) {
         return;
     }
     struct chain_view self = node_view(n);
@@ -296,6 +299,7 @@ void sim_promote(struct sim *s, uint32_t node) {
     n->ask = (struct chain_ask){0};
     n->role = CHAIN_PULLING; /* stored when the fork is durable */
     n->asked_ms = s->now_ms;
+    n->chosen = true;
     peers_ask(n->peers, PEERS_PROMOTED, &self, s->now_ms, s->opts.pull_ms / 2);
 }
 
@@ -344,23 +348,33 @@ uint32_t sim_write(struct sim *s, uint32_t node, uint32_t level) {
 
 /* --- a step ---------------------------------------------------------------------------------------------------- */
 
-/* What no follower and no copy needs goes, and what one pins beyond the limit. */
+static uint32_t lower(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+
+/* The follower that is farthest behind; the copy likewise, also while its taker hasn't come back yet. */
+static uint32_t pinned_at(const struct sim *s, const struct node *n) {
+    uint32_t at = n->pin_ms > s->now_ms ? n->pin_at : n->count;
+    for (uint32_t i = 0; i < CONNS_MAX; i++) {
+        const struct conn *c = &s->conns[i];
+        if (c->used && c->open[1] && c->node[1] == n->place) {
+            at = c->copy_ms > 0 ? lower(at, c->copy_count) : at;
+            at = c->streams ? lower(at, c->sent) : at;
+        }
+    }
+    return at;
+}
+
+/* What nobody needs goes, and what somebody pins beyond the limit. */
 static void retain(struct sim *s, struct node *n) {
     if (s->opts.keep_frames == 0 || n->count <= s->opts.keep_frames) {
         return;
     }
-    uint32_t oldest = n->count - s->opts.keep_frames;
-    for (uint32_t i = 0; i < CONNS_MAX; i++) {
-        const struct conn *c = &s->conns[i];
-        if (c->used && c->open[1] && c->node[1] == n->place && c->copy_ms > 0) {
-            uint32_t limit = s->opts.pin_frames << n->pins;
-            uint32_t pinned = n->count > limit && c->copy_count < n->count - limit
-                                  ? n->count - limit
-                                  : c->copy_count;
-            oldest = oldest < pinned ? oldest : pinned;
-        }
-    }
-    n->oldest = n->oldest > oldest ? n->oldest : oldest;
+    uint32_t limit = s->opts.pin_frames << n->pins;
+    uint32_t at = pinned_at(s, n);
+    at = n->count > limit && at < n->count - limit ? n->count - limit : at;
+    at = lower(at, n->count - s->opts.keep_frames);
+    n->oldest = n->oldest > at ? n->oldest : at;
 }
 
 void node_step(struct sim *s, struct node *n) {

@@ -8,20 +8,32 @@ static bool hears(const struct sim *s, const struct node *n) {
     return n->running && !n->frozen && net_reaches(s, SENTINEL, n->place);
 }
 
-/* INFO. A replica without data has slave_priority 0: it is never promoted. */
+/* Who says that it is a master tells no offset: it is chosen when there is nobody else. So is a replica that was ordered to follow a source and
+ * hasn't been heard by it yet: it may hold a branch that it is to give up. */
+static uint64_t offset_of(const struct node *n) {
+    if (n->role == CHAIN_FENCED || n->count == 0) {
+        return 0;
+    }
+    bool pending = n->role == CHAIN_REPLICA && n->ask.explicit_ && n->refused == NULL;
+    return n->stored_role != CHAIN_REPLICA || pending ? 1 : node_head(n);
+}
+
+/* INFO. Who is fenced says that it is a replica. slave_priority is 0, so that it is never promoted, of whoever is fenced and of a replica without data.
+ * One that is being promoted is a replica until its fork is durable. */
 static void poll(struct sim *s) {
     struct sentinel *se = &s->sentinel;
     for (uint32_t i = 0; i < s->opts.nodes; i++) {
         const struct node *n = &s->nodes[i];
         if (hears(s, n)) {
             se->info[i].seen_ms = s->now_ms;
-            se->info[i].primary = n->role != CHAIN_REPLICA;
-            se->info[i].offset = n->count == 0 ? 0 : node_head(n);
+            se->info[i].primary = n->role != CHAIN_REPLICA && n->role != CHAIN_FENCED &&
+                                  n->stored_role == CHAIN_PRIMARY;
+            se->info[i].offset = offset_of(n);
             se->info[i].refuses = n->refused == chain_reason_text(CHAIN_BY_UNRELATED) ||
                                   n->refused == chain_reason_text(CHAIN_BY_UNRELATED_LOWER) ||
                                   n->refused == chain_reason_text(CHAIN_BY_SOURCE_EMPTY);
             se->info[i].fenced = n->role == CHAIN_FENCED;
-            se->info[i].target = n->target;
+            se->info[i].target = n->role == CHAIN_FENCED ? NODES_MAX : n->target;
         }
     }
 }
@@ -33,8 +45,7 @@ static bool is_fresh(const struct sim *s, uint32_t node) {
 static uint32_t choose(const struct sim *s) {
     uint32_t best = NODES_MAX;
     for (uint32_t i = 0; i < s->opts.nodes; i++) {
-        if (i != s->sentinel.master && is_fresh(s, i) && !s->sentinel.info[i].primary &&
-            s->sentinel.info[i].offset > 0 &&
+        if (i != s->sentinel.master && is_fresh(s, i) && s->sentinel.info[i].offset > 0 &&
             (best == NODES_MAX || s->sentinel.info[i].offset > s->sentinel.info[best].offset)) {
             best = i;
         }
@@ -59,6 +70,7 @@ static void go_on(struct sim *s) {
     struct sentinel *se = &s->sentinel;
     if (is_fresh(s, se->chosen) && se->info[se->chosen].primary) {
         se->master = se->chosen;
+        check_chosen(s, &s->nodes[se->master]);
         se->failover_ms = 0;
         for (uint32_t i = 0; i < s->opts.nodes; i++) {
             se->info[i].wrong_ms = s->now_ms - WRONG_MS + 2 * POLL_MS;

@@ -66,9 +66,26 @@ static uint64_t number(const char *name, uint64_t otherwise) {
     return text != NULL ? strtoull(text, NULL, 0) : otherwise;
 }
 
-int main(void) {
+/* A schedule that was printed, with its seed. */
+static int replay(const char *path, uint64_t seed) {
+    struct schedule sc = {.count = 0};
+    char line[128];
+    FILE *f = fopen(path, "r");
+    while (f != NULL && sc.count < OPS_MAX && fgets(line, sizeof(line), f) != NULL) {
+        sc.count += op_parse(line, &sc.ops[sc.count]);
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+    return sc.count > 0 && broken(&sc, seed, stdout) == NULL ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3) {
+        return replay(argv[2], strtoull(argv[1], NULL, 0));
+    }
     uint64_t first = number("DC_SEED", 1);
-    uint64_t count = number("DC_REPL_SEEDS", 2000);
+    uint64_t count = number("DC_REPL_SEEDS", 1500);
     uint64_t only = number("DC_REPL_ONLY", 0);
     struct schedule sc;
     uint64_t sum[6] = {0};

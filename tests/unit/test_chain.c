@@ -361,10 +361,15 @@ START_TEST(test_h5_branches_of_one_end_lie_apart) {
     struct paper p = paper(1000), a = p, b = p;
     fork_as(&p, CHAIN_UNCLEAN, 2, 1);
     fork_as(&a, CHAIN_PROMOTION, 3, 0);
-    fork_as(&b, CHAIN_PROMOTION, 4, CHAIN_LANES * J - 1);
+    fork_as(&b, CHAIN_PROMOTION, 4, CHAIN_REGION - 3 * J - 1);
     expect_eq(p.chain[1].start, 1000 + J);
-    expect_eq(a.chain[1].start, 1000 + 2 * J);
-    expect_eq(b.chain[1].start, 1000 + (2 + CHAIN_LANES) * J - 1);
+    expect_eq(a.chain[1].start, 2 * CHAIN_REGION + 2 * J);
+    expect_eq(b.chain[1].start, 3 * CHAIN_REGION - J - 1);
+    promote(&a, 5); /* the higher epoch has the higher LSN, whatever was drawn */
+    expect(a.chain[2].start > b.chain[1].start + J);
+    struct paper far = paper(7 * CHAIN_REGION);
+    promote(&far, 6);
+    expect(far.chain[1].start > far.chain[1].parent_end + J);
     struct paper end = paper(LSN_MAX - J);
     struct history h;
     expect_eq(chain_fork(of(&end), CHAIN_PROMOTION, 5, 0, &h), DC_ELIMIT);

@@ -128,41 +128,31 @@ static void expect_seen(uint64_t from, uint64_t to) {
 
 /* --- appenders ------------------------------------------------------------------------------------------------------ */
 
-static _Atomic bool stop_appending;
+enum { APPENDERS = 2, FRAMES = 3000 };
+
+static _Atomic uint32_t appending;
 
 /* Small frames, some longer than a reader's buffer, some than a segment. */
-static void append_on(void *arg) {
+static void append_many(void *arg) {
     static const char bytes[6 * RIG_SEGMENT_LEN];
     struct rng rng;
     struct log_feed *f = log_feed_create(rig.log);
-    rng_seed(&rng, test_seed_value + (uint64_t)(uintptr_t)arg);
-    for (uint32_t i = 0; !atomic_load(&stop_appending); i++) {
+    rng_seed(&rng, test_seed_value + *(uint32_t *)arg);
+    for (uint32_t i = 0; i < FRAMES; i++) {
         uint64_t dice = rng_below(&rng, 200);
         size_t most = dice == 0 ? sizeof(bytes) : dice < 10 ? 3 * BUFFER_LEN : 200;
         rig_append(f, "key", bytes_of(bytes, (size_t)rng_below(&rng, most)));
         if (i % 16 == 0) {
-            usleep(1000);
+            usleep(500);
         }
     }
     log_feed_destroy(f);
-}
-
-static void start_appending(struct thread threads[2]) {
-    atomic_store(&stop_appending, false);
-    for (uintptr_t i = 0; i < 2; i++) {
-        thread_start(&threads[i], "appender", append_on, (void *)(i + 1)); /* NOLINT */
-    }
-}
-
-static void end_appending(struct thread threads[2]) {
-    atomic_store(&stop_appending, true);
-    for (int i = 0; i < 2; i++) {
-        thread_join(&threads[i]);
-    }
+    atomic_fetch_sub(&appending, 1);
 }
 
 static void read_while_it_is_written(bool keeps, uint32_t faults) {
-    struct thread threads[2];
+    static uint32_t numbers[APPENDERS] = {0, 1};
+    struct thread threads[APPENDERS];
     struct rng rng = test_rng();
     rig_init();
     rig.opts.keeps = keeps;
@@ -171,16 +161,22 @@ static void read_while_it_is_written(bool keeps, uint32_t faults) {
     forget();
     uint64_t from = log_head(rig.log).v;
     struct log_tail *t = open_tail(from);
-    start_appending(threads);
-    for (uint32_t i = 0; i < 10; i++) {
-        usleep(20000);
-        if (i < faults) {
+    atomic_store(&appending, APPENDERS);
+    for (uint32_t i = 0; i < APPENDERS; i++) {
+        thread_start(&threads[i], "appender", append_many, &numbers[i]);
+    }
+    while (atomic_load(&appending) > 0) {
+        if (faults > 0) {
+            faults--;
             sim_disk_fail(rig.disk, SIM_SYNC, 1, 1, EIO);
             log_hurry(rig.log);
         }
         read_to(t, &rng, log_head(rig.log).v);
+        usleep(5000);
     }
-    end_appending(threads);
+    for (uint32_t i = 0; i < APPENDERS; i++) {
+        thread_join(&threads[i]);
+    }
     uint64_t head = log_head(rig.log).v;
     read_to(t, &rng, head);
     expect_eq(read_some(t, 100), TAIL_NOTHING);
