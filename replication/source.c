@@ -117,6 +117,7 @@ static bool take_message(struct session *s, const struct link_message *m) {
     case WIRE_COPY_END:
     case WIRE_HURRY:
     case WIRE_PROMOTE:
+    case WIRE_PEERS:
         break;
     }
     return false;
