@@ -24,6 +24,7 @@
 #include "persist/adopt.h"
 
 #include "persist/snap_fmt.h"
+#include "persist/standing.h"
 #include "persist/warm_priv.h"
 #include "server/base/assert.h"
 #include "server/base/diag.h"
@@ -227,12 +228,18 @@ static enum dc_err move_all(const struct io *io, const char *from, const char *t
     return err != DC_OK ? err : sync_both(io, from, to);
 }
 
-/* Whose data the directory holds; what the metadata said of other files counts no more. */
+/* Whose data the directory holds; what the metadata said of other files counts no more. Nor does what replicas have acknowledged, if it is another
+ * data set: its LSNs are others. (First, while that can still be told.) */
 static enum dc_err take_over_identity(struct meta *m, const struct data_plan *plan) {
-    struct meta_node node = {.known = true};
+    struct meta_node node;
+    enum dc_err err = meta_get_node(m, &node);
+    if (err == DC_OK && memcmp(node.node_id, plan->node_id, NODE_ID_LEN) != 0) {
+        err = standing_put_peers(m, NULL, 0);
+    }
+    node.known = true;
     memcpy(node.node_id, plan->node_id, NODE_ID_LEN);
     memcpy(node.seed, plan->seed, SEED_LEN);
-    enum dc_err err = meta_put_node(m, &node);
+    err = err != DC_OK ? err : meta_put_node(m, &node);
     err = err != DC_OK ? err : meta_put_chain(m, plan->chain, plan->chain_count);
     err = err != DC_OK ? err : meta_set_files(m, NULL, 0);
     struct meta_text texts[] = {{"unlogged", ""}, {"followed", ""}};

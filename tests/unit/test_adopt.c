@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "persist/standing.h"
 #include "tests/support/adopt_case.h"
 
 static struct data_case other;
@@ -76,6 +77,7 @@ static void note_copy(void) {
     memcpy(node.seed, c.log.seed, SEED_LEN);
     must(meta_put_node(meta, &node));
     must(meta_put_text(meta, "unlogged", "70 0"));
+    must(standing_put_peers(meta, &(struct standing_peer){.host = "replica", .port = 1}, 1));
     must(adopt_note_copy(meta));
 }
 
@@ -85,8 +87,12 @@ static void put_two(struct sim_disk *d) {
 }
 
 static void expect_new(const struct found *f) {
+    static struct standing_peer peers[PEERS_MAX];
     struct meta_node node;
     char text[64];
+    uint32_t count;
+    must(standing_get_peers(meta, peers, &count));
+    expect_eq(count, 0); /* what they had acknowledged was of other data */
     expect_eq(f->err, DC_OK);
     expect(f->digest == k.new_digest);
     must(meta_get_node(meta, &node));
