@@ -39,6 +39,9 @@
 static const char note_name[] = "adopt";
 static const char replaced_prefix[] = "replaced-";
 
+/* The text "followed" (data.c): what the log ends with is another node's history, which may go on elsewhere. Whoever doesn't follow it forks. */
+static const char not_ours[] = "0";
+
 enum { NOTE_LEN = 512, NAME_MAX_LEN = SEGMENT_NAME_MAX };
 
 /* --- the note ---------------------------------------------------------------------------------------- */
@@ -242,7 +245,7 @@ static enum dc_err take_over_identity(struct meta *m, const struct data_plan *pl
     err = err != DC_OK ? err : meta_put_node(m, &node);
     err = err != DC_OK ? err : meta_put_chain(m, plan->chain, plan->chain_count);
     err = err != DC_OK ? err : meta_set_files(m, NULL, 0);
-    struct meta_text texts[] = {{"unlogged", ""}, {"followed", ""}};
+    struct meta_text texts[] = {{"unlogged", ""}, {"followed", not_ours}};
     return err != DC_OK ? err : meta_put_texts(m, texts, 2);
 }
 
@@ -354,11 +357,12 @@ static enum dc_err look_at_fork(const struct warm_opts *opts, uint64_t history) 
     return err;
 }
 
-/* A log that wasn't kept from some point behind the fork on: that is cut off too. */
-static enum dc_err rewind_unlogged(struct meta *m, uint64_t lsn) {
+/* Others go on from there. A log that wasn't kept from some point behind the fork on: that is cut off too. */
+static enum dc_err rewind_texts(struct meta *m, uint64_t lsn) {
     char text[64];
     uint64_t from;
-    enum dc_err err = meta_get_text(m, "unlogged", text, sizeof(text));
+    enum dc_err err = meta_put_text(m, "followed", not_ours);
+    err = err != DC_OK ? err : meta_get_text(m, "unlogged", text, sizeof(text));
     return err == DC_OK && sscanf(text, "%" SCNu64, &from) == 1 && from >= lsn
                ? meta_put_text(m, "unlogged", "")
                : err;
@@ -382,7 +386,7 @@ static enum dc_err rewind_log(const struct io *io, const char *dir, struct meta 
     told->cut_bytes = plan->cut_bytes;
     memcpy(told->cut_file, plan->cut_file, sizeof(told->cut_file));
     mem_free(plan);
-    err = err != DC_OK ? err : rewind_unlogged(m, n->lsn);
+    err = err != DC_OK ? err : rewind_texts(m, n->lsn);
     return err != DC_OK ? err : adopt_forget(m);
 }
 

@@ -128,7 +128,8 @@ static void write_clients(struct node *n, struct buf *out) {
     put_number(out, "maxclients", conf_get(n->conf, maxclients));
     put_count(out, "client_recent_max_input_buffer", v.input_max);
     put_count(out, "client_recent_max_output_buffer", v.output_max);
-    put_count(out, "blocked_clients", 0);
+    put_count(out, "blocked_clients",
+              atomic_load_explicit(&n->waiting_count, memory_order_relaxed));
     put_count(out, "tracking_clients", 0);
     put_count(out, "clients_in_timeout_table", 0);
     put_count(out, "pubsub_clients", v.subscribed);

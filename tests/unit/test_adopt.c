@@ -60,6 +60,7 @@ static void make_two(void) {
     case_snapshot(&other);
     uint64_t behind = log_file_end(&other.log);
     set(&other, "newer:", 10);
+    log_file_close(&other.log);
     case_write_log(&other, behind, 0);
     k.new_digest = store_digest(other.engine.store);
     k.new_end = log_file_end(&other.log);
@@ -301,6 +302,8 @@ START_TEST(the_old_data_set_goes_when_the_new_one_is_open) {
     must(data_open(&d, &io_posix, c.dir));
     ck_assert_mem_eq(d.plan->node_id, id, NODE_ID_LEN);
     ck_assert_msg(strstr(d.plan->notes, "A copy was taken over") != NULL, "%s", d.plan->notes);
+    expect(d.followed &&
+           !d.plan->clean); /* though it ends with CLOSE: the other node goes on there */
     expect_eq(count_names(&io_posix, c.dir, "replaced-1"), 1);
     data_close(&d, false, 1000); /* it doesn't come so far as to be open */
     run(&d);
