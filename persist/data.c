@@ -121,30 +121,38 @@ static enum dc_err learn_unlogged(struct data *d) {
 
 /* --- a log that follows another one -------------------------------------------------------------------------------- */
 
-/* The text "followed" of the metadata: where a run ended well that followed another log. It has no CLOSE frame. "" = there was none. */
+/* The text "followed" of the metadata: the log isn't this node's alone, since a run has followed another one and begun no history of its own. An
+ * LSN: where that ended well, without a CLOSE frame of its own; 0 = it hasn't. "" = it is this node's. */
 static const char followed[] = "followed";
+
+static enum dc_err put_followed(struct data *d, uint64_t end) {
+    char text[64];
+    snprintf(text, sizeof(text), "%" PRIu64, end);
+    d->followed = true;
+    return meta_put_text(d->meta, followed, text);
+}
+
+static enum dc_err forget_followed(struct data *d) {
+    enum dc_err err = d->followed ? meta_put_text(d->meta, followed, "") : DC_OK;
+    d->followed = d->followed && err != DC_OK;
+    return err;
+}
 
 static enum dc_err learn_followed(struct data *d) {
     char text[64];
     uint64_t end = 0;
     enum dc_err err = meta_get_text(d->meta, followed, text, sizeof(text));
-    if (err == DC_OK && sscanf(text, "%" SCNu64, &end) == 1 && end == d->plan->end_lsn) {
-        d->plan->clean = true;
+    if (err == DC_OK && sscanf(text, "%" SCNu64, &end) == 1) {
         d->followed = true;
+        d->plan->clean = end > 0 && end == d->plan->end_lsn;
     }
     return err;
 }
 
-static enum dc_err forget_followed(struct data *d) {
-    return meta_put_text(d->meta, followed, "");
-}
-
 static void note_followed(struct data *d, int64_t timeout_ms) {
-    char text[64];
     struct lsn head = log_head(d->log);
-    snprintf(text, sizeof(text), "%" PRIu64, head.v);
     if (log_wait(d->log, LOG_LEVEL_DISK, head, timeout_ms * 1000) &&
-        meta_put_text(d->meta, followed, text) != DC_OK) {
+        put_followed(d, head.v) != DC_OK) {
         diag(DIAG_WARNING, "data.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
     }
 }
@@ -241,10 +249,11 @@ enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
     o.first_lsn = o.fork ? o.history.start : d->plan->end_lsn;
     o.chain = chain->list;
     o.chain_count = chain->count;
-    enum dc_err err = forget_followed(d);
+    enum dc_err err = o.follows ? put_followed(d, 0) : DC_OK;
     err = err == DC_OK ? log_open(&o, &d->log) : err;
     d->begin_lsn = err == DC_OK ? log_head(d->log).v : 0;
     err = err == DC_OK ? meta_put_chain(d->meta, chain->list, chain->count) : err;
+    err = err == DC_OK && !o.follows ? forget_followed(d) : err;
     if (err == DC_OK) {
         err = o.keeps ? data_note_unlogged(d, 0) : put_unlogged(d, o.first_lsn, 0);
     }
@@ -273,6 +282,7 @@ enum dc_err data_begin_history(struct data *d, const struct history *next) {
     enum dc_err err = begin_history(d, chain, NULL, 0);
     if (err == DC_OK) {
         log_set_follows(d->log, false);
+        err = forget_followed(d);
     }
     mem_free(chain);
     return err;

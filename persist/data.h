@@ -39,10 +39,10 @@ struct data {
     struct data_plan *plan;
     struct warm *warm; /* NULL = nothing to load */
     struct log *log;
-    uint64_t begin_lsn; /* the head when the log was begun */
-    _Atomic uint64_t gap_lsn;   /* below it the log may have holes */
+    uint64_t begin_lsn;       /* the head when the log was begun */
+    _Atomic uint64_t gap_lsn; /* below it the log may have holes */
     struct pins pins;
-    bool followed;         /* the run before followed another log, and ended well */
+    bool followed;                 /* the log isn't this node's alone (data.c) */
     _Atomic uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
 };
 

@@ -172,6 +172,7 @@ class Keys(ServerCase):
         words = "has another key: compare the files that replication-key-file names"
         self.told(primary, words)
         self.told(replica, words)
+        self.told(primary, "link.refused")
         self.assertEqual(self.link_status(replica), "down")
         self.assertIsNone(self.ask(replica, "GET", "first"))
         self.assertFalse(wire.saw(NEEDLE))
