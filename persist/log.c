@@ -289,6 +289,11 @@ void log_note_time(struct log *l, int64_t now_ms) {
     atomic_store_explicit(&l->clock_ms, now_ms, memory_order_relaxed);
 }
 
+void log_set_tap(struct log *l, log_tap_fn tap, void *arg) {
+    l->tap_arg = arg;
+    atomic_store_explicit(&l->tap, tap, memory_order_release); /* pairs with the acquire in finish() */
+}
+
 void log_want(struct log *l, enum log_level level) {
     atomic_fetch_or_explicit(&l->wanted, 1u << level, memory_order_seq_cst);
 }

@@ -173,6 +173,11 @@ uint32_t log_layout(const struct log *l);
 /* Since when it has been kept without a gap, in this run; 0 = since its begin, UINT64_MAX = it isn't. */
 uint64_t log_kept_from(const struct log *l);
 
+/* Told of everything that has just been written, for who sends it on: by the writer, in the order of the log. It must not wait. NULL instead of
+ * the bytes when they are many: they are in the file. Set once; 'arg' lives as long as the log. */
+typedef void (*log_tap_fn)(void *arg, uint64_t lsn, const char *bytes, size_t len);
+void log_set_tap(struct log *l, log_tap_fn tap, void *arg);
+
 /* For INFO. */
 struct log_stats {
     uint64_t bytes_pending; /* in memory, not durable */
