@@ -26,7 +26,7 @@ enum {
     EVERYSEC_US = 1000 * 1000,
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
-    TAP_LEN = 32 * 1024,         /* more isn't copied for it */
+    TAP_LEN = 32 * 1024,             /* more isn't copied for it */
     MARK_STEP_LEN = 64 * 1024,       /* 'always': durable marks are that far apart, or a second */
     WANTED_APPLIED = 1 << 8,
 };

@@ -455,7 +455,8 @@ static bool copy_short(const struct stretch *s, char to[TAP_LEN]) {
 static void finish(struct log *l, struct stretch *s) {
     uint64_t lsn = s->lsn, end = s->end;
     char bytes[TAP_LEN];
-    log_tap_fn tap = atomic_load_explicit(&l->tap, memory_order_acquire); /* pairs with log_set_tap() */
+    log_tap_fn tap =
+        atomic_load_explicit(&l->tap, memory_order_acquire); /* pairs with log_set_tap() */
     bool is_short = tap != NULL && copy_short(s, bytes);
     enter(l, s);
     log_advance(l, &l->written, end);

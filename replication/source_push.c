@@ -4,7 +4,7 @@
  * file is read.
  *
  *     log-writer ─► source_push() ─ the peer stands where this begins, the socket takes it ─► socket
- *                        └ else: the session's sender is poked, and reads the file
+ *                        └ else: the session's sender wakes up, and reads the file
  *
  * Who holds a session's send_lock sends on its link. log-writer only tries it, so it waits for nobody.
  */
