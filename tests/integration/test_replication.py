@@ -3,6 +3,7 @@
 """Do the copies of a node hold what it holds, in any order of starts, ends and roles?"""
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -125,6 +126,33 @@ class Writers:
         self.stop.set()
         for thread in self.threads:
             thread.join()
+
+
+class Frozen(ReplicaCase):
+    def test_a_frozen_replica_costs_the_primary_nothing(self):
+        primary = self.node(maxmemory="1gb")
+        replica = self.replica(primary)
+        other = self.replica(primary)
+        self.in_sync(primary, replica, other)
+        conn = self.connect(primary)
+        fill(conn, 100)
+        before = primary.rss()
+        replica.process.send_signal(signal.SIGSTOP)
+        try:
+            slowest = 0
+            for i in range(300):  # 30 MB over and over in one key: the data doesn't grow
+                began = time.monotonic()
+                conn.ok("SET", "big", b"x" * 100_000)
+                slowest = max(slowest, time.monotonic() - began)
+            self.in_sync(primary, other)
+            self.assertLess(slowest, 1.0 * SLOWNESS)
+            if SLOWNESS == 1:
+                self.assertLess(primary.rss() - before, 40_000_000)
+        finally:
+            replica.process.send_signal(signal.SIGCONT)
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "2")
 
 
 class Roles(ReplicaCase):
