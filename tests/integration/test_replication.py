@@ -256,6 +256,21 @@ class Roles(ReplicaCase):
         self.assertEqual(self.state(middle)["sync_full"], "1")
 
 
+def restart_under_load(case, times):
+    primary = case.node()
+    replica = case.replica(primary)
+    case.in_sync(primary, replica)
+    with Writers(primary, 2):
+        for i in range(times):
+            replica.kill() if i % 3 else replica.terminate()
+            replica.start()
+            case.eventually(lambda: case.state(replica)["master_link_status"] == "up", 20)
+    case.in_sync(primary, replica)
+    case.same(primary, replica)
+    case.same_log(primary, replica)
+    case.assertEqual(case.state(primary)["sync_full"], "1")
+
+
 class Restarts(ReplicaCase):
     def pair(self):
         primary = self.node()
@@ -291,16 +306,7 @@ class Restarts(ReplicaCase):
         self.assertEqual(self.state(primary)["sync_full"], "0")
 
     def test_h56_restarts_under_load_need_no_copy(self):
-        primary, replica = self.pair()
-        with Writers(primary, 2):
-            for i in range(45 if os.environ.get("DCACHE_LONG_TESTS") else 6):
-                replica.kill() if i % 3 else replica.terminate()
-                replica.start()
-                self.eventually(lambda: self.state(replica)["master_link_status"] == "up", 20)
-        self.in_sync(primary, replica)
-        self.same(primary, replica)
-        self.same_log(primary, replica)
-        self.assertEqual(self.state(primary)["sync_full"], "1")
+        restart_under_load(self, 6)
 
     def test_h52_an_emptied_primary_wipes_nobody(self):
         primary, replica = self.pair()
