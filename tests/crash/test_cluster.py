@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Does the comparison of nodes see what it is there to see? Each difference, made by hand."""
+import shutil
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support import segments  # noqa: E402
+from support.cluster import Cluster, contents, difference_of  # noqa: E402
+from support.disk import flip  # noqa: E402
+
+
+class Compared(unittest.TestCase):
+    def setUp(self):
+        self.cluster = Cluster(2)
+        self.addCleanup(self.cluster.close)
+        self.one, self.other = self.cluster
+        self.one.start()
+        with self.one.connect() as conn:
+            conn.pipeline(("SET", "k%d" % i, "%d/" % i * (i % 700)) for i in range(6000))
+            conn.ok("SELECT", 3)
+            conn.ok("SET", "elsewhere", "1", "PX", 10 ** 9)
+
+    def test_contents(self):
+        first = contents(self.one)
+        self.assertEqual(len(first), 6001)
+        self.assertEqual(first[0, b"k7"][0], b"7/" * 7)
+        self.assertIsNone(difference_of(self.one, first, self.one, contents(self.one)))
+        for words in (("SET", "k7", "other"), ("SET", "new", "1"), ("DEL", "k9"), ("PEXPIRE", "k8", 10 ** 9)):
+            before = contents(self.one)
+            self.one.ok(*words)
+            self.assertIn(words[1], difference_of(self.one, before, self.one, contents(self.one)))
+
+    def test_a_node_that_rewrote_a_value_has_another_version(self):
+        if self.one.is_redis:
+            self.skipTest("no versions")
+        before = contents(self.one)
+        self.one.ok("SET", "k7", "7/" * 7)
+        self.assertIn("k7", difference_of(self.one, before, self.one, contents(self.one)))
+
+    def test_logs(self):
+        if self.one.is_redis:
+            self.skipTest("no such log")
+        self.one.terminate()
+        shutil.rmtree(self.other.dir)
+        shutil.copytree(self.one.dir, self.other.dir)
+        found = segments.segments(self.one.dir)
+        self.assertGreater(len(found), 3)
+        self.assertEqual([s.end for s in found[:-1]], [s.first for s in found[1:]])
+        self.assertEqual(self.cluster.check_logs(), found[-1].end - found[0].first)
+        middle = segments.segments(self.other.dir)[1]
+        flip(middle.path, middle.offset(middle.first + 1000))
+        with self.assertRaisesRegex(segments.LogsDiffer, "LSN %d" % (middle.first + 1000)):
+            self.cluster.check_logs()
+
+    def test_segments_that_end_elsewhere(self):
+        """What counts are positions, not files."""
+        if self.one.is_redis:
+            self.skipTest("no such log")
+        self.one.terminate()
+        shutil.rmtree(self.other.dir)
+        self.other.dir.mkdir()
+        first, second = segments.segments(self.one.dir)[:2]
+        whole = bytearray(first.path.read_bytes()[:segments.HEADER_LEN + first.end - first.first])
+        whole += second.read(second.first, second.end)
+        (self.other.dir / first.path.name).write_bytes(whole)
+        self.assertEqual(self.cluster.check_logs(), second.end - first.first)
+        self.assertEqual(segments.newest(self.other.dir).end, second.end)
+
+
+if __name__ == "__main__":
+    unittest.main()
