@@ -71,6 +71,11 @@ DC_MUST enum dc_err meta_put_chain(struct meta *m, const struct history *chain, 
 /* Small texts: role, the target of a replica, ... A missing one is "". Errors: DC_ELIMIT when it doesn't fit. */
 DC_MUST enum dc_err meta_get_text(struct meta *m, const char *name, char *out, size_t size);
 DC_MUST enum dc_err meta_put_text(struct meta *m, const char *name, const char *value);
+/* Several: all or none. */
+struct meta_text {
+    const char *name, *value;
+};
+DC_MUST enum dc_err meta_put_texts(struct meta *m, const struct meta_text *texts, uint32_t count);
 typedef void (*meta_text_fn)(void *arg, const char *name, const char *value);
 DC_MUST enum dc_err meta_each_text(struct meta *m, meta_text_fn each, void *arg);
 

@@ -119,12 +119,35 @@ enum dc_err meta_get_text(struct meta *m, const char *name, char *out, size_t si
 }
 
 enum dc_err meta_put_text(struct meta *m, const char *name, const char *value) {
-    struct record r = {META_TEXT, name, bytes_str(value)};
-    dc_assert(*name != '\0' && strlen(name) < META_TEXT_NAME_MAX);
-    if (r.payload.len >= META_TEXT_MAX) {
-        return dc_fail(DC_ELIMIT, "the text %s is longer than %d bytes", name, META_TEXT_MAX - 1);
+    struct meta_text text = {name, value};
+    return meta_put_texts(m, &text, 1);
+}
+
+struct text_set {
+    const struct meta_text *texts;
+    uint32_t count;
+};
+
+static int put_texts(struct meta *m, struct MDB_txn *txn, void *arg) {
+    const struct text_set *set = arg;
+    int rc = 0;
+    for (uint32_t i = 0; i < set->count && rc == 0; i++) {
+        rc = meta_put_value(m, txn, META_TEXT, set->texts[i].name, bytes_str(set->texts[i].value));
     }
-    return meta_run(m, true, name, put_record, &r);
+    return rc;
+}
+
+enum dc_err meta_put_texts(struct meta *m, const struct meta_text *texts, uint32_t count) {
+    struct text_set set = {texts, count};
+    dc_assert(count > 0);
+    for (uint32_t i = 0; i < count; i++) {
+        dc_assert(*texts[i].name != '\0' && strlen(texts[i].name) < META_TEXT_NAME_MAX);
+        if (strlen(texts[i].value) >= META_TEXT_MAX) {
+            return dc_fail(DC_ELIMIT, "the text %s is longer than %d bytes", texts[i].name,
+                           META_TEXT_MAX - 1);
+        }
+    }
+    return meta_run(m, true, texts[0].name, put_texts, &set);
 }
 
 /* Names and texts, each with its NUL. */

@@ -128,6 +128,11 @@ static bool is_role(uint8_t v) {
     return v >= WIRE_PRIMARY && v <= WIRE_PULLING;
 }
 
+enum {
+    HELLO_FLAGS_KNOWN = WIRE_FORCE | WIRE_EXPLICIT | WIRE_DAMAGED | WIRE_EMPTY,
+    ANSWER_FLAGS_KNOWN = WIRE_EMPTY | WIRE_LINKED,
+};
+
 static bool is_verdict(uint8_t v) {
     return v >= WIRE_CONTINUE && v <= WIRE_LATER;
 }
@@ -193,7 +198,7 @@ bool wire_hello_decode(struct bytes body, struct history *chain, struct wire_hel
     out->chain = chain;
     out->chain_count = get_u32(f + HELLO_CHAIN_COUNT);
     return is_purpose((uint8_t)f[HELLO_PURPOSE]) && is_role((uint8_t)f[HELLO_ROLE]) &&
-           (out->flags & ~(uint32_t)WIRE_FORCE) == 0 && is_lsn(out->head) &&
+           (out->flags & ~(uint32_t)HELLO_FLAGS_KNOWN) == 0 && is_lsn(out->head) &&
            get_u64(f + HELLO_RESERVED) == 0 && read_chain(links, out->chain_count, chain);
 }
 
@@ -218,7 +223,8 @@ static_assert(ANSWER_CHAIN_COUNT + 4 == WIRE_ANSWER_LEN, "wire.def says how long
 void wire_answer_encode(const struct wire_answer *m, struct buf *to) {
     uint8_t f[WIRE_ANSWER_LEN] = {0};
     dc_assert(m->text.len <= WIRE_TEXT_MAX && m->chain_count <= WIRE_CHAIN_MAX);
-    dc_assert(is_verdict((uint8_t)m->verdict) && is_role((uint8_t)m->role) && m->flags == 0);
+    dc_assert(is_verdict((uint8_t)m->verdict) && is_role((uint8_t)m->role) &&
+              (m->flags & ~(uint32_t)ANSWER_FLAGS_KNOWN) == 0);
     dc_assert(is_lsn(m->lsn) && is_lsn(m->head));
     put_u16(f + ANSWER_PROTOCOL, m->protocol);
     f[ANSWER_VERDICT] = (uint8_t)m->verdict;
@@ -255,8 +261,8 @@ bool wire_answer_decode(struct bytes body, struct history *chain, struct wire_an
     out->chain = chain;
     out->chain_count = get_u32(f + ANSWER_CHAIN_COUNT);
     return is_verdict((uint8_t)f[ANSWER_VERDICT]) && is_role((uint8_t)f[ANSWER_ROLE]) &&
-           out->flags == 0 && get_u16(f + ANSWER_RESERVED) == 0 && is_lsn(out->lsn) &&
-           is_lsn(out->head) && read_chain(links, out->chain_count, chain);
+           (out->flags & ~(uint32_t)ANSWER_FLAGS_KNOWN) == 0 && get_u16(f + ANSWER_RESERVED) == 0 &&
+           is_lsn(out->lsn) && is_lsn(out->head) && read_chain(links, out->chain_count, chain);
 }
 
 /* --- the stream ------------------------------------------------------------------------------------------------ */

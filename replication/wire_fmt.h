@@ -77,8 +77,14 @@ enum wire_verdict {
     WIRE_LATER = 6,    /* not now: come again. See the text */
 };
 
-/* Flags of HELLO. */
-enum { WIRE_FORCE = 1 /* REPLICAOF ... FORCE: even an empty source may be copied */ };
+/* Flags: what struct chain_ask and chain_view (chain.h) hold besides. */
+enum {
+    WIRE_FORCE = 1,    /* HELLO: REPLICAOF ... FORCE: even an empty source may be copied */
+    WIRE_EXPLICIT = 2, /* HELLO: an order, REPLICAOF, that no source has taken yet */
+    WIRE_DAMAGED = 4,  /* HELLO: the peer's copy is known to be wrong */
+    WIRE_EMPTY = 8,    /* both: the sender has no data, though it may have a chain and a head */
+    WIRE_LINKED = 16,  /* ANSWER: a replica that its source feeds now */
+};
 
 struct wire_hello {
     uint16_t protocol;
@@ -88,7 +94,7 @@ struct wire_hello {
     uint8_t peer_id[PEER_ID_LEN]; /* the node's own: acks count per peer */
     uint8_t data_id[NODE_ID_LEN]; /* of the data set */
     uint64_t epoch;               /* the highest that it has seen */
-    uint64_t head;                /* where its log ends; 0 = it has no data */
+    uint64_t head;                /* where its log ends; 0 = it has none */
     uint64_t hash;                /* of the log before 'head': log_tail_hash() */
     uint16_t port;                /* where it can be reached; 0 = don't announce it */
     struct bytes address;         /* empty = where the connection comes from */
@@ -100,7 +106,7 @@ struct wire_answer {
     uint16_t protocol;
     enum wire_verdict verdict;
     enum wire_role role;
-    uint32_t flags; /* 0 */
+    uint32_t flags; /* WIRE_EMPTY, WIRE_LINKED */
     uint8_t peer_id[PEER_ID_LEN];
     uint8_t data_id[NODE_ID_LEN];
     uint64_t epoch;

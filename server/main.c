@@ -51,6 +51,7 @@ enum { LOG_MEMORY_SHARE = 16, LOG_MEMORY_MIN = 4 * 1024 * 1024 };
 
 struct server {
     struct conf conf;
+    struct handover handover; /* from the run before this one, then for the one behind it */
     char dir[PATH_MAX];
     struct node node;
     struct data data;
@@ -174,6 +175,9 @@ static enum dc_err open_data(struct server *s) {
                               .seed = s->data.plan->seed};
     s->store = store_create(&opts);
     node_init(n, &s->conf, s->store, &net_host);
+    if (s->handover.run_id[0] != '\0') {
+        memcpy(n->run_id, s->handover.run_id, sizeof(n->run_id));
+    }
     clock_raise_floor(&n->clock, s->data.plan->clock_ms * 1000, time_mono_us());
     n->worker_count = worker_count(conf);
     n->warm = s->data.warm; /* before anybody may take an empty store for the data */
@@ -250,7 +254,9 @@ static enum dc_err start(struct server *s) {
     for (uint32_t i = 0; i < n->worker_count; i++) {
         (void)worker_create(n, i);
     }
-    enum dc_err err = listeners_open(n, (struct worker *)n->workers[0], &s->listeners);
+    enum dc_err err =
+        listeners_open(n, (struct worker *)n->workers[0], &s->handover, &s->listeners);
+    handover_fini(&s->handover); /* sockets that nobody has taken */
     if (err != DC_OK) {
         return err;
     }
@@ -281,9 +287,9 @@ static void stop_workers(struct node *n) {
     }
 }
 
-static void tear_down(struct server *s, bool clean) {
+static void tear_down(struct server *s, bool clean, struct handover *after) {
     struct node *n = &s->node;
-    listeners_close(s->listeners);
+    listeners_close(s->listeners, after);
     data_close(&s->data, clean,
                CLOSE_TIMEOUT_MS); /* until then the log's threads call the workers */
     n->log = NULL;
@@ -302,6 +308,7 @@ static void block_signals(sigset_t *set) {
     sigemptyset(set);
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
+    sigaddset(set, SIGUSR1); /* host->restart() */
     pthread_sigmask(SIG_BLOCK, set, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
@@ -325,16 +332,41 @@ static void save_at_the_end(struct server *s) {
     }
 }
 
-static enum dc_err serve(struct server *s) {
+/* True: to start anew in place. A signal to end that comes later stays pending, and the new start finds it. */
+static bool wait_for_the_end(struct server *s, const sigset_t *ends) {
+    for (;;) {
+        int number = 0;
+        sigwait(ends, &number);
+        bool restarts = number == SIGUSR1;
+        if (restarts && !atomic_load_explicit(&s->node.restarting, memory_order_relaxed)) {
+            continue; /* somebody else's */
+        }
+        if (restarts) {
+            diag(DIAG_NOTICE, "server.restarting");
+        } else {
+            diag(DIAG_NOTICE, "server.stopping signal=%d", number);
+        }
+        return restarts;
+    }
+}
+
+/* What the run before left was taken at the start: now 'handover' is for the next one. */
+static void prepare_handover(struct server *s) {
+    struct handover *h = &s->handover;
+    memcpy(h->run_id, s->node.run_id, sizeof(h->run_id));
+    h->conf_file = s->conf.file != NULL ? mem_must_strdup(s->conf.file) : NULL;
+    conf_write(&s->conf, &h->conf);
+}
+
+/* Serves until the end. 'restarts': the process is to start anew in place; its sockets go on listening. */
+static enum dc_err serve(struct server *s, bool *restarts) {
     sigset_t ends;
-    int signal_number = 0;
     block_signals(&ends);
     enum dc_err err = start(s);
     if (err == DC_OK) {
         diag(DIAG_NOTICE, "server.ready version=" DC_VERSION " port=%d workers=%u pid=%d",
              (int)conf_get(&s->conf, port), s->node.worker_count, (int)getpid());
-        sigwait(&ends, &signal_number);
-        diag(DIAG_NOTICE, "server.stopping signal=%d", signal_number);
+        *restarts = wait_for_the_end(s, &ends);
         save_at_the_end(s);
         saver_give_up(s->node.saver); /* a worker may be waiting for it */
         stop_workers(&s->node);
@@ -343,7 +375,10 @@ static enum dc_err serve(struct server *s) {
         repl_destroy(s->node.repl);
         diag(DIAG_NOTICE, "server.stopped");
     }
-    tear_down(s, err == DC_OK);
+    if (*restarts) {
+        prepare_handover(s);
+    }
+    tear_down(s, err == DC_OK, *restarts ? &s->handover : NULL);
     return err;
 }
 
@@ -357,8 +392,20 @@ static void write_pidfile(struct conf *conf) {
     }
 }
 
+/* The options: those of the command line and the file that it names, or those that the run before had at its end. */
+static enum dc_err read_options(struct server *s, bool continues, int argc, char **argv) {
+    conf_init(&s->conf);
+    if (!continues) {
+        enum dc_err err = conf_read_args(&s->conf, argc - 1, argv + 1);
+        return err != DC_OK ? err : conf_validate(&s->conf);
+    }
+    s->conf.file = s->handover.conf_file != NULL ? mem_must_strdup(s->handover.conf_file) : NULL;
+    return conf_read_text(&s->conf, buf_bytes(&s->handover.conf), "the run before");
+}
+
 int main(int argc, char **argv) {
     static struct server server; /* zero: what isn't set up is not torn down */
+    bool restarts = false;
     if (print_table(argc, argv)) {
         return 0;
     }
@@ -367,22 +414,23 @@ int main(int argc, char **argv) {
     io_catch_faults();
     cmd_init();
     diag_set_role("main");
-    conf_init(&server.conf);
-    enum dc_err err = conf_read_args(&server.conf, argc - 1, argv + 1);
-    if (err == DC_OK) {
-        err = conf_validate(&server.conf);
-    }
+    bool continues = handover_begin(&server.handover, argv);
+    enum dc_err err = read_options(&server, continues, argc, argv);
     if (err == DC_OK) {
         err = prepare_process(&server.conf);
     }
     if (err == DC_OK) {
         write_pidfile(&server.conf);
-        err = serve(&server);
+        err = serve(&server, &restarts);
+    }
+    if (err == DC_OK && restarts) {
+        err = handover_exec(&server.handover);
     }
     if (err != DC_OK) {
         fprintf(stderr, "dcache-server: %s\n", dc_fail_take(err));
     }
     diag_close();
     conf_fini(&server.conf);
+    handover_fini(&server.handover);
     return err == DC_OK ? 0 : 1;
 }

@@ -88,6 +88,9 @@ void conf_each(struct conf *c, const struct bytes *patterns, size_t count, conf_
 /* The same for every option that isn't at its default. */
 void conf_each_changed(struct conf *c, conf_each_fn each, void *arg);
 
+/* Every option that isn't at its default as a line that conf_read_text() takes; secrets too. */
+void conf_write(struct conf *c, struct buf *out);
+
 /* CONFIG REWRITE: writes changed options back, keeps comments and order, replaces the file in one step.
  * Errors: DC_ECONF "The server is running without a config file", DC_EIO. */
 DC_MUST enum dc_err conf_rewrite(struct conf *c);

@@ -88,6 +88,19 @@ static void append_line(struct buf *out, const struct conf *c, enum conf_id id) 
     buf_append_str(out, "\n");
 }
 
+void conf_write(struct conf *c, struct buf *out) {
+    struct conf defaults;
+    conf_init(&defaults);
+    lock_acquire(&c->lock);
+    for (unsigned id = 0; id < CONF_COUNT; id++) {
+        if (!conf_same(c, &defaults, (enum conf_id)id)) {
+            append_line(out, c, (enum conf_id)id);
+        }
+    }
+    lock_release(&c->lock);
+    conf_fini(&defaults);
+}
+
 /* What the file 'text' becomes when it is to say what 'now' holds. */
 static enum dc_err rewrite_text(struct bytes text, const struct conf *now, struct buf *out) {
     struct conf old;

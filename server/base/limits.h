@@ -26,6 +26,8 @@ enum {
     TURN_ARENA_LEN = 4 * 1024 * 1024, /* input of one turn; then the queued requests run first */
     OUTPUT_SOFT_LEN = 1024 * 1024,    /* unsent replies beyond which a connection isn't read from */
 
+    REPLICAS_MAX = 32,       /* links to replicas at a time */
+    PEERS_MAX = 64,          /* replicas that a node remembers */
     HOST_NAME_MAX_LEN = 256, /* of another node, with its NUL */
 
     CLIENT_NAME_MAX = 1024,
@@ -33,7 +35,8 @@ enum {
     CONF_WORDS_MAX = 64, /* of one line */
     CONF_VALUE_MAX = 4096,
     BIND_ADDRESSES_MAX = 16,
-    GLOB_NESTING_MAX = 1000, /* wildcards '*' in a pattern, as Redis bounds them */
+    LISTENERS_MAX = BIND_ADDRESSES_MAX + 1, /* and a Unix socket */
+    GLOB_NESTING_MAX = 1000,                /* wildcards '*' in a pattern, as Redis bounds them */
     DIAG_LINE_MAX = 2048,
 
     WIRE_BYTES_MAX = 1024 * 1024, /* of a log or of a snapshot in one message of a link */

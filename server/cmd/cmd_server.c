@@ -79,6 +79,13 @@ static enum dc_err debug_allowed(const struct cmd_ctx *ctx) {
                    "this option in the configuration file, and then restart the server.");
 }
 
+/* The process starts anew in place. The reply still leaves. */
+static enum dc_err debug_restart(struct cmd_ctx *ctx) {
+    ctx->node->host->restart(ctx->node);
+    reply_ok(ctx->reply);
+    return DC_OK;
+}
+
 /* The text that an argument begins with, as a number; 0 without one. */
 static double arg_f64(const struct cmd_ctx *ctx, uint32_t i) {
     char text[64];
@@ -141,6 +148,8 @@ static enum dc_err debug_help(struct cmd_ctx *ctx) {
     static const char *const lines[] = {
         "OBJECT <key>",
         "    Show low level info about `key` and associated value.",
+        "RESTART",
+        "    End in an orderly way and start anew in place: the process stays the same.",
         "SET-ACTIVE-EXPIRE <0|1>",
         "    Setting it to 0 disables expiring keys in background when they are not",
         "    accessed (otherwise the Redis behavior). Setting it to 1 reenables back the",
@@ -163,6 +172,7 @@ enum dc_err cmd_debug(struct cmd_ctx *ctx) {
         {"sleep", 3, debug_sleep},
         {"set-active-expire", 3, debug_set_active_expire},
         {"object", 3, debug_object},
+        {"restart", 2, debug_restart},
     };
     enum dc_err err = debug_allowed(ctx);
     for (size_t i = 0; err == DC_OK && i < sizeof(subs) / sizeof(subs[0]); i++) {

@@ -16,6 +16,7 @@
 #include "replication/repl.h"
 #include "server/base/arena.h"
 #include "server/base/conf.h"
+#include "server/base/handover.h"
 #include "server/base/lock.h"
 #include "server/base/metric.h"
 #include "server/base/time.h"
@@ -53,6 +54,9 @@ struct host {
     void (*resume)(struct node *n);
     /* Begins an orderly end of the process. */
     void (*shutdown)(struct node *n, uint32_t how);
+    /* Begins an orderly end, then the process starts anew in place: same pid, same run id, same options. Any thread; returns at
+     * once. Clients are disconnected; what the running command replies still leaves. */
+    void (*restart)(struct node *n);
     /* Clients of the calling worker. 'each' may close them. */
     void (*each_client)(struct cmd_worker *w, void (*each)(struct client *c, void *arg), void *arg);
 };
@@ -113,7 +117,7 @@ struct node {
     const struct host *host;
     uint32_t worker_count;
     struct cmd_worker *workers[WORKER_MAX];
-    char run_id[41];
+    char run_id[RUN_ID_LEN + 1];
     int64_t start_ms; /* node clock */
     struct log *log;
     struct warm *warm;           /* NULL = nothing had to be loaded */
@@ -143,6 +147,7 @@ struct node {
         memory_budget; /* bytes that may still be allocated; below 0 = evict. See memory.h */
     _Atomic uint32_t active_expire; /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
+    _Atomic uint32_t restarting;     /* 1: host->restart() was called */
     _Atomic uint32_t writes;         /* enum writes: whether they are taken */
     _Atomic uint32_t tracks_latency; /* latency-tracking: histograms are kept */
     struct output_limit output_limits[OUTPUT_CLASSES];

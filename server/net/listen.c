@@ -16,7 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { LISTENERS_MAX = 17, ACCEPTS_PER_EVENT = 256 };
+enum { ACCEPTS_PER_EVENT = 256 };
 
 struct listener {
     struct node *node;
@@ -29,6 +29,7 @@ struct listener {
 
 struct listeners {
     uint32_t count;
+    struct handover *before; /* while they are opened: sockets of the run before; NULL = none */
     struct listener at[LISTENERS_MAX];
     char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 };
@@ -171,6 +172,42 @@ static void on_accept(evutil_socket_t fd, short what, void *arg) {
 
 /* --- opening ----------------------------------------------------------------------------------------- */
 
+/* The same place to listen at. */
+static bool same_address(const struct sockaddr_storage *have, const struct sockaddr *want) {
+    if (have->ss_family != want->sa_family) {
+        return false;
+    }
+    if (want->sa_family == AF_INET) {
+        const struct sockaddr_in *a = (const struct sockaddr_in *)have;
+        const struct sockaddr_in *b = (const struct sockaddr_in *)(const void *)want;
+        return a->sin_port == b->sin_port && a->sin_addr.s_addr == b->sin_addr.s_addr;
+    }
+    if (want->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)have;
+        const struct sockaddr_in6 *b = (const struct sockaddr_in6 *)(const void *)want;
+        return a->sin6_port == b->sin6_port && a->sin6_scope_id == b->sin6_scope_id &&
+               memcmp(&a->sin6_addr, &b->sin6_addr, sizeof(a->sin6_addr)) == 0;
+    }
+    return strcmp(((const struct sockaddr_un *)have)->sun_path,
+                  ((const struct sockaddr_un *)(const void *)want)->sun_path) == 0;
+}
+
+/* A socket that the run before listened with: who has connected meanwhile waits in its backlog. -1 = there is none. */
+static int take_inherited(struct listeners *ls, const struct sockaddr *want, int backlog) {
+    for (uint32_t i = 0; ls->before != NULL && i < ls->before->socket_count; i++) {
+        struct sockaddr_storage have;
+        socklen_t len = sizeof(have);
+        int fd = ls->before->sockets[i];
+        memset(&have, 0, sizeof(have));
+        if (fd >= 0 && getsockname(fd, (struct sockaddr *)&have, &len) == 0 &&
+            same_address(&have, want) && listen(fd, backlog) == 0) {
+            ls->before->sockets[i] = -1;
+            return fd;
+        }
+    }
+    return -1;
+}
+
 static enum dc_err add_listener(struct listeners *ls, struct node *n, struct worker *acceptor,
                                 int fd, bool is_unix) {
     if (ls->count == LISTENERS_MAX) {
@@ -221,7 +258,9 @@ static enum dc_err open_tcp(struct listeners *ls, struct node *n, struct worker 
     if (rc != 0) {
         return optional ? DC_OK : dc_fail(DC_EIO, "bind %s: %s", host, gai_strerror(rc));
     }
-    int fd = listen_on(ai, (int)conf_get(n->conf, tcp_backlog));
+    int backlog = (int)conf_get(n->conf, tcp_backlog);
+    int fd = take_inherited(ls, ai->ai_addr, backlog);
+    fd = fd >= 0 ? fd : listen_on(ai, backlog);
     int error = errno;
     freeaddrinfo(ai);
     if (fd >= 0) {
@@ -233,6 +272,29 @@ static enum dc_err open_tcp(struct listeners *ls, struct node *n, struct worker 
     return dc_fail(DC_EIO, "can't listen on %s port %s: %s", host, port, dc_errno_text(error));
 }
 
+/* The socket of the run before, or a new one. */
+static enum dc_err bind_unix(struct listeners *ls, const struct sockaddr_un *un, int backlog,
+                             int *fd_out) {
+    int fd = take_inherited(ls, (const struct sockaddr *)un, backlog);
+    *fd_out = fd;
+    if (fd >= 0) {
+        return DC_OK;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return dc_fail(DC_EIO, "unixsocket %s: %s", un->sun_path, dc_errno_text(errno));
+    }
+    (void)unlink(un->sun_path); /* of an earlier run */
+    if (bind(fd, (const struct sockaddr *)un, sizeof(*un)) < 0 || listen(fd, backlog) < 0) {
+        enum dc_err err =
+            dc_fail(DC_EIO, "can't listen on %s: %s", un->sun_path, dc_errno_text(errno));
+        close(fd);
+        return err;
+    }
+    *fd_out = fd;
+    return DC_OK;
+}
+
 static enum dc_err open_unix(struct listeners *ls, struct node *n, struct worker *acceptor,
                              const char *path) {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
@@ -241,15 +303,9 @@ static enum dc_err open_unix(struct listeners *ls, struct node *n, struct worker
         return dc_fail(DC_ECONF, "unixsocket %s: the path is too long", path);
     }
     memcpy(un.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        return dc_fail(DC_EIO, "unixsocket %s: %s", path, dc_errno_text(errno));
-    }
-    (void)unlink(path); /* of an earlier run */
-    if (bind(fd, (struct sockaddr *)&un, sizeof(un)) < 0 ||
-        listen(fd, (int)conf_get(n->conf, tcp_backlog)) < 0) {
-        enum dc_err err = dc_fail(DC_EIO, "can't listen on %s: %s", path, dc_errno_text(errno));
-        close(fd);
+    int fd = -1;
+    enum dc_err err = bind_unix(ls, &un, (int)conf_get(n->conf, tcp_backlog), &fd);
+    if (err != DC_OK) {
         return err;
     }
     (void)conf_text(n->conf, CONF_ID_unixsocketperm, perm, sizeof(perm));
@@ -258,19 +314,21 @@ static enum dc_err open_unix(struct listeners *ls, struct node *n, struct worker
         diag(DIAG_WARNING, "listen.chmod_failed path=%s error=\"%s\"", path, dc_errno_text(errno));
     }
     memcpy(ls->unix_path, path, strlen(path) + 1);
-    enum dc_err err = add_listener(ls, n, acceptor, fd, true);
+    err = add_listener(ls, n, acceptor, fd, true);
     if (err == DC_OK) {
         ls->at[ls->count - 1].path = ls->unix_path;
     }
     return err;
 }
 
-enum dc_err listeners_open(struct node *n, struct worker *acceptor, struct listeners **out) {
+enum dc_err listeners_open(struct node *n, struct worker *acceptor, struct handover *before,
+                           struct listeners **out) {
     struct listeners *ls = mem_must_zalloc(sizeof(*ls));
     char addresses[1024];
     char path[256];
     enum dc_err err = DC_OK;
     *out = ls;
+    ls->before = before;
     (void)conf_text(n->conf, CONF_ID_bind, addresses, sizeof(addresses));
     (void)conf_text(n->conf, CONF_ID_unixsocket, path, sizeof(path));
     if (conf_get(n->conf, port) != 0) {
@@ -287,10 +345,11 @@ enum dc_err listeners_open(struct node *n, struct worker *acceptor, struct liste
         err = dc_fail(DC_ECONF, "nothing to listen on: port is 0 and no unixsocket is set, or no "
                                 "address of 'bind' exists here");
     }
+    ls->before = NULL;
     return err;
 }
 
-void listeners_close(struct listeners *ls) {
+void listeners_close(struct listeners *ls, struct handover *after) {
     if (ls == NULL) {
         return;
     }
@@ -298,9 +357,13 @@ void listeners_close(struct listeners *ls) {
         if (ls->at[i].event != NULL) {
             event_free(ls->at[i].event);
         }
-        close(ls->at[i].fd);
+        if (after != NULL) {
+            after->sockets[after->socket_count++] = ls->at[i].fd;
+        } else {
+            close(ls->at[i].fd);
+        }
     }
-    if (ls->unix_path[0] != '\0') {
+    if (ls->unix_path[0] != '\0' && after == NULL) {
         (void)unlink(ls->unix_path);
     }
     mem_free(ls);

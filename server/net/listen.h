@@ -10,12 +10,15 @@
 #define DC_NET_LISTEN_H
 
 #include "server/base/err.h"
+#include "server/base/handover.h"
 #include "server/net/loop.h"
 
 struct listeners;
 
-/* Opens what bind, port and unixsocket say. */
-DC_MUST enum dc_err listeners_open(struct node *n, struct worker *acceptor, struct listeners **out);
-void listeners_close(struct listeners *l);
+/* Opens what bind, port and unixsocket say; takes sockets of the run before (NULL = there was none) where they listen there already. */
+DC_MUST enum dc_err listeners_open(struct node *n, struct worker *acceptor, struct handover *before,
+                                   struct listeners **out);
+/* Closes, or hands the sockets over to the run that comes after ('after' isn't NULL): they go on collecting connections. */
+void listeners_close(struct listeners *l, struct handover *after);
 
 #endif

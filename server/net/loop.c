@@ -406,6 +406,11 @@ static void host_shutdown(struct node *n, uint32_t how) {
     kill(getpid(), SIGTERM); /* the main thread waits for it */
 }
 
+static void host_restart(struct node *n) {
+    atomic_store_explicit(&n->restarting, 1, memory_order_relaxed);
+    kill(getpid(), SIGUSR1);
+}
+
 static void host_each_client(struct cmd_worker *cw, void (*each)(struct client *c, void *arg),
                              void *arg) {
     for (struct conn *c = ((struct worker *)cw)->conns; c != NULL;) {
@@ -421,5 +426,6 @@ const struct host net_host = {
     .post = host_post,
     .resume = host_resume,
     .shutdown = host_shutdown,
+    .restart = host_restart,
     .each_client = host_each_client,
 };

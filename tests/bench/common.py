@@ -95,6 +95,14 @@ def limit_row(name, unit, values, limit=None, digits=0):
     return Row(name, unit, ours, redis, relation, "" if limit is None else "<= %.*f" % (digits, limit), ok)
 
 
+def speed_row(name, unit, values, limit):
+    """Times, of which ours has to be so many times shorter."""
+    ours, redis = values.get("ours"), values.get("redis")
+    speed = redis / ours if ours and redis is not None else None
+    return Row(name, unit, ours, redis, "" if speed is None else "1/%.1f" % speed, "<= 1/%g" % limit,
+               None if speed is None else speed >= limit)
+
+
 def medians(rounds, field):
     return {side: statistics.median(result[field] for result in results) for side, results in rounds.items()}
 

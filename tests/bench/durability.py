@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import time
 
-from common import CONNS, VALUE_LEN, Row, alternate, limit_row, medians, ratio_row
+from common import CONNS, VALUE_LEN, alternate, limit_row, medians, ratio_row, speed_row
 from servers import MIB, BenchError, spawn
 
 SIZES = {
@@ -275,14 +275,6 @@ def run_snapshot(ctx):
 
 
 # --- restart --------------------------------------------------------------------------------------------------------
-
-def speed_row(name, unit, values, limit):
-    """Times, of which ours has to be so many times shorter."""
-    ours, redis = values.get("ours"), values.get("redis")
-    speed = redis / ours if ours and redis is not None else None
-    return Row(name, unit, ours, redis, "" if speed is None else "1/%.1f" % speed, "<= 1/%g" % limit,
-               None if speed is None else speed >= limit)
-
 
 def is_loaded(server):
     if server.kind == "redis":

@@ -158,7 +158,7 @@ static int conns_open(struct worker *w) {
     for (uint64_t i = 0; i < w->conn_count; i++) {
         struct conn *c = &w->conns[i];
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
-        c->fd = lg_connect(w->o->port, 0);
+        c->fd = lg_connect_acked(w->o->port, w->o->ack_replicas);
         c->in = lg_grab(w->in_size);
         if (epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &event) != 0) {
             lg_die("epoll_ctl: %s", strerror(errno));

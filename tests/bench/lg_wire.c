@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -276,6 +277,20 @@ int lg_connect(uint64_t port, uint64_t source) {
     }
     if (connect(fd, (struct sockaddr *)&to, sizeof(to)) != 0) {
         lg_die("connect to port %d: %s", (int)port, strerror(errno));
+    }
+    return fd;
+}
+
+int lg_connect_acked(uint64_t port, uint64_t replicas) {
+    char line[64];
+    int fd = lg_connect(port, 0);
+    if (replicas > 0) {
+        int len = snprintf(line, sizeof(line), "CLIENT ACK replicas:%d\r\n", (int)replicas);
+        lg_send_all(fd, line, (size_t)len);
+        size_t got = lg_recv_some(fd, line, sizeof(line));
+        if (got != 5 || memcmp(line, "+OK\r\n", 5) != 0) {
+            lg_die("CLIENT ACK: %.*s", (int)got, line);
+        }
     }
     return fd;
 }

@@ -66,6 +66,8 @@ void lg_reply_refuse(struct lg_reply reply);
 
 /* A blocking, connected socket with TCP_NODELAY. `source` numbers the address that it comes from: 127.0.x.y. */
 int lg_connect(uint64_t port, uint64_t source);
+/* Such a socket whose writes are answered when 'replicas' have them (CLIENT ACK); 0: as the server has it. */
+int lg_connect_acked(uint64_t port, uint64_t replicas);
 void lg_send_all(int fd, const char *p, size_t len);
 /* At least one byte, else lg_die(). */
 size_t lg_recv_some(int fd, char *p, size_t size);

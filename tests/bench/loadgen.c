@@ -10,6 +10,7 @@
  *   lg_expiry.c   expiry: fresh keys with a TTL at a steady rate
  *   lg_idle.c     idle: connections that do nothing
  *   lg_pace.c     pace: a steady rate, and how long each request took
+ *   lg_rtt.c      rtt: one connection that waits for each reply
  */
 #include "tests/bench/loadgen.h"
 
@@ -63,6 +64,8 @@ static const struct option options[] = {
     {"--shift-max",       OPT_COUNT, offsetof(struct lg_opts, shift_max)},
     {"--set-pct",         OPT_COUNT, offsetof(struct lg_opts, set_pct)},
     {"--rate",            OPT_COUNT, offsetof(struct lg_opts, rate)},
+    {"--ack-replicas",    OPT_COUNT, offsetof(struct lg_opts, ack_replicas)},
+    {"--wait-replicas",   OPT_COUNT, offsetof(struct lg_opts, wait_replicas)},
 };
 
 static const struct mode {
@@ -75,6 +78,7 @@ static const struct mode {
     {"expiry", lg_expiry_run},
     {"idle",   lg_idle_run},
     {"pace",   lg_pace_run},
+    {"rtt",    lg_rtt_run},
 };
 /* clang-format on */
 
@@ -218,8 +222,8 @@ int main(int argc, char **argv) {
         .zipf = 0.9,
     };
     if (argc < 2 || argc % 2 != 0) {
-        lg_die(
-            "usage: dcache-loadgen fill|mix|cache|expiry|idle|pace --port N [--option value ...]");
+        lg_die("usage: dcache-loadgen fill|mix|cache|expiry|idle|pace|rtt --port N [--option value "
+               "...]");
     }
     for (int i = 2; i < argc; i += 2) {
         option_set(&o, argv[i], argv[i + 1]);

@@ -49,6 +49,9 @@ struct lg_opts {
     uint64_t set_pct; /* requests that are a SET whatever the cache holds */
     /* cache, expiry, pace */
     uint64_t rate; /* requests per second; 0: as fast as possible */
+    /* mix, rtt: so many replicas have each write before it is answered; 0: none */
+    uint64_t ack_replicas;  /* by CLIENT ACK */
+    uint64_t wait_replicas; /* by a WAIT behind each SET (rtt) */
 };
 
 /* Modes: run to the end, print JSON on stdout. */
@@ -58,6 +61,7 @@ void lg_cache_run(const struct lg_opts *o);
 void lg_expiry_run(const struct lg_opts *o);
 void lg_idle_run(const struct lg_opts *o);
 void lg_pace_run(const struct lg_opts *o);
+void lg_rtt_run(const struct lg_opts *o);
 
 /* Zeroed memory, page-aligned, never given back. */
 void *lg_grab(size_t len);

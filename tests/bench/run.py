@@ -21,11 +21,12 @@ import sys
 import time
 
 import durability
+import replicas
 import scenarios
 from common import Context, file_system
 from servers import BenchError, cpu_busy_s, own_cpu_s
 
-SCENARIOS = {**scenarios.SCENARIOS, **durability.SCENARIOS}
+SCENARIOS = {**scenarios.SCENARIOS, **durability.SCENARIOS, **replicas.SCENARIOS}
 EXTRA = scenarios.EXTRA
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOREIGN_LOAD_NOTED = 0.05  # of all cores
@@ -144,7 +145,9 @@ def main(argv):
     if args.syscalls and "syscalls" not in names:
         names.append("syscalls")
     cores = sorted(os.sched_getaffinity(0))[:2]
-    sizes = {**scenarios.QUICK, **durability.QUICK} if args.quick else {**scenarios.SIZES, **durability.SIZES}
+    sizes = {}
+    for module in (scenarios, durability, replicas):
+        sizes.update(module.QUICK if args.quick else module.SIZES)
     ctx = Context(args, cores, sizes)
     report = {"environment": environment(args, cores), "scenarios": {}, "raw": ctx.raw}
     for key, value in report["environment"].items():

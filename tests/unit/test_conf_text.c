@@ -403,6 +403,28 @@ START_TEST(a_rewrite_survives_each_failed_allocation) {
 }
 END_TEST
 
+START_TEST(what_is_written_out_is_the_same_when_read) {
+    struct buf text, again;
+    struct conf other;
+    begin_in_dir();
+    expect_set("requirepass", "with \"quotes\" and blanks", "(hidden)");
+    expect_set("maxmemory", "104857600", "104857600");
+    expect_set("save", "", "");
+    buf_init(&text, 0);
+    buf_init(&again, 0);
+    conf_write(&conf, &text);
+    conf_init(&other);
+    ck_assert_int_eq(conf_read_text(&other, buf_bytes(&text), "test"), DC_OK);
+    conf_write(&other, &again);
+    ck_assert(bytes_equal(buf_bytes(&text), buf_bytes(&again)));
+    ck_assert(memmem(text.ptr, text.len, "quotes", 6) != NULL);
+    conf_fini(&other);
+    buf_fini(&text);
+    buf_fini(&again);
+    end_in_dir();
+}
+END_TEST
+
 CHECK_MAIN("conf_text", a_file_has_comments_quotes_and_sizes,
            a_mistake_is_named_with_file_line_and_option, a_line_has_a_bounded_number_of_words,
            the_file_of_a_redis_is_understood, files_are_read_from_disk,
@@ -410,4 +432,5 @@ CHECK_MAIN("conf_text", a_file_has_comments_quotes_and_sizes,
            the_command_line_wins_over_standard_input_and_that_over_the_file,
            the_printed_file_says_the_defaults, a_rewrite_touches_only_what_has_changed,
            words_are_written_so_that_they_come_back, a_rewrite_brings_back_a_file_that_has_gone,
-           a_rewrite_that_fails_says_why, a_rewrite_survives_each_failed_allocation)
+           a_rewrite_that_fails_says_why, a_rewrite_survives_each_failed_allocation,
+           what_is_written_out_is_the_same_when_read)

@@ -419,9 +419,9 @@ START_TEST(values_that_nobody_sends_are_refused) {
     ck_assert(hello_with(2, WIRE_FOLLOW) && hello_with(3, WIRE_PULLING) && hello_with(4, 0));
     ck_assert(!hello_with(2, 0) && !hello_with(2, 4) && !hello_with(2, 255));
     ck_assert(!hello_with(3, 0) && !hello_with(3, 5));
-    ck_assert(!hello_with(4, 2) && !hello_with(7, 128)); /* flags */
-    ck_assert(!hello_with(55, 1));                       /* the head is above LSN_MAX */
-    ck_assert(!hello_with(66, 1) && !hello_with(68, 1)); /* lengths */
+    ck_assert(!hello_with(4, 32) && !hello_with(7, 128)); /* flags */
+    ck_assert(!hello_with(55, 1));                        /* the head is above LSN_MAX */
+    ck_assert(!hello_with(66, 1) && !hello_with(68, 1));  /* lengths */
     for (size_t at = 72; at < WIRE_HELLO_LEN; at++) {
         ck_assert(!hello_with(at, 1)); /* reserved */
     }

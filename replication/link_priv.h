@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* link_priv: a link from inside. link.c moves messages, link_open.c gets it as far. */
+#ifndef DC_REPLICATION_LINK_PRIV_H
+#define DC_REPLICATION_LINK_PRIV_H
+
+#include <stdatomic.h>
+
+#include "replication/link.h"
+#include "server/base/buf.h"
+
+/* Bytes that have arrived; those before 'at' have been taken. */
+struct link_input {
+    struct buf b;
+    size_t at;
+};
+
+struct link {
+    /* constant once it is open */
+    int64_t timeout_us;
+    int wake_fd; /* readable when the link is stopped: for the calls that poll */
+    char peer[LINK_PEER_MAX];
+    /* owned by who receives */
+    struct link_input in; /* from the socket */
+    size_t taken;         /* length of the message that the caller has */
+    int64_t receive_timeout_ms;
+    /* owned by who sends */
+    bool send_broken; /* in the middle of a message */
+    /* atomic, relaxed unless a comment says otherwise */
+    _Atomic int fd; /* -1 = none. Order against 'stopping': link_publish() */
+    _Atomic bool stopping;
+    _Atomic int64_t heard_us;
+    _Atomic uint64_t sent_bytes, received_bytes, sends, receives;
+};
+
+static inline size_t link_input_len(const struct link_input *in) {
+    return in->b.len - in->at;
+}
+
+static inline const char *link_input_ptr(const struct link_input *in) {
+    return in->b.ptr + in->at;
+}
+
+/* The socket is the link's from now on, and link_shutdown() reaches it. */
+void link_publish(struct link *l, int fd);
+
+DC_MUST enum dc_err link_send_all(struct link *l, struct iovec *iov, int count);
+
+/* Receives something behind what is there: up to 'wants' bytes, or some more if that is little. 'got' = false: nothing came within
+ * 'timeout_ms'. */
+DC_MUST enum dc_err link_fill(struct link *l, size_t wants, int64_t timeout_ms, bool *got);
+
+/* Waits until 'len' untaken bytes are there; at most the timeout of the link. */
+DC_MUST enum dc_err link_need(struct link *l, size_t len, const char *what);
+
+#endif

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "replication/peers.h"
+#include "server/base/assert.h"
+#include "tests/support/check_main.h"
+#include "tests/support/expect.h"
+
+#include <string.h>
+
+static const struct history lineage[3] = {
+    {.id = 1, .start = 100, .epoch = 1},
+    {.id = 2, .start = 1000 + 2 * LSN_JUMP, .epoch = 2, .parent_end = 1000},
+    {.id = 3, .start = 1000 + 9 * LSN_JUMP, .epoch = 3, .parent_end = 1000 + 2 * LSN_JUMP + 60},
+};
+static struct peers *p;
+static struct chain_view self;
+
+static uint8_t ids[PEERS_MAX + 1][PEER_ID_LEN];
+
+static void setup_with(uint32_t count) {
+    p = peers_create(&(struct peers_opts){0});
+    self = (struct chain_view){.chain = lineage, .count = 1, .head = 1000, .epoch = 1};
+    for (uint32_t i = 0; i <= PEERS_MAX; i++) {
+        memset(ids[i], (int)(i + 1), PEER_ID_LEN);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        expect(peers_learn(p, ids[i], "r", (uint16_t)(7000 + i), 0));
+    }
+}
+
+static struct chain_view replica_at(uint64_t head) {
+    return (struct chain_view){
+        .chain = lineage, .count = 1, .head = head, .epoch = 1, .role = CHAIN_REPLICA};
+}
+
+static struct chain_view promoted(void) {
+    return (struct chain_view){.chain = lineage,
+                               .count = 2,
+                               .head = lineage[1].start + 60,
+                               .epoch = 2,
+                               .role = CHAIN_PRIMARY};
+}
+
+static void expect_todo(enum peers_action action, uint32_t peer, int64_t now_ms) {
+    struct peers_todo todo = peers_next(p, &self, now_ms);
+    expect_eq(todo.action, action);
+    expect(memcmp(todo.peer.id, ids[peer], PEER_ID_LEN) == 0);
+}
+
+static struct peers_todo expect_go_on(uint32_t missing, int64_t now_ms) {
+    struct peers_todo todo = peers_next(p, &self, now_ms);
+    expect_eq(todo.action, PEERS_GO_ON);
+    expect_eq(todo.missing, missing);
+    return todo;
+}
+
+static void expect_wait(int64_t until_ms, int64_t now_ms) {
+    struct peers_todo todo = peers_next(p, &self, now_ms);
+    expect_eq(todo.action, PEERS_NOTHING);
+    expect_eq(todo.until_ms, until_ms);
+}
+
+static void answer(uint32_t peer, struct chain_view view, int64_t now_ms) {
+    peers_answered(p, ids[peer], &view, now_ms);
+}
+
+START_TEST(a_node_without_peers_goes_on_at_once) {
+    setup_with(0);
+    expect_wait(INT64_MAX, 0);
+    peers_ask(p, PEERS_KILLED, &self, NULL, 0, 3000);
+    struct peers_todo todo = expect_go_on(0, 0);
+    expect(todo.forks);
+    expect_eq(todo.fork, CHAIN_UNCLEAN);
+    expect_wait(INT64_MAX, 0);
+    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 3000);
+    expect(!expect_go_on(0, 0).forks);
+    peers_destroy(p);
+    peers_destroy(NULL);
+}
+END_TEST
+
+START_TEST(test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled) {
+    setup_with(3);
+    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    expect_todo(PEERS_PROBE, 1, 0);
+    expect_todo(PEERS_PROBE, 2, 0);
+    expect_wait(3000, 0); /* one question at a time for each */
+    answer(0, replica_at(1500), 10);
+    peers_silent(p, ids[1], 20);
+    answer(2, replica_at(1400), 30);
+    expect_wait(220, 30);
+    expect_todo(PEERS_PROBE, 1, 220);
+    answer(1, replica_at(1600), 230);
+    expect_todo(PEERS_PULL, 1, 230);
+    expect_wait(INT64_MAX, 240);
+    self.head = 1550;
+    peers_pulled(p, ids[1], false, 250); /* it went away */
+    struct peers_todo todo = expect_go_on(0, 250);
+    expect_eq(todo.fork, CHAIN_UNCLEAN);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(test_h2_waiting_is_bounded_and_says_who_is_missing) {
+    setup_with(2);
+    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    expect_todo(PEERS_PROBE, 1, 0);
+    answer(0, replica_at(1500), 10);
+    expect_wait(3000, 10);
+    expect_todo(PEERS_PULL, 0, 3000);
+    self.head = 1500;
+    peers_pulled(p, ids[0], true, 3010);
+    expect_go_on(1, 3010);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(who_was_only_killed_waits_for_one_answer) {
+    setup_with(2);
+    peers_ask(p, PEERS_KILLED, &self, NULL, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    expect_todo(PEERS_PROBE, 1, 0);
+    answer(1, replica_at(1000), 5);
+    expect(expect_go_on(1, 5).forks);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(a_promoted_replica_pulls_from_the_others_and_not_from_its_source) {
+    setup_with(2);
+    peers_ask(p, PEERS_PROMOTED, &self, ids[0], 0, 3000);
+    expect_todo(PEERS_PROBE, 1, 0);
+    expect_wait(3000, 0);
+    answer(1, replica_at(1100), 5);
+    expect_todo(PEERS_PULL, 1, 5);
+    self.head = 1100;
+    peers_pulled(p, ids[1], true, 9);
+    struct peers_todo todo = expect_go_on(0, 9);
+    expect(todo.forks);
+    expect_eq(todo.fork, CHAIN_PROMOTION);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(a_start_behind_a_failover_follows_or_is_fenced) {
+    setup_with(1);
+    for (int tail = 0; tail < 2; tail++) {
+        self.head = 1000 + (uint64_t)tail * 10;
+        peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 3000);
+        expect_todo(PEERS_PROBE, 0, 0);
+        answer(0, promoted(), 1);
+        expect_todo(tail ? PEERS_FENCE : PEERS_FOLLOW, 0, 1);
+        expect_wait(INT64_MAX, 1);
+    }
+    peers_destroy(p);
+}
+END_TEST
+
+/* The other primary may be one still: two of one epoch must not be. */
+START_TEST(a_pulled_history_of_another_primary_makes_the_fork_a_promotion) {
+    setup_with(1);
+    struct chain_view left = promoted();
+    left.role = CHAIN_REPLICA;
+    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    answer(0, left, 1);
+    expect_todo(PEERS_PULL, 0, 1);
+    self.count = 2;
+    self.head = left.head;
+    self.epoch = 2;
+    peers_pulled(p, ids[0], true, 2);
+    expect_eq(expect_go_on(0, 2).fork, CHAIN_PROMOTION);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence) {
+    setup_with(2);
+    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 10);
+    expect_todo(PEERS_PROBE, 0, 0);
+    expect_todo(PEERS_PROBE, 1, 0);
+    peers_silent(p, ids[0], 5);
+    peers_silent(p, ids[1], 5);
+    expect_go_on(2, 10);
+    peers_link(p, ids[0], true, 11);
+    expect_wait(INT64_MAX, 11); /* two of three */
+    peers_link(p, ids[0], false, 100);
+    expect_wait(1100, 100);
+    expect_todo(PEERS_PROBE, 0, 1100);
+    expect_todo(PEERS_PROBE, 1, 1100);
+    answer(0, replica_at(1000), 1110); /* no evidence */
+    peers_silent(p, ids[1], 1110);
+    expect_wait(2110, 1110);
+    expect_todo(PEERS_PROBE, 0, 2110);
+    expect_todo(PEERS_PROBE, 1, 2110);
+    answer(1, promoted(), 2120);
+    expect_todo(PEERS_FENCE, 1, 2120);
+    expect_wait(INT64_MAX, 2120);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(test_h51_what_nobody_asked_for_is_no_evidence) {
+    setup_with(2);
+    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 0);
+    expect_go_on(2, 0);
+    answer(0, promoted(), 1);
+    expect_wait(1001, 1);
+    peers_link(p, ids[1], true, 2); /* a majority: a drill of the other is its own affair */
+    expect_wait(INT64_MAX, 5000);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(the_list_is_bounded_and_forgets_who_is_gone_for_long) {
+    const int64_t day = (int64_t)24 * 3600 * 1000;
+    struct peers_entry e;
+    setup_with(PEERS_MAX);
+    expect(!peers_learn(p, ids[PEERS_MAX], "r", 1, 5 * day));
+    peers_link(p, ids[0], true, 5 * day);
+    expect(peers_learn(p, ids[PEERS_MAX], "r", 1, 8 * day));
+    expect_eq(peers_count(p), PEERS_MAX);
+    expect(peers_entry(p, 0, &e) && e.linked);
+    expect(!peers_entry(p, PEERS_MAX, &e));
+    expect(peers_learn(p, ids[0], "elsewhere", 2, 8 * day)); /* another address */
+    expect(peers_entry(p, 0, &e));
+    ck_assert_str_eq(e.host, "elsewhere");
+    peers_forget(p, ids[0]);
+    peers_forget(p, ids[0]);
+    expect_eq(peers_count(p), PEERS_MAX - 1);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(a_view_that_cannot_be_is_silence) {
+    setup_with(1);
+    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 1000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    struct chain_view bad = replica_at(50);
+    answer(0, bad, 1);
+    expect_go_on(1, 1000);
+    peers_destroy(p);
+}
+END_TEST
+
+CHECK_MAIN("peers", a_node_without_peers_goes_on_at_once,
+           test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled,
+           test_h2_waiting_is_bounded_and_says_who_is_missing,
+           who_was_only_killed_waits_for_one_answer,
+           a_promoted_replica_pulls_from_the_others_and_not_from_its_source,
+           a_start_behind_a_failover_follows_or_is_fenced,
+           a_pulled_history_of_another_primary_makes_the_fork_a_promotion,
+           test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence,
+           test_h51_what_nobody_asked_for_is_no_evidence,
+           the_list_is_bounded_and_forgets_who_is_gone_for_long, a_view_that_cannot_be_is_silence)
