@@ -26,12 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crash.kill import PAIR, PIPELINE_MAX, SHARED, SharedCounters, now_ms  # noqa: E402
 from crash.ledger import Ledger, Mismatch, Step, check_reply  # noqa: E402
+from support import power  # noqa: E402
 from support.cluster import GONE, Cluster, eventually  # noqa: E402
 from support.resp import Error, encode  # noqa: E402
 from support.server import ServerFailed  # noqa: E402
 
-# What ends a reign. The last two leave the primary where it is.
-STRIKES = {"kill": 30, "kill_both": 15, "freeze": 15, "switch": 10, "bounce": 15, "none": 15}
+# What ends a reign. The last three leave the primary where it is.
+STRIKES = {"kill": 30, "kill_both": 15, "freeze": 15, "switch": 10, "bounce": 15, "power": 10, "none": 10}
 TAME = {"kill": 50, "freeze": 30, "none": 20}  # what Redis survives
 REFUSED = ("READONLY", "FENCED", "MASTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED", "LOADING")
 WAIT_MS = 1000
@@ -362,8 +363,21 @@ class Campaign:
             time.sleep(self.rng.uniform(0, 0.2))
             self.primary.start(**self.options())
             self.dethrone()
+        elif kind == "power":  # the same, and what wasn't durable is gone: the replicas have it
+            self.power_cut()
+            self.dethrone()
         else:
             self.dethrone()
+
+    def power_cut(self):
+        node = self.primary
+        node.kill()
+        self.bring_up_followers()
+        lost = power.lose_what_is_not_durable(node.dir)
+        if power.can_reboot():
+            node.wrapper = power.rebooted(self.cluster.folder, self.reigns)
+        self.say("lost", lost, "bytes")
+        node.start(**self.options())
 
     def settle(self):
         """Everybody has everything."""

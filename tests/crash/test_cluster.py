@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support import segments  # noqa: E402
+from support import power, segments  # noqa: E402
 from support.cluster import Cluster, contents, difference_of  # noqa: E402
 from support.disk import flip  # noqa: E402
 
@@ -69,6 +69,24 @@ class Compared(unittest.TestCase):
         (self.other.dir / first.path.name).write_bytes(whole)
         self.assertEqual(self.cluster.check_logs(), second.end - first.first)
         self.assertEqual(segments.newest(self.other.dir).end, second.end)
+
+    def test_a_power_cut_loses_what_nobody_waited_for(self):
+        if self.one.is_redis:
+            self.skipTest("no such log")
+        self.one.terminate()
+        self.one.start(appendfsync="no")
+        self.one.ok("SET", "kept", "1")
+        self.one.ok("WAITAOF", 1, 0, 0)
+        self.one.ok("SET", "lost", "2" * 10_000)
+        self.one.kill()
+        self.assertGreater(power.lose_what_is_not_durable(self.one.dir), 10_000)
+        if power.can_reboot():
+            self.one.wrapper = power.rebooted(self.cluster.folder, 1)
+        self.one.start()
+        self.assertEqual(self.one.ok("MGET", "kept", "lost", "k7"), [b"1", None, b"7/" * 7])
+        if power.can_reboot():
+            with open("/proc/%d/root%s" % (self.one.process.pid, power.BOOT_ID)) as file:
+                self.assertEqual(file.read()[-2:], "1\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -242,6 +243,51 @@ class Node(Server):
                 and repl["master_link_status"] == "up")
 
 
+class Load(threading.Thread):
+    """Writes all the time, to one node, and doesn't ask who has it. What is written last is known."""
+
+    def __init__(self, node, value_len=100, keys=1000, batch=20, pause=0.0):
+        super().__init__(daemon=True)
+        self.node, self.value_len, self.keys, self.batch, self.pause = node, value_len, keys, batch, pause
+        self.ended = threading.Event()
+        self.written = 0
+        self.slowest = 0.0  # of a batch, seconds
+        self.failure = None
+        self.start()
+
+    def run(self):
+        try:
+            with self.node.connect(timeout=30) as conn:
+                while not self.ended.is_set():
+                    began = time.monotonic()
+                    commands = [("SET", "load:%d" % ((self.written + i) % self.keys), (b"%d." % (self.written + i)).ljust(self.value_len, b"x"))
+                                for i in range(self.batch)]
+                    for reply in conn.pipeline(commands):
+                        if reply != "OK":
+                            raise AssertionError("a write to %s gave %s" % (self.node, reply))
+                    self.written += self.batch
+                    self.slowest = max(self.slowest, time.monotonic() - began)
+                    time.sleep(self.pause)
+        except (AssertionError, *GONE) as error:
+            self.failure = error
+
+    def end(self):
+        """All was written, without an error."""
+        self.ended.set()
+        self.join(30)
+        if self.is_alive() or self.failure is not None:
+            raise AssertionError("writing to %s: %r" % (self.node, self.failure or "hangs"))
+        return self.written
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.ended.set()
+        if kind is None:
+            self.end()
+
+
 class Cluster:
     """Nodes of one test. As a context manager: kills them, checks what they said and removes everything, or keeps it after a failure."""
 
@@ -276,7 +322,7 @@ class Cluster:
             self.keep = True
             raise
         finally:
-            if not self.keep:
+            if not self.keep and not os.environ.get("DCACHE_TEST_KEEP"):
                 shutil.rmtree(self.folder, ignore_errors=True)
 
     def check(self):
