@@ -77,8 +77,7 @@ static bool grow_count(void **ptr, uint32_t *cap, uint32_t need, size_t size) {
     return ok;
 }
 
-/* Feed locked. */
-static bool make_room(struct log_feed *f, size_t len, uint32_t extents) {
+bool feed_make_room(struct log_feed *f, size_t len, uint32_t extents) {
     if (dc_unlikely(f->cap - f->len < len)) {
         size_t need = f->len + len;
         if (!grow((void **)&f->bytes, &f->cap, need < FEED_MIN_LEN ? FEED_MIN_LEN : need, 1)) {
@@ -96,11 +95,6 @@ static bool make_blob_room(struct log_feed *f, uint32_t blobs) {
            grow_count((void **)&f->blobs, &f->blob_cap, blobs, sizeof(struct frame_blob));
 }
 
-/* Whether frames are written down. Under a feed's lock: the writer, when it has changed its mind, waits for each of them. */
-static inline bool is_kept(const struct log *l) {
-    return atomic_load_explicit(&l->kept, memory_order_relaxed) != NOT_KEPT;
-}
-
 /* Each blob parts the bytes. */
 static uint32_t extents_of(const struct mut_frame *frame) {
     return 1 + 2 * frame->blobs;
@@ -111,7 +105,7 @@ enum dc_err log_reserve(struct log_feed *f, struct mut *m) {
 }
 
 enum dc_err log_reserve_more(struct log_feed *f, struct mut *m, size_t more) {
-    if (!is_kept(f->log)) {
+    if (!log_is_kept(f->log)) {
         return DC_OK;
     }
     const struct mut_frame *frame = frame_measure(m);
@@ -120,13 +114,13 @@ enum dc_err log_reserve_more(struct log_feed *f, struct mut *m, size_t more) {
         return DC_OK;
     }
     feed_lock(f);
-    bool ok = make_room(f, len, extents_of(frame));
+    bool ok = feed_make_room(f, len, extents_of(frame));
     f->reserved = ok ? len : 0;
     feed_unlock(f);
     return ok && make_blob_room(f, frame->blobs) ? DC_OK : DC_ENOMEM;
 }
 
-static void add_extent(struct log_feed *f, uint64_t lsn, size_t at, size_t len, struct blob *b) {
+void feed_add_extent(struct log_feed *f, uint64_t lsn, size_t at, size_t len, struct blob *b) {
     struct extent *last = f->extent_count > 0 ? &f->extents[f->extent_count - 1] : NULL;
     if (last != NULL && last->blob == NULL && b == NULL && last->lsn + last->len == lsn &&
         last->at + last->len == at) {
@@ -142,23 +136,22 @@ static void add_spliced(struct log_feed *f, uint64_t lsn, size_t at, size_t len,
     size_t from = 0;
     for (uint32_t i = 0; i < blobs; i++) {
         size_t step = f->blobs[i].at - from;
-        add_extent(f, lsn, at + from, step, NULL);
+        feed_add_extent(f, lsn, at + from, step, NULL);
         lsn += step;
         from += step;
-        add_extent(f, lsn, 0, f->blobs[i].blob->len, blob_acquire(f->blobs[i].blob));
+        feed_add_extent(f, lsn, 0, f->blobs[i].blob->len, blob_acquire(f->blobs[i].blob));
         lsn += f->blobs[i].blob->len;
     }
     if (len > from) {
-        add_extent(f, lsn, at + from, len - from, NULL);
+        feed_add_extent(f, lsn, at + from, len - from, NULL);
     }
     f->blob_count += blobs;
 }
 
-/* So that the next small frame needs no reservation. Feed locked. */
-static bool stay_roomy(struct log_feed *f) {
+bool feed_stay_roomy(struct log_feed *f) {
     return dc_likely(f->cap - f->len >= FEED_ROOM_LEN &&
                      f->extent_cap - f->extent_count >= FEED_ROOM_EXTENTS) ||
-           make_room(f, FEED_ROOM_LEN, FEED_ROOM_EXTENTS);
+           feed_make_room(f, FEED_ROOM_LEN, FEED_ROOM_EXTENTS);
 }
 
 struct lsn log_append(struct log_feed *f, struct mut *m) {
@@ -170,24 +163,24 @@ struct lsn log_append(struct log_feed *f, struct mut *m) {
     uint64_t lsn = atomic_fetch_add_explicit(&l->head, frame->len, memory_order_acq_rel);
     uint64_t end = lsn + frame->len;
     dc_assert(end < LSN_MAX);
-    if (dc_unlikely(!is_kept(l))) {
+    if (dc_unlikely(!log_is_kept(l))) {
         feed_unlock(f);
         (void)frame_assign(m, lsn);
         return (struct lsn){end};
     }
     /* More than a look only if it began to be kept after log_reserve(). */
-    bool ok = make_room(f, len, extents_of(frame)) && make_blob_room(f, frame->blobs);
+    bool ok = feed_make_room(f, len, extents_of(frame)) && make_blob_room(f, frame->blobs);
     dc_assert(ok);
-    uint32_t listed = frame_encode(m, l->o.history.id, lsn, f->bytes + f->len, f->blobs);
+    uint32_t listed = frame_encode(m, l->history.id, lsn, f->bytes + f->len, f->blobs);
     dc_assert(listed == frame->blobs);
     if (dc_likely(listed == 0)) {
-        add_extent(f, lsn, f->len, len, NULL);
+        feed_add_extent(f, lsn, f->len, len, NULL);
     } else {
         add_spliced(f, lsn, f->len, len, listed);
     }
     f->len += len;
     f->reserved = 0;
-    f->roomy = stay_roomy(f);
+    f->roomy = feed_stay_roomy(f);
     feed_unlock(f);
     return (struct lsn){end};
 }
@@ -235,25 +228,24 @@ bool log_is_late(const struct log *l) {
            time_mono_us() - oldest > LATE_US;
 }
 
-/* Those who wait for one of the levels. */
-static void tell(struct log *l, uint32_t levels) {
+void log_tell_wanted(struct log *l, uint32_t wanted) {
     if (atomic_load_explicit(&l->waiters, memory_order_seq_cst) > 0) {
         pthread_mutex_lock(&l->lock);
         pthread_cond_broadcast(&l->moved);
         pthread_mutex_unlock(&l->lock);
     }
-    if (l->o.moved != NULL && (atomic_load_explicit(&l->wanted, memory_order_seq_cst) & levels) &&
-        (atomic_fetch_and_explicit(&l->wanted, ~levels, memory_order_seq_cst) & levels)) {
+    if (l->o.moved != NULL && (atomic_load_explicit(&l->wanted, memory_order_seq_cst) & wanted) &&
+        (atomic_fetch_and_explicit(&l->wanted, ~wanted, memory_order_seq_cst) & wanted)) {
         l->o.moved(l->o.arg);
     }
 }
 
 void log_tell(struct log *l) {
-    tell(l, UINT32_MAX);
+    log_tell_wanted(l, UINT32_MAX);
 }
 
-/* Two threads move the durable mark when nothing is kept. True when it has risen. */
-static bool rise(_Atomic uint64_t *mark, uint64_t lsn) {
+/* Two threads move the durable mark when nothing is kept. */
+bool log_rise(_Atomic uint64_t *mark, uint64_t lsn) {
     uint64_t before = load_lsn(mark);
     while (before < lsn && !atomic_compare_exchange_weak_explicit(
                                mark, &before, lsn, memory_order_seq_cst, memory_order_seq_cst)) {}
@@ -261,8 +253,8 @@ static bool rise(_Atomic uint64_t *mark, uint64_t lsn) {
 }
 
 void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn) {
-    if (rise(mark, lsn)) {
-        tell(l, 1u << (mark == &l->durable ? LOG_LEVEL_DISK : LOG_LEVEL_OS));
+    if (log_rise(mark, lsn)) {
+        log_tell_wanted(l, 1u << (mark == &l->durable ? LOG_LEVEL_DISK : LOG_LEVEL_OS));
     }
 }
 
@@ -274,7 +266,7 @@ bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeo
     }
     atomic_fetch_add_explicit(&l->waiters, 1, memory_order_seq_cst);
     wake_raise(&l->writer_wake);
-    if (level == LOG_LEVEL_DISK && rise(&l->hurry_lsn, lsn.v)) {
+    if (level == LOG_LEVEL_DISK && log_rise(&l->hurry_lsn, lsn.v)) {
         wake_raise(&l->sync_wake);
     }
     pthread_mutex_lock(&l->lock);
@@ -288,7 +280,7 @@ bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeo
 }
 
 void log_hurry(struct log *l) {
-    if (rise(&l->hurry_lsn, load_lsn(&l->head))) {
+    if (log_rise(&l->hurry_lsn, load_lsn(&l->head))) {
         wake_raise(&l->sync_wake);
     }
 }
@@ -304,7 +296,7 @@ void log_want(struct log *l, enum log_level level) {
 /* --- state ------------------------------------------------------------------------------------------- */
 
 bool log_has_room(const struct log *l) {
-    return log_pending(l) < l->o.memory_limit || !is_kept(l);
+    return log_pending(l) < l->o.memory_limit || !log_is_kept(l);
 }
 
 enum log_state log_state(const struct log *l) {
@@ -431,27 +423,16 @@ void log_stats(const struct log *l, struct log_stats *out) {
 static int begin(struct log *l) {
     struct segment *s = NULL;
     struct buf fork;
-    int err = segment_begin(l, l->o.first_lsn, l->o.segment_len, NULL, &s);
-    if (err < 0) {
-        return err;
-    }
     buf_init(&fork, 0);
     if (l->o.fork) {
         frame_encode_fork(&fork, l->o.first_lsn, time_wall_us() / 1000, l->o.chain,
                           l->o.chain_count);
-        struct part part = {fork.ptr, fork.len};
-        err = segment_write(l, s, &part, 1, l->o.first_lsn);
-        s->end += fork.len;
     }
-    err = err < 0 ? err : l->o.io->sync(l->o.io, &s->file);
-    err = err < 0 ? err : l->o.io->sync_dir(l->o.io, l->o.dir);
-    err = err < 0 ? err : segment_write_mark(l, s, s->end);
+    int err = segment_begin_durable(l, l->o.first_lsn, (struct part){fork.ptr, fork.len}, NULL, &s);
     buf_fini(&fork);
     if (err < 0) {
-        segment_discard(l, s);
         return err;
     }
-    s->is_new = false;
     l->current = s;
     atomic_store(&l->head, s->end);
     atomic_store(&l->written, s->end);
@@ -460,6 +441,10 @@ static int begin(struct log *l) {
 }
 
 static void log_free(struct log *l) {
+    for (uint32_t i = 0; i < l->past_count; i++) {
+        mem_free(l->past[i]);
+    }
+    mem_free(l->past);
     pthread_cond_destroy(&l->moved);
     pthread_mutex_destroy(&l->sync_lock);
     pthread_mutex_destroy(&l->lock);
@@ -484,7 +469,11 @@ enum dc_err log_open(const struct log_opts *opts, struct log **out) {
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->moved, NULL);
     pthread_mutex_init(&l->sync_lock, NULL);
+    l->history = opts->history;
+    log_set_chain(l, opts->chain_count > 0 ? histories_copy(opts->chain, opts->chain_count)
+                                           : histories_copy(&opts->history, 1));
     int err = opts->keeps ? begin(l) : 0;
+    log_set_follows(l, opts->follows);
     if (err < 0) {
         log_free(l);
         return dc_fail(DC_EIO, "the log can't be begun in %s: %s", opts->dir, dc_errno_text(-err));
@@ -501,7 +490,7 @@ static void seal(struct log *l) {
     struct segment *s = l->current;
     uint64_t lsn = load_lsn(&l->head);
     buf_init(&frame, 0);
-    frame_encode_close(&frame, l->o.history.id, lsn, time_wall_us() / 1000);
+    frame_encode_close(&frame, l->history.id, lsn, time_wall_us() / 1000);
     struct part part = {frame.ptr, frame.len};
     if (load_lsn(&l->durable) == lsn && s->end == lsn && segment_write(l, s, &part, 1, lsn) == 0) {
         s->end = lsn + frame.len;
@@ -533,7 +522,7 @@ void log_close(struct log *l, bool clean, int64_t timeout_ms) {
     thread_join(&l->writer);
     wake_raise(&l->sync_wake);
     thread_join(&l->syncer);
-    if (clean && log_is_based(l) && l->current != NULL) {
+    if (clean && log_is_based(l) && l->current != NULL && !log_follows(l)) {
         seal(l);
     }
     for (uint32_t i = 0; i < l->feed_count; i++) {

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "persist/frame_fmt.h"
+#include "persist/histories.h"
 #include "persist/segment_fmt.h"
 #include "server/base/err.h"
 #include "server/base/io.h"
@@ -51,9 +52,10 @@ struct log_opts {
     const uint8_t *seed;         /* SEED_LEN */
     struct history history;      /* to which what is appended belongs */
     uint64_t first_lsn;          /* where it begins */
-    const struct history *chain; /* written as a FORK frame first when 'fork' */
+    const struct history *chain; /* up to 'history'; written as a FORK frame first when 'fork' */
     uint32_t chain_count;
     bool fork;
+    bool follows; /* log_set_follows() */
     bool
         keeps; /* false: 'appendonly no': nothing is written while nobody needs it; log_set_keeps() */
     enum log_sync sync;
@@ -68,7 +70,8 @@ struct log_opts {
 
 /* Writes the first segment's header (and the fork, durable) and starts the threads. Errors: DC_EIO. */
 DC_MUST enum dc_err log_open(const struct log_opts *opts, struct log **out);
-/* Writes and syncs what is left (when 'clean' with a CLOSE frame behind it); at most 'timeout_ms'. NULL is legal. */
+/* Writes and syncs what is left (when 'clean' with a CLOSE frame behind it, unless it follows another one); at most 'timeout_ms'. NULL is
+ * legal. */
 void log_close(struct log *l, bool clean, int64_t timeout_ms);
 
 /* One appender: a worker, the janitor, a loader. */
@@ -86,6 +89,36 @@ struct lsn log_append(struct log_feed *f, struct mut *m);
 struct lsn log_commit(struct log_feed *f, struct mut *m);
 /* Wakes the writer if there is something for it. After the slot locks. */
 void log_kick(struct log *l);
+
+/*
+ * A log that follows another one has byte for byte the same frames at the same LSNs; log_put() is its only appender then. What the store
+ * shows is a watermark of its own: frames are applied behind the log.
+ *
+ *     link: frames, checked -> log_put() -> head -> applied -> log_set_applied()
+ *
+ * Not while anybody appends, or puts.
+ */
+void log_set_follows(struct log *l, bool follows); /* false: all of it is applied */
+bool log_follows(const struct log *l);
+/* Whole frames, checked, of the log that is followed; 'lsn' is the head. Copies them. The caller asks log_has_room() first, and kicks. Errors: DC_ENOMEM,
+ * and nothing has happened. */
+DC_MUST enum dc_err log_put(struct log_feed *f, uint64_t lsn, const char *bytes, size_t len);
+/* The same without a copy: for large ones. No reference is taken from the caller. */
+DC_MUST enum dc_err log_put_blob(struct log_feed *f, uint64_t lsn, struct blob *frames);
+/* The store shows everything up to here: the head, unless the log follows another one. */
+struct lsn log_applied(const struct log *l);
+void log_set_applied(struct log *l, struct lsn lsn);
+/* The next time that it moves, 'moved' is called (once). */
+void log_want_applied(struct log *l);
+
+/* The histories that the log consists of. Stays valid as long as the log; another pointer means that a history has begun since. It changes
+ * before any watermark reaches the new history. */
+const struct histories *log_chain(const struct log *l);
+/* Ends the current history and begins the last one of 'chain', whose parent ends at the head, in a new segment, with its FORK frame ('fork', as
+ * another log has it; NULL: it is made here). All of it is durable at the return. Nobody appends or puts meanwhile. Errors: DC_EIO, and
+ * the log is as it was. */
+DC_MUST enum dc_err log_begin_history(struct log *l, const struct histories *chain,
+                                      const char *fork, size_t fork_len);
 
 /* False: the bytes in memory that aren't safe yet have reached the limit; who wants to write waits (log_want). */
 bool log_has_room(const struct log *l);

@@ -27,6 +27,7 @@ enum {
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
     MARK_STEP_LEN = 64 * 1024,       /* 'always': durable marks are that far apart, or a second */
+    WANTED_APPLIED = 1 << 8,
 };
 
 /* A run of bytes in a feed: frames that follow each other, or the part of one up to a blob. */
@@ -96,28 +97,41 @@ struct segment {
         lasts; /* its name counts for the next start, or it is a temporary one; changes under the lock */
 };
 
+/* log_begin_history() waits for the writer. */
+struct begin_request {
+    const struct histories *chain;
+    struct part fork;
+    int err;
+    bool done; /* under the lock */
+};
+
 enum kept { NOT_KEPT, KEPT_SOON /* who appends from here on keeps it */, KEPT };
 
 struct log {
     /* constant after open */
-    struct log_opts o;
+    struct log_opts o; /* but for 'history' and 'chain', which are those of the start */
     struct thread writer;
     struct thread syncer;
     /* atomic */
     _Alignas(64) _Atomic uint64_t head;
     _Alignas(64) _Atomic uint64_t written;
     _Atomic uint64_t durable;
+    _Atomic uint64_t applied; /* while 'follows' */
+    _Atomic bool follows;
+    _Atomic(const struct histories *) chain; /* log_chain() */
+    _Atomic(struct begin_request *) begins;  /* NULL: nobody asks */
     _Atomic uint32_t state;
     _Atomic uint32_t sync_mode;
     _Atomic uint64_t segment_len;
-    _Atomic int64_t oldest_us;  /* when the oldest byte that isn't durable was written; 0 = none */
-    _Atomic uint32_t wanted;    /* levels for whose marks somebody waits, 1 << enum log_level */
-    _Atomic uint32_t waiters;   /* in log_wait() */
-    _Atomic uint64_t hurry_lsn; /* somebody waits for the disk: up to here */
-    _Atomic bool keeps;         /* 'appendonly yes'; changes under the lock */
-    _Atomic uint32_t kept;      /* enum kept: frames are written down. Set by the writer */
-    _Atomic bool based;         /* files get lasting names. Set by the writer */
-    _Atomic uint64_t base_lsn;  /* log_base() waits for the writer; 0 = nobody does */
+    _Atomic int64_t oldest_us; /* when the oldest byte that isn't durable was written; 0 = none */
+    _Atomic uint32_t
+        wanted; /* levels for whose marks somebody waits, 1 << enum log_level; WANTED_APPLIED */
+    _Atomic uint32_t waiters;       /* in log_wait() */
+    _Atomic uint64_t hurry_lsn;     /* somebody waits for the disk: up to here */
+    _Atomic bool keeps;             /* 'appendonly yes'; changes under the lock */
+    _Atomic uint32_t kept;          /* enum kept: frames are written down. Set by the writer */
+    _Atomic bool based;             /* files get lasting names. Set by the writer */
+    _Atomic uint64_t base_lsn;      /* log_base() waits for the writer; 0 = nobody does */
     _Atomic uint32_t segment_count; /* begun in this run */
     _Atomic uint32_t gone_count;    /* feeds that wait to be freed */
     _Atomic bool stopping;
@@ -138,7 +152,10 @@ struct log {
     struct stretch *first; /* written, not durable */
     struct stretch **tail;
     uint32_t pins;
-    uint64_t kept_from;      /* the writer's own: since it is kept */
+    uint64_t kept_from;     /* the writer's own: since it is kept */
+    struct history history; /* current; the writer's, and under their feeds' locks the appenders' */
+    struct histories **past; /* all chains that there were, and the current one */
+    uint32_t past_count;
     struct segment *current; /* NULL: nothing is kept */
     struct segment *closed;  /* complete, not yet durable; oldest first */
     struct segment *pinned;  /* durable, with temporary names; somebody may still read them */
@@ -162,11 +179,35 @@ static inline uint64_t log_pending(const struct log *l) {
 void feed_lock(struct log_feed *f);
 void feed_unlock(struct log_feed *f);
 void feed_free(struct log_feed *f);
+/* Feed locked. */
+bool feed_make_room(struct log_feed *f, size_t len, uint32_t extents);
+void feed_add_extent(struct log_feed *f, uint64_t lsn, size_t at, size_t len, struct blob *b);
+/* So that the next small frame needs no reservation. */
+bool feed_stay_roomy(struct log_feed *f);
+
+/* Whether frames are written down. Under a feed's lock: the writer, when it has changed its mind, waits for each of them. */
+static inline bool log_is_kept(const struct log *l) {
+    return atomic_load_explicit(&l->kept, memory_order_relaxed) != NOT_KEPT;
+}
 
 /* Moves a watermark, unless it is there already, and tells those who wait. */
 void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn);
-void log_tell(struct log *l); /* those who wait, for whatever mark */
+void log_tell(struct log *l);                         /* those who wait, for whatever mark */
+void log_tell_wanted(struct log *l, uint32_t wanted); /* those who wait for one of these */
+/* True when the mark has risen; several threads may move it. */
+bool log_rise(_Atomic uint64_t *mark, uint64_t lsn);
 void log_set_state(struct log *l, enum log_state state, const char *what, int err);
+
+/* log_follow.c: publishes a chain, which the log owns from now on. */
+void log_set_chain(struct log *l, struct histories *chain);
+/* The writer, when all is written and the disk is well: does what log_begin_history() waits for. */
+void log_settle_history(struct log *l);
+
+/* log_writer.c: what was current is complete. */
+void log_use_segment(struct log *l, struct segment *s);
+struct segment *log_take_spare(struct log *l);
+/* Whoever appends from here on sees what the writer has changed. Returns the head: what lies below is in the feeds, or was as before. */
+uint64_t log_fence(struct log *l);
 
 /* log_gather.c: all between 'written' and the head. NULL when it isn't kept: the watermarks have moved. */
 struct stretch *log_gather(struct log *l, bool keep);
@@ -184,6 +225,10 @@ int segment_make_last(struct log *l, struct segment *s);
 /* All three; the spare is used if it has room. */
 int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
                   struct segment **out);
+/* One for the begin of a run or a history: header and first frame (which may be empty) are durable before it has its name, and that is at the
+ * return. */
+int segment_begin_durable(struct log *l, uint64_t lsn, struct part first, struct segment *spare,
+                          struct segment **out);
 int segment_write(struct log *l, struct segment *s, const struct part *parts, uint32_t count,
                   uint64_t lsn);
 int segment_write_mark(struct log *l, struct segment *s, uint64_t durable);

@@ -70,7 +70,7 @@ int segment_start(struct log *l, struct segment *s, uint64_t lsn) {
     memcpy(s->head.node_id, l->o.node_id, NODE_ID_LEN);
     memcpy(s->head.seed, l->o.seed, SEED_LEN);
     s->head.first_lsn = lsn;
-    s->head.history = l->o.history;
+    s->head.history = l->history;
     s->head.created_ms = time_wall_us() / 1000;
     s->end = lsn;
     s->room += lsn;
@@ -109,14 +109,22 @@ int segment_make_last(struct log *l, struct segment *s) {
     return rename_segment(l, s, true);
 }
 
+/* The spare, if it has room. */
+static int take_file(struct log *l, uint64_t len, struct segment *spare, struct segment **out) {
+    if (spare != NULL && spare->room >= len) {
+        *out = spare;
+        return 0;
+    }
+    if (spare != NULL) {
+        segment_discard(l, spare);
+    }
+    return segment_prepare(l, len, out);
+}
+
 int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spare,
                   struct segment **out) {
-    struct segment *s = spare;
-    if (s != NULL && s->room < len) {
-        segment_discard(l, s);
-        s = NULL;
-    }
-    int err = s == NULL ? segment_prepare(l, len, &s) : 0;
+    struct segment *s = NULL;
+    int err = take_file(l, len, spare, &s);
     if (err < 0) {
         return err;
     }
@@ -126,6 +134,35 @@ int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spa
         segment_discard(l, s);
         return err;
     }
+    *out = s;
+    return 0;
+}
+
+/* A name of a history that has no FORK frame would be what a start without one leaves: it must never be found behind a log that goes on. */
+int segment_begin_durable(struct log *l, uint64_t lsn, struct part first, struct segment *spare,
+                          struct segment **out) {
+    const struct io *io = l->o.io;
+    uint64_t len = atomic_load_explicit(&l->segment_len, memory_order_relaxed);
+    struct segment *s = NULL;
+    int err = take_file(l, first.len > len ? first.len : len, spare, &s);
+    if (err < 0) {
+        return err;
+    }
+    err = segment_start(l, s, lsn);
+    if (err == 0 && first.len > 0) {
+        err = segment_write(l, s, &first, 1, lsn);
+        s->end = lsn + first.len;
+    }
+    err = err < 0 ? err : io->sync(io, &s->file);
+    err = err < 0 ? err : segment_publish(l, s);
+    err = err < 0 ? err : io->sync_dir(io, l->o.dir);
+    err = err < 0 ? err : segment_write_mark(l, s, s->end);
+    if (err < 0) {
+        segment_discard(l, s);
+        (void)io->sync_dir(io, l->o.dir);
+        return err;
+    }
+    s->is_new = false;
     *out = s;
     return 0;
 }

@@ -34,7 +34,7 @@ static void swap_segment_locked(struct log *l, struct segment *s) {
     }
 }
 
-static void use_segment(struct log *l, struct segment *s) {
+void log_use_segment(struct log *l, struct segment *s) {
     pthread_mutex_lock(&l->lock);
     swap_segment_locked(l, s);
     pthread_mutex_unlock(&l->lock);
@@ -42,18 +42,22 @@ static void use_segment(struct log *l, struct segment *s) {
     tell_rotated(l);
 }
 
-static int rotate(struct log *l, uint64_t lsn, uint64_t need) {
-    uint64_t len = atomic_load_explicit(&l->segment_len, memory_order_relaxed);
-    struct segment *s = NULL;
+struct segment *log_take_spare(struct log *l) {
     pthread_mutex_lock(&l->lock);
     struct segment *spare = l->spare;
     l->spare = NULL;
     pthread_mutex_unlock(&l->lock);
-    int err = segment_begin(l, lsn, need > len ? need : len, spare, &s);
+    return spare;
+}
+
+static int rotate(struct log *l, uint64_t lsn, uint64_t need) {
+    uint64_t len = atomic_load_explicit(&l->segment_len, memory_order_relaxed);
+    struct segment *s = NULL;
+    int err = segment_begin(l, lsn, need > len ? need : len, log_take_spare(l), &s);
     if (err < 0) {
         return err;
     }
-    use_segment(l, s);
+    log_use_segment(l, s);
     wake_raise(&l->sync_wake); /* for the next spare */
     return 0;
 }
@@ -270,8 +274,7 @@ static void bury_feeds(struct log *l) {
 
 /* --- 'appendonly': whether it is kept, and counts ----------------------------------------------------------- */
 
-/* Whoever appends from here on sees whether it is kept. Returns the head: what is kept behind it is all in the feeds. */
-static uint64_t fence(struct log *l) {
+uint64_t log_fence(struct log *l) {
     pthread_mutex_lock(&l->lock);
     for (uint32_t i = 0; i < l->feed_count; i++) {
         feed_lock(l->feeds[i]);
@@ -284,7 +287,7 @@ static uint64_t fence(struct log *l) {
 /* A file is begun as soon as one can be had. */
 static void begin_keeping(struct log *l) {
     atomic_store_explicit(&l->kept, KEPT_SOON, memory_order_relaxed);
-    l->kept_from = fence(l);
+    l->kept_from = log_fence(l);
     log_advance(l, &l->written, l->kept_from);
     log_advance(l, &l->durable, l->kept_from);
     atomic_store_explicit(&l->kept, KEPT, memory_order_release); /* pairs with log_set_keeps() */
@@ -435,6 +438,10 @@ static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *w
         !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
         !atomic_load_explicit(&l->unproven, memory_order_seq_cst)) {
         log_set_state(l, LOG_WELL, "", 0);
+    }
+    if (dc_unlikely(*well && *s == NULL && !anew &&
+                    atomic_load_explicit(&l->begins, memory_order_acquire) != NULL)) {
+        log_settle_history(l);
     }
     if (!*well || *s == NULL) {
         return false;

@@ -60,7 +60,8 @@ enum cmd_flag {
     F_WALK = 1 << 13,      /* takes slot locks itself, one at a time; inside EXEC all are held */
     F_ALL_SLOTS = 1 << 14, /* the dispatcher takes all of them */
     F_NEEDS_ALL = 1 << 15, /* waits until everything is loaded */
-    F_LOADS = 1 << 16      /* loads what it needs itself; inside EXEC it can't, so that waits */
+    F_LOADS = 1 << 16,     /* loads what it needs itself; inside EXEC it can't, so that waits */
+    F_DETACHES = 1 << 17   /* what comes behind it on the connection may be no request */
 };
 
 enum cmd_effect {

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* REPLICAOF, SLAVEOF, ROLE: what this node is to others. */
+/* REPLICAOF, SLAVEOF, ROLE: what this node is to others. REPLSTREAM: a connection becomes a link. */
 #include "replication/repl.h"
+#include "replication/wire_fmt.h"
+#include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
 #include "server/cmd/node.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 /* REPLICAOF host port [FORCE] | NO ONE. The answer comes before the change is complete: ROLE and INFO tell how far it is. */
 enum dc_err cmd_replicaof(struct cmd_ctx *ctx) {
@@ -58,5 +64,46 @@ enum dc_err cmd_role(struct cmd_ctx *ctx) {
     reply_bulk_str(r, "master");
     reply_int(r, (int64_t)log_head(ctx->node->log).v);
     reply_array(r, 0);
+    return DC_OK;
+}
+
+/* --- REPLSTREAM -------------------------------------------------------------------------------------------------- */
+
+/* A node without links says so in the peer's language. */
+static void send_away(struct node *n, int fd, struct bytes early, const char *addr) {
+    struct wire_bye m = {0, BYTES("this node has no replication")};
+    struct buf b;
+    uint8_t head[WIRE_HEAD_LEN] = {0};
+    (void)n, (void)early, (void)addr;
+    buf_init(&b, 0);
+    buf_append(&b, head, sizeof(head));
+    wire_bye_encode(&m, &b);
+    if (!b.failed) {
+        wire_head_encode(WIRE_BYE, b.len - sizeof(head), head);
+        memcpy(b.ptr, head, sizeof(head));
+        ssize_t sent = send(fd, b.ptr, b.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)sent; /* the peer may be gone */
+    }
+    close(fd);
+    buf_fini(&b);
+}
+
+/* REPLSTREAM protocol. Behind the OK the connection speaks wire_fmt.h and isn't a client's any more. */
+enum dc_err cmd_replstream(struct cmd_ctx *ctx) {
+    int64_t protocol;
+    struct node *n = ctx->node;
+    if (!client_is_authenticated(ctx->client)) {
+        return DC_ENOAUTH;
+    }
+    enum dc_err err = ctx_arg_i64(ctx, 1, &protocol);
+    if (err != DC_OK || protocol != WIRE_PROTOCOL) {
+        return dc_fail(DC_EGENERIC, "this node speaks protocol %d of replication", WIRE_PROTOCOL);
+    }
+    if (ctx->client->flags & (CLIENT_SUBSCRIBED | CLIENT_MONITOR | CLIENT_REPLY_OFF)) {
+        return dc_fail(DC_EGENERIC,
+                       "a connection that listens, or wants no replies, can't become a link");
+    }
+    reply_ok(ctx->reply);
+    n->host->detach(ctx->client, n->repl_accept != NULL ? n->repl_accept : send_away);
     return DC_OK;
 }

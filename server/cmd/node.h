@@ -41,6 +41,9 @@ struct message {
     void (*run)(struct cmd_worker *w, struct message *m);
 };
 
+/* Takes over a socket; called by its worker, which it must not keep. */
+typedef void (*detach_fn)(struct node *n, int fd, struct bytes early, const char *addr);
+
 /* What commands ask of the floor above them. */
 struct host {
     /* Appends bytes to the output of a client of the calling worker, behind whatever it was answered so far:
@@ -57,6 +60,9 @@ struct host {
     /* Begins an orderly end, then the process starts anew in place: same pid, same run id, same options. Any thread; returns at
      * once. Clients are disconnected; what the running command replies still leaves. */
     void (*restart)(struct node *n);
+    /* The connection of the running command leaves the workers when its replies are out: it is no client any more, and
+     * 'take' owns the socket. 'early' is what was read behind the command. The command's reply is the last one. */
+    void (*detach)(struct client *c, detach_fn take);
     /* Clients of the calling worker. 'each' may close them. */
     void (*each_client)(struct cmd_worker *w, void (*each)(struct client *c, void *arg), void *arg);
 };
@@ -126,6 +132,7 @@ struct node {
     const struct data_plan *plan; /* what recovery found; NULL in tests */
     struct saver *saver;          /* saver.c: snapshots; NULL in tests */
     struct repl *repl;            /* role and links; NULL in tests */
+    detach_fn repl_accept; /* takes the connections of peers (REPLSTREAM); NULL = sent away */
     struct node_clock clock;
     struct pubsub *pubsub;
     struct slowlog *slowlog;

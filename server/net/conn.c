@@ -90,15 +90,13 @@ static void stop_holding(struct conn *c) {
     }
 }
 
-void conn_close(struct conn *c) {
+/* It is no client any more; the socket is as it was. */
+static void leave(struct conn *c) {
     struct worker *w = c->w;
-    if (c->closed) {
-        return;
-    }
+    dc_assert(!c->closed);
     c->closed = true;
     event_del(&c->event);
-    client_fini(&c->client); /* before the peer can see the end: it is no listener any more then */
-    close(c->client.fd);
+    client_fini(&c->client);
     stop_holding(c);
     if (c->prev != NULL) {
         c->prev->next = c->next;
@@ -111,6 +109,19 @@ void conn_close(struct conn *c) {
     atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&w->cmd.node->client_count, 1, memory_order_relaxed);
     conn_enter_dead(c); /* freed after the turn (loop.h, I3) */
+}
+
+void conn_close(struct conn *c) {
+    if (!c->closed) {
+        leave(c); /* before the peer can see the end: it is no listener any more then */
+        close(c->client.fd);
+    }
+}
+
+void conn_detach(struct conn *c) {
+    dc_assert(c->detach != NULL && c->queue == NULL && c->out_len == 0);
+    leave(c);
+    c->detach(c->w->cmd.node, c->client.fd, buf_bytes(&c->in), c->client.addr);
 }
 
 /* Through a link of its own: other lists may still hold the connection. */
@@ -200,6 +211,10 @@ static bool receive_rest(struct conn *c) {
     return true;
 }
 
+static bool detaches(const struct task *t) {
+    return t->job.cmd != NULL && (t->job.cmd->flags & F_DETACHES);
+}
+
 /* Parses what lies there, up to a batch. */
 static void parse_batch(struct conn *c) {
     struct worker *w = c->w;
@@ -228,7 +243,7 @@ static void parse_batch(struct conn *c) {
             t->next = NULL;
             *c->tasks_tail = t;
             c->tasks_tail = &t->next;
-            room--;
+            room = dc_unlikely(detaches(t)) ? 0 : room - 1;
         }
     }
     c->unparsed = room == 0 && c->len > 0;
@@ -339,7 +354,9 @@ static void run_tasks(struct conn *c, struct reply *reply) {
         if (!run_held(c, reply)) {
             return;
         }
-        parse_batch(c);
+        if (!c->close_soon) {
+            parse_batch(c);
+        }
     }
     while (c->tasks != NULL && !c->close_soon) {
         struct task *t = c->tasks;

@@ -45,11 +45,12 @@ struct conn {
     /* state */
     bool readable; /* the socket may have more */
     bool peer_closed;
-    bool unparsed;   /* 'in' may hold complete requests */
-    bool bad;        /* the peer doesn't speak the protocol */
-    bool stalled;    /* I2 */
-    bool close_soon; /* when the output is out */
-    bool over_limit; /* of its output: closed in the flush phase, takes nothing more */
+    bool unparsed;    /* 'in' may hold complete requests */
+    bool bad;         /* the peer doesn't speak the protocol */
+    bool stalled;     /* I2 */
+    bool close_soon;  /* when the output is out */
+    detach_fn detach; /* goes there then, instead of being closed; NULL = closed */
+    bool over_limit;  /* of its output: closed in the flush phase, takes nothing more */
     bool closed;
     bool holds; /* counted in the worker's held_count */
     bool in_run, in_flush, in_again, in_gated;
@@ -70,6 +71,8 @@ void conn_flush(struct conn *c);
 /* Closes now. The memory goes at the end of the turn. */
 void conn_close(struct conn *c);
 void conn_enter_dead(struct conn *c);
+/* Leaves the worker with its socket open, and goes to c->detach. */
+void conn_detach(struct conn *c);
 void conn_free(struct conn *c);
 
 /* Output that isn't a reply (I3). */

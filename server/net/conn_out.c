@@ -322,6 +322,10 @@ void conn_flush(struct conn *c) {
         conn_resume_reading(c);
     }
     if (c->queued == 0 && c->close_soon) {
-        conn_close(c);
+        if (c->detach != NULL && !atomic_load_explicit(&c->w->stopping, memory_order_relaxed)) {
+            conn_detach(c);
+        } else {
+            conn_close(c);
+        }
     }
 }

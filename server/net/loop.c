@@ -380,6 +380,7 @@ static void host_push(struct client *c, struct bytes data) {
 
 static void host_close(struct client *client, bool flush_first) {
     struct conn *c = (struct conn *)client;
+    c->detach = NULL;
     if (flush_first || c->w->running == c) {
         c->close_soon = true;
         client->flags |= CLIENT_CLOSE_SOON;
@@ -389,6 +390,13 @@ static void host_close(struct client *client, bool flush_first) {
         return;
     }
     conn_close(c);
+}
+
+static void host_detach(struct client *client, detach_fn take) {
+    struct conn *c = (struct conn *)client;
+    dc_assert(c->w->running == c);
+    c->detach = take;
+    c->close_soon = true;
 }
 
 static void host_post(struct node *n, uint32_t worker, struct message *m) {
@@ -423,6 +431,7 @@ static void host_each_client(struct cmd_worker *cw, void (*each)(struct client *
 const struct host net_host = {
     .push = host_push,
     .close = host_close,
+    .detach = host_detach,
     .post = host_post,
     .resume = host_resume,
     .shutdown = host_shutdown,

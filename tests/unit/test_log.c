@@ -53,9 +53,9 @@ START_TEST(the_calls_come_in_their_order) {
     rig_open();
     /* Bytes and name are on the disk before anybody may append. */
     expect_trace(2, "write segment-0.tmp 0+104\n"
-                    "rename segment-0.tmp log-0000000000010000-0000000000000abc.dcl\n"
                     "write segment-0.tmp 4096+64\n"
                     "sync segment-0.tmp\n"
+                    "rename segment-0.tmp log-0000000000010000-0000000000000abc.dcl\n"
                     "sync_dir data\n"
                     "write segment-0.tmp 512+24\n");
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(1, 10000)));
@@ -96,9 +96,9 @@ START_TEST(always_syncs_bytes_and_nothing_else) {
     rig_open();
     expect(rig_until(has_synced, &syncs));
     expect_trace(2, "write segment-0.tmp 0+104\n"
-                    "rename segment-0.tmp log-0000000000010000-0000000000000abc.dcl\n"
                     "write segment-0.tmp 4096+64\n"
                     "sync segment-0.tmp\n"
+                    "rename segment-0.tmp log-0000000000010000-0000000000000abc.dcl\n"
                     "sync_dir data\n"
                     "write segment-0.tmp 512+24\n"
                     "write segment-1.tmp 4096+16384\n"

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Does a connection become a link, and nothing of it stay with the clients?"""
+import socket
+import struct
+import sys
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.resp import encode  # noqa: E402
+from support.server import ServerCase  # noqa: E402
+
+BYE = 11
+
+
+def message(kind, body):
+    return struct.pack("<IB", len(body) + 1, kind) + body
+
+
+class Wire:
+    """A bare socket to a node."""
+
+    def __init__(self, case):
+        self.sock = socket.create_connection(case.server.address, timeout=10)
+        case.addCleanup(self.sock.close)
+        self.data = b""
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def read(self, length):
+        while len(self.data) < length:
+            more = self.sock.recv(65536)
+            if not more:
+                raise EOFError("closed behind %r" % self.data)
+            self.data += more
+        got, self.data = self.data[:length], self.data[length:]
+        return got
+
+    def line(self):
+        got = b""
+        while not got.endswith(b"\r\n"):
+            got += self.read(1)
+        return got[:-2].decode()
+
+    def message(self):
+        length, kind = struct.unpack("<IB", self.read(5))
+        return kind, self.read(length - 1)
+
+    def bye(self):
+        """The text of the BYE behind which the node closes."""
+        kind, body = self.message()
+        assert kind == BYE, kind
+        try:
+            self.read(1)
+        except (EOFError, ConnectionResetError):
+            return body[8:].decode()
+        raise AssertionError("something follows the BYE")
+
+
+def field(info, name):
+    return int(dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)[name])
+
+
+class Handover(ServerCase):
+    options = {"threads": 2}
+
+    def clients(self, conn):
+        return field(conn.call("INFO", "clients"), "connected_clients")
+
+    def wait_for_clients(self, conn, wanted):
+        end = time.monotonic() + 5
+        while self.clients(conn) != wanted and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertEqual(self.clients(conn), wanted)
+
+    def test_the_answer_is_the_last_of_redis_protocol(self):
+        wire = Wire(self)
+        wire.send(encode("REPLSTREAM", "1"))
+        self.assertEqual(wire.line(), "+OK")
+        self.assertIn("no replication", wire.bye())
+
+    def test_what_was_sent_before_is_answered_and_what_comes_behind_is_no_request(self):
+        wire, conn = Wire(self), self.connect()
+        wire.send(encode("SET", "before", "x" * 100000) + encode("GET", "before") + encode("REPLSTREAM", "1")
+                  + encode("SET", "behind", "x") + message(9, bytes(8)) + b"\xff\x00garbage\r\n")
+        self.assertEqual(wire.line(), "+OK")
+        self.assertEqual(wire.line(), "$100000")
+        self.assertEqual(wire.read(100002), b"x" * 100000 + b"\r\n")
+        self.assertEqual(wire.line(), "+OK")
+        self.assertIn("no replication", wire.bye())
+        self.assertEqual(conn.call("EXISTS", "before", "behind"), 1)
+
+    def test_a_link_is_no_client(self):
+        conn = self.connect()
+        before = self.clients(conn)
+        wires = [Wire(self) for _ in range(20)]
+        for wire in wires:
+            wire.send(encode("CLIENT", "SETNAME", "peer"))
+            self.assertEqual(wire.line(), "+OK")
+        self.assertEqual(self.clients(conn), before + 20)
+        for wire in wires:
+            wire.send(encode("REPLSTREAM", "1"))
+            self.assertEqual(wire.line(), "+OK")
+        self.wait_for_clients(conn, before)
+        self.assertNotIn(b"name=peer", conn.call("CLIENT", "LIST"))
+
+    def test_refused_where_it_makes_no_sense(self):
+        conn = self.connect()
+        conn.ok("MULTI")
+        self.assertIn("not allowed inside a transaction", conn.call("REPLSTREAM", "1"))
+        conn = self.connect()
+        self.assertIn("protocol 1", conn.call("REPLSTREAM", "2"))
+        self.assertIn("protocol 1", conn.call("REPLSTREAM", "x"))
+        self.assertIn("wrong number of arguments", conn.call("REPLSTREAM"))
+        self.assertEqual(conn.call("PING"), "PONG")
+        wire = Wire(self)
+        wire.send(encode("REPLSTREAM", "7") + encode("PING"))  # what follows a refusal is a request
+        self.assertIn("-ERR", wire.line())
+        self.assertEqual(wire.line(), "+PONG")
+        wire = Wire(self)
+        wire.send(encode("HELLO", "3") + encode("SUBSCRIBE", "c") + encode("REPLSTREAM", "1"))
+        while not wire.line().startswith("-ERR a connection that listens"):
+            pass
+
+    def test_a_pause_holds_it_and_what_follows_stays_whole(self):
+        conn, wire = self.connect(), Wire(self)
+        conn.ok("CLIENT", "PAUSE", "300", "ALL")
+        wire.send(encode("PING") + encode("REPLSTREAM", "1") + message(9, bytes(8)))
+        self.assertEqual(wire.line(), "+PONG")
+        self.assertEqual(wire.line(), "+OK")
+        self.assertIn("no replication", wire.bye())
+
+    def test_a_peer_that_leaves_at_once_harms_nobody(self):
+        conn = self.connect()
+        before = self.clients(conn)
+        for _ in range(50):
+            wire = Wire(self)
+            wire.send(encode("SET", "k", "v") + encode("REPLSTREAM", "1"))
+            wire.sock.close()
+        self.wait_for_clients(conn, before)
+
+
+class Password(ServerCase):
+    options = {"requirepass": "secret"}
+
+    def test_a_stranger_gets_no_link(self):
+        wire = Wire(self)
+        wire.send(encode("REPLSTREAM", "1"))
+        self.assertTrue(wire.line().startswith("-NOAUTH"))
+        wire.send(encode("AUTH", "secret") + encode("REPLSTREAM", "1"))
+        self.assertEqual(wire.line(), "+OK")
+        self.assertEqual(wire.line(), "+OK")
+        self.assertIn("no replication", wire.bye())
+
+
+class Gated(ServerCase):
+    options = {"appendfsync": "always"}
+
+    def test_replies_that_wait_for_the_disk_go_first(self):
+        for _ in range(20):
+            wire = Wire(self)
+            wire.send(encode("SET", "k", "v") * 10 + encode("REPLSTREAM", "1"))
+            for _ in range(11):
+                self.assertEqual(wire.line(), "+OK")
+            wire.bye()
+
+
+if __name__ == "__main__":
+    unittest.main()
