@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Three nodes, clients that write to the primary, and kills, freezes and promotions at random moments: is what was acknowledged still there?
 
-    failover.py [--seconds 10] [--seed N] [--strikes kill,freeze,...] [--ack client|wait] [--dir D]
+    failover.py [--seconds 10] [--seed N] [--strikes kill,freeze,...] [--ack wait|replicas:1|replicas:1:disk|replicas:2] [--dir D]
 
-A reply counts as an acknowledgement when a replica has the write, too: CLIENT ACK replicas:1, or WAIT 1 behind the commands. A reign: clients
+A reply counts as an acknowledgement when a replica has the write, too: CLIENT ACK with a level, or WAIT 1 behind the commands. With replicas:1 two nodes have
+it, one of them perhaps in memory only; so no second node is killed before the first has caught up. With the other levels two are killed at once. A reign: clients
 compare all their keys with their ledgers (ledger.py), at that same level, and write; replicas are killed, frozen and started again;
 a strike ends it. Then every replica is brought up, the one with the highest offset is promoted, the others follow; the old primary comes back sooner or later, as the
 primary that it was, and is told. Now and then everybody converges: same keys, values, expiries and versions, same bytes of log.
@@ -36,6 +37,7 @@ STRIKES = {"kill": 30, "kill_both": 15, "freeze": 15, "switch": 10, "bounce": 15
 TAME = {"kill": 50, "freeze": 30, "none": 20}  # what Redis survives
 REFUSED = ("READONLY", "FENCED", "MASTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED", "LOADING")
 WAIT_MS = 1000
+LEVELS = ["replicas:1", "replicas:1:disk", "wait", "replicas:2"]
 
 
 class Refused(Exception):
@@ -82,8 +84,8 @@ class Client(threading.Thread):
     def live(self):
         conn = self.conn
         conn.ok("SELECT", self.database)
-        if self.options.ack == "client":
-            conn.ok("CLIENT", "ACK", "replicas:1")
+        if self.options.ack != "wait":
+            conn.ok("CLIENT", "ACK", self.options.ack)
         self.check()
         self.checked.set()
         self.go.wait()
@@ -92,7 +94,7 @@ class Client(threading.Thread):
 
     def confirmed(self):
         """WAIT's part: everything that this connection has written is on a replica, too."""
-        if self.options.ack == "client":
+        if self.options.ack != "wait":
             return True
         reply = self.conn.call("WAIT", 1, WAIT_MS)
         return isinstance(reply, int) and reply >= 1
@@ -151,7 +153,7 @@ class Client(threading.Thread):
             replies = [conn.read() for _ in step.expected()]
             if self.judge(step, replies):
                 done.append((step, replies[-1] if step.is_transaction else replies))
-                if self.options.ack == "client":
+                if self.options.ack != "wait":
                     self.acknowledge(done)
         versions = [(key, conn.read()) for key in asked]
         if self.options.ack == "wait" and self.confirmed():
@@ -203,7 +205,10 @@ class Campaign:
         self.counts = dict.fromkeys(STRIKES, 0)
         self.reigns = self.survived = self.unconfirmed = self.replica_kills = self.settled = self.compared = 0
         weights = TAME if self.is_redis else STRIKES
-        self.strikes = {k: weights[k] for k in weights if not args.strikes or k in args.strikes.split(",")}
+        self.frail = args.ack in ("wait", "replicas:1")  # two kills in a row may lose something
+        self.to_catch_up = {}  # frail: replica that was killed -> the head that it has to reach
+        self.strikes = {k: weights[k] for k in weights if (not args.strikes or k in args.strikes.split(","))
+                        and not (self.frail and k == "kill_both")}
 
     def say(self, *words):
         if self.args.verbose:
@@ -243,6 +248,8 @@ class Campaign:
                 node.thaw()
             if not node.alive():
                 node.launch(**self.options())
+                if self.primary.alive() and not self.primary.frozen:
+                    self.to_catch_up[node] = self.primary.offset()
         for node in self.followers():
             node.wait_ready()
 
@@ -280,12 +287,12 @@ class Campaign:
     def reconcile_counters(self):
         with self.primary.connect(timeout=30) as conn:
             def at_level():
-                if self.args.ack == "client":
+                if self.args.ack != "wait":
                     return True
                 conn.ok("SET", "mark:counters", "1")
                 return conn.ok("WAIT", 1, WAIT_MS) >= 1
-            if self.args.ack == "client":
-                conn.ok("CLIENT", "ACK", "replicas:1")
+            if self.args.ack != "wait":
+                conn.ok("CLIENT", "ACK", self.args.ack)
             self.shared.reconcile(conn)
             eventually(at_level, 30)
 
@@ -322,6 +329,7 @@ class Campaign:
                 if not down.alive():
                     down.launch(**self.options())
                     down.wait_ready()
+                    self.to_catch_up[down] = self.primary.offset()
                 down = None
             elif self.rng.random() < 0.4 and len(self.followers()) > 1:
                 down = self.rng.choice(self.followers())
@@ -329,12 +337,24 @@ class Campaign:
                 if self.rng.random() < 0.7:
                     down.kill()
                     self.replica_kills += 1
+                    if not self.frail and self.rng.random() < 0.3 and self.args.ack.endswith("disk"):
+                        self.say("lost", power.lose_what_is_not_durable(down.dir), "bytes")
                 else:
                     down.freeze()
+
+    def wait_for_the_frail(self):
+        self.bring_up_followers()
+        for node, head in self.to_catch_up.items():
+            if node in self.followers():
+                eventually(lambda n=node, h=head: n.follows(self.primary) and n.offset() >= h, 30,
+                           lambda n=node: "%s doesn't catch up: %s\n%s" % (n, n.repl(), n.last_output()[-3000:]))
+        self.to_catch_up.clear()
 
     def strike(self):
         """Ends the reign."""
         kind, = self.rng.choices(list(self.strikes), self.strikes.values())
+        if self.frail and not self.is_redis:
+            self.wait_for_the_frail()
         if self.is_redis:
             for node in self.followers():
                 eventually(lambda n=node: n.follows(self.primary), 30)
@@ -417,7 +437,7 @@ def parse():
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--ack", choices=["client", "wait"], default=None, help="how confirmation is asked for; else by the seed")
+    parser.add_argument("--ack", choices=LEVELS, help="how confirmation is asked for; else by the seed")
     parser.add_argument("--strikes", help="only these, with commas between: " + " ".join(STRIKES))
     parser.add_argument("--reign-seconds", type=float, default=1.5, help="the longest reign")
     parser.add_argument("--freeze-seconds", type=float, default=2.0, help="the longest absence of an old primary")
@@ -427,7 +447,7 @@ def parse():
     if args.seed is None:
         args.seed = int.from_bytes(os.urandom(3), "little")
     if args.ack is None:
-        args.ack = ("client", "client", "wait")[args.seed % 3]
+        args.ack = LEVELS[args.seed % len(LEVELS)]
     return args
 
 
