@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import netlab, power  # noqa: E402
-from support.cluster import Cluster, Load, eventually  # noqa: E402
+from support.cluster import GONE, Cluster, Load, eventually  # noqa: E402
 from support.resp import Error  # noqa: E402
 from support.server import temp_dir  # noqa: E402
 
@@ -27,11 +27,12 @@ SILENCE_S = 2  # repl-timeout of these tests
 class Replicas(unittest.TestCase):
     count = 3
     options = {}
+    on_redis = False
 
     def setUp(self):
         self.cluster = Cluster(self.count, **{"repl-timeout": SILENCE_S, **self.options})
         self.addCleanup(self.cluster.close)
-        if self.cluster[0].is_redis:
+        if self.cluster[0].is_redis and not self.on_redis:
             self.skipTest("Redis does this in another way")
         self.prepare()
         self.primary = self.cluster.start()
@@ -53,7 +54,8 @@ class Replicas(unittest.TestCase):
         nodes = nodes or list(self.cluster)
         self.cluster.wait_synced(primary, [n for n in nodes if n is not primary], timeout)
         keys = self.cluster.check_equal(nodes)
-        self.assertGreater(self.cluster.check_logs(nodes), 0)
+        if not primary.is_redis:
+            self.assertGreater(self.cluster.check_logs(nodes), 0)
         self.cluster.check()
         return keys
 
@@ -499,6 +501,64 @@ class PowerCuts(Replicas):
         self.assertGreater(lost, 0)
         self.converge()
         self.assertEqual(self.primary.counters()["sync_full"], before)
+
+
+class Switch(Replicas):
+    """FAILOVER: a switch that is planned. Nothing that was acknowledged is lost, at whatever level."""
+    on_redis = True
+
+    def writer(self, stop, state):
+        """One client: writes a counter to whoever takes it; remembers what was acknowledged and the longest pause."""
+        n, nodes, last = 0, list(self.cluster), time.monotonic()
+        conn = None
+        while not stop.is_set():
+            try:
+                if conn is None:
+                    conn = nodes[0].connect(timeout=5)
+                reply = conn.call("SET", "counter", n + 1)
+                if reply == "OK":
+                    n += 1
+                    state["acknowledged"] = n
+                    state["pause"] = max(state["pause"], time.monotonic() - last)
+                    last = time.monotonic()
+                    state["count"][nodes[0].name] = state["count"].get(nodes[0].name, 0) + 1
+                    continue
+            except GONE:
+                pass
+            if conn is not None:
+                conn.close()
+            conn = None
+            nodes.append(nodes.pop(0))
+            time.sleep(0.001)
+        if conn is not None:
+            conn.close()
+
+    def test_a_planned_switch_under_load(self):
+        state, stop = {"acknowledged": 0, "pause": 0.0, "count": {}}, threading.Event()
+        writer = threading.Thread(target=self.writer, args=(stop, state))
+        writer.start()
+        self.addCleanup(stop.set)
+        primary = self.primary
+        try:
+            for turn in range(4):
+                before = state["acknowledged"]
+                eventually(lambda b=before: state["acknowledged"] > b + 200, 20)
+                target = self.cluster.others(primary)[turn % 2]
+                eventually(lambda t=target, p=primary: t.follows(p), 20, target.last_output)
+                self.assertEqual(primary.ok("FAILOVER", "TO", target.host, target.port, "TIMEOUT", 5000), "OK")
+                eventually(target.is_primary, 10, lambda t=target, p=primary: p.last_output() + t.last_output())
+                eventually(lambda t=target, p=primary: p.follows(t), 20, primary.last_output)
+                self.assertGreaterEqual(int(target.ok("GET", "counter")), before)
+                for other in self.cluster.others(target):
+                    other.follow(target)
+                primary = target
+        finally:
+            stop.set()
+            writer.join()
+        self.converge(primary)
+        self.assertIn(int(primary.ok("GET", "counter")), (state["acknowledged"], state["acknowledged"] + 1))
+        self.assertLess(state["pause"], 1.0 if not primary.is_redis else 5.0)
+        print("the longest pause was %.0f ms" % (1000 * state["pause"]))
 
 
 class SlowCopies(Replicas):
