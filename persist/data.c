@@ -82,6 +82,36 @@ static enum dc_err learn_unlogged(struct data *d) {
     return DC_OK;
 }
 
+/* --- a log that follows another one -------------------------------------------------------------------------------- */
+
+/* The text "followed" of the metadata: where a run ended well that followed another log. It has no CLOSE frame. "" = there was none. */
+static const char followed[] = "followed";
+
+static enum dc_err learn_followed(struct data *d) {
+    char text[64];
+    uint64_t end = 0;
+    enum dc_err err = meta_get_text(d->meta, followed, text, sizeof(text));
+    if (err == DC_OK && sscanf(text, "%" SCNu64, &end) == 1 && end == d->plan->end_lsn) {
+        d->plan->clean = true;
+        d->followed = true;
+    }
+    return err;
+}
+
+static enum dc_err forget_followed(struct data *d) {
+    return meta_put_text(d->meta, followed, "");
+}
+
+static void note_followed(struct data *d, int64_t timeout_ms) {
+    char text[64];
+    struct lsn head = log_head(d->log);
+    snprintf(text, sizeof(text), "%" PRIu64, head.v);
+    if (log_wait(d->log, LOG_LEVEL_DISK, head, timeout_ms * 1000) &&
+        meta_put_text(d->meta, followed, text) != DC_OK) {
+        diag(DIAG_WARNING, "data.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
+    }
+}
+
 static bool ends_with(const char *name, const char *end) {
     size_t len = strlen(name);
     size_t tail = strlen(end);
@@ -107,56 +137,101 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
         err = data_scan(&opts, d->plan, &d->warm);
     }
     err = err == DC_OK ? settle_identity(d, &node) : err;
+    err = err == DC_OK ? learn_followed(d) : err;
     return err == DC_OK ? learn_unlogged(d) : err;
 }
 
-/* Makes the chain that this run belongs to. The log goes on in the last history that was found if that ended well: false. Else a new
- * one is added, which begins LSN_JUMP behind the end: farther than anything that may have been handed out and was lost,
- * also by a run that kept no log. */
-static bool extend_chain(struct data *d) {
+/* Makes the chain that this run belongs to. The log goes on in the last history that was found if that ended well, or if it follows
+ * another log, which has what may be missing: 'fork' is false. Else a new one is added, which begins LSN_JUMP behind the end: farther than
+ * anything that may have been handed out and was lost, also by a run that kept no log. */
+static struct histories *make_chain(const struct data *d, bool follows, bool *fork) {
     const struct data_plan *p = d->plan;
-    bool forks = !p->clean || p->chain_count == 0 || d->unlogged_lsn > p->end_lsn;
-    /* A full chain forgets its beginning. */
-    uint32_t count = forks && p->chain_count == CHAIN_MAX ? CHAIN_MAX - 1 : p->chain_count;
-    d->chain = mem_must_zalloc((count + 1) * sizeof(*d->chain));
-    memcpy(d->chain, p->chain + (p->chain_count - count), count * sizeof(*d->chain));
-    d->chain_count = count;
-    if (!forks) {
-        return false;
+    bool whole = p->clean && !d->followed && d->unlogged_lsn <= p->end_lsn;
+    struct histories *found = histories_copy(p->chain, p->chain_count);
+    *fork = p->chain_count == 0 || !(whole || follows);
+    if (!*fork) {
+        return found;
     }
     uint64_t seen = p->end_lsn > d->unlogged_lsn ? p->end_lsn : d->unlogged_lsn;
-    d->chain[d->chain_count++] =
-        (struct history){.id = new_id(),
-                         .start = seen > 0 ? seen + LSN_JUMP : LSN_FIRST,
-                         .epoch = count > 0 ? d->chain[count - 1].epoch : 1,
-                         .parent_end = p->end_lsn};
-    return true;
+    struct history next = {.id = new_id(),
+                           .start = seen > 0 ? seen + LSN_JUMP : LSN_FIRST,
+                           .epoch = p->chain_count > 0 ? p->chain[p->chain_count - 1].epoch : 1,
+                           .parent_end = p->end_lsn};
+    struct histories *chain = histories_add(found, &next);
+    mem_free(found);
+    return chain;
 }
 
 enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
     struct log_opts o = *opts;
-    bool fork = extend_chain(d);
+    struct histories *chain = make_chain(d, o.follows, &o.fork);
     o.io = d->io;
     o.dir = d->dir;
     o.node_id = d->plan->node_id;
     o.seed = d->plan->seed;
-    o.history = d->chain[d->chain_count - 1];
-    o.first_lsn = fork ? o.history.start : d->plan->end_lsn;
-    o.chain = d->chain;
-    o.chain_count = d->chain_count;
-    o.fork = fork;
-    enum dc_err err = log_open(&o, &d->log);
-    err = err == DC_OK ? meta_put_chain(d->meta, d->chain, d->chain_count) : err;
+    o.history = *histories_last(chain);
+    o.first_lsn = o.fork ? o.history.start : d->plan->end_lsn;
+    o.chain = chain->list;
+    o.chain_count = chain->count;
+    enum dc_err err = forget_followed(d);
+    err = err == DC_OK ? log_open(&o, &d->log) : err;
+    err = err == DC_OK ? meta_put_chain(d->meta, chain->list, chain->count) : err;
     if (err == DC_OK) {
         err = o.keeps ? data_note_unlogged(d, 0) : put_unlogged(d, o.first_lsn, 0);
     }
+    mem_free(chain);
+    return err;
+}
+
+/* --- histories in the middle of a run ----------------------------------------------------------------------------- */
+
+const struct histories *data_chain(const struct data *d) {
+    return log_chain(d->log);
+}
+
+/* What a run that keeps no log hands out there must not be handed out again: before anything is. */
+static enum dc_err begin_history(struct data *d, const struct histories *chain, const char *fork,
+                                 size_t fork_len) {
+    enum dc_err err = log_begin_history(d->log, chain, fork, fork_len);
+    if (err == DC_OK && !log_is_based(d->log)) {
+        err = put_unlogged(d, histories_last(chain)->start, 0);
+    }
+    return err == DC_OK ? meta_put_chain(d->meta, chain->list, chain->count) : err;
+}
+
+enum dc_err data_begin_history(struct data *d, const struct history *next) {
+    struct histories *chain = histories_add(data_chain(d), next);
+    enum dc_err err = begin_history(d, chain, NULL, 0);
+    if (err == DC_OK) {
+        log_set_follows(d->log, false);
+    }
+    mem_free(chain);
+    return err;
+}
+
+enum dc_err data_take_fork(struct data *d, uint64_t lsn, const char *frame, size_t len) {
+    const struct histories *known = data_chain(d);
+    struct histories *chain = mem_must_alloc(sizeof(*chain) + CHAIN_MAX * sizeof(chain->list[0]));
+    struct bytes body = bytes_of(frame + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN);
+    chain->count = fork_decode(body, chain->list, CHAIN_MAX);
+    enum dc_err err = DC_OK;
+    if (chain->count == 0 || chain->count > CHAIN_MAX || histories_last(chain)->start != lsn ||
+        !histories_continue(known->list, known->count, chain->list, chain->count,
+                            log_head(d->log).v)) {
+        err =
+            dc_fail(DC_ECORRUPT,
+                    "the history at LSN %" PRIu64 " doesn't continue the log that ends at %" PRIu64,
+                    lsn, log_head(d->log).v);
+    }
+    err = err == DC_OK ? begin_history(d, chain, frame, len) : err;
+    mem_free(chain);
     return err;
 }
 
 /* At a clean end without a log: nothing is missing if a snapshot reaches to it, or if nothing was written. */
 static void note_end(struct data *d) {
     uint64_t head = log_head(d->log).v;
-    uint64_t end = head == d->chain[d->chain_count - 1].start ? d->plan->end_lsn : head;
+    uint64_t end = head == histories_last(data_chain(d))->start ? d->plan->end_lsn : head;
     if (put_unlogged(d, d->unlogged_lsn, end) != DC_OK) {
         diag(DIAG_WARNING, "data.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
     }
@@ -167,10 +242,12 @@ void data_close(struct data *d, bool clean, int64_t timeout_ms) {
     if (clean && d->log != NULL && d->unlogged_lsn > 0) {
         note_end(d);
     }
+    if (clean && d->log != NULL && log_follows(d->log)) {
+        note_followed(d, timeout_ms);
+    }
     log_close(d->log, clean, timeout_ms);
     meta_close(d->meta);
     mem_free(d->plan);
-    mem_free(d->chain);
     if (d->lock_fd >= 0) {
         close(d->lock_fd);
     }

@@ -26,15 +26,24 @@ struct data {
     struct data_plan *plan;
     struct warm *warm; /* NULL = nothing to load */
     struct log *log;
-    struct history *chain; /* the last one is current */
-    uint32_t chain_count;
+    bool followed;         /* the run before followed another log, and ended well */
     uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
 };
 
 DC_MUST enum dc_err data_open(struct data *d, const struct io *io, const char *dir);
 
-/* 'opts' has keeps, sync, lengths and callbacks; the rest is filled in. */
+/* 'opts' has follows, keeps, sync, lengths and callbacks; the rest is filled in. A log that follows another one goes on in the history that was
+ * found; it begins one only if there is none. */
 DC_MUST enum dc_err data_begin(struct data *d, const struct log_opts *opts);
+
+/* The chain of the log; lives as long as that (log_chain()). */
+const struct histories *data_chain(const struct data *d);
+/* A promotion: begins a history of this node's own, durably; then the log follows no other one. 'next' goes on from the head, all of which is
+ * applied; nobody appends or puts meanwhile. Errors: DC_EIO; it is as it was, unless the metadata couldn't be written. */
+DC_MUST enum dc_err data_begin_history(struct data *d, const struct history *next);
+/* The log that is followed begins a history: its FORK frame, checked, at 'lsn'. Instead of log_put(). Errors: DC_ECORRUPT: it doesn't
+ * continue this log; DC_EIO. */
+DC_MUST enum dc_err data_take_fork(struct data *d, uint64_t lsn, const char *frame, size_t len);
 
 /* Remembers, for the report of the next start, that the log isn't kept from 'lsn' on; 0 = it is kept. */
 DC_MUST enum dc_err data_note_unlogged(struct data *d, uint64_t lsn);

@@ -6,6 +6,7 @@
  */
 #include "persist/data_scan_priv.h"
 #include "persist/frame_fmt.h"
+#include "persist/histories.h"
 #include "server/base/mem.h"
 
 #include <inttypes.h>
@@ -34,16 +35,14 @@ static enum dc_err take_fork(struct scan *s, const struct frame_ref *f) {
     uint32_t count = fork_decode(bytes_of(f->bytes + FRAME_HEADER_LEN, f->len - FRAME_HEADER_LEN),
                                  chain, CHAIN_MAX);
     uint32_t known = plan->chain_count;
-    uint32_t expected = known < CHAIN_MAX ? known + 1 : CHAIN_MAX;
+    bool continues = histories_continue(plan->chain, known, chain, count, s->at);
     if (count == 0 || chain[count - 1].start != f->lsn || chain[count - 1].id != f->history) {
         err = dc_fail(DC_ECORRUPT, "the fork at LSN %" PRIu64 " is malformed", f->lsn);
-    } else if (known > 0 &&
-               (count != expected || chain[count - 2].id != plan->chain[known - 1].id ||
-                chain[count - 1].parent_end != s->at)) {
+    } else if (known > 0 && !continues) {
         err = dc_fail(DC_ECORRUPT,
                       "the history at LSN %" PRIu64 " doesn't continue what ends at %" PRIu64,
                       f->lsn, s->at);
-    } else if (known == 0 && (count != 1 || chain[0].parent_end != 0)) {
+    } else if (!continues) {
         err = dc_fail(DC_ECORRUPT,
                       "the log begins at LSN %" PRIu64 " and no snapshot holds what was before",
                       f->lsn);

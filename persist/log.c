@@ -428,7 +428,8 @@ static int begin(struct log *l) {
         frame_encode_fork(&fork, l->o.first_lsn, time_wall_us() / 1000, l->o.chain,
                           l->o.chain_count);
     }
-    int err = segment_begin_durable(l, l->o.first_lsn, (struct part){fork.ptr, fork.len}, NULL, &s);
+    struct part first = {fork.ptr, fork.len};
+    int err = segment_begin_durable(l, l->o.first_lsn, &l->history, first, NULL, &s);
     buf_fini(&fork);
     if (err < 0) {
         return err;
@@ -470,8 +471,10 @@ enum dc_err log_open(const struct log_opts *opts, struct log **out) {
     pthread_cond_init(&l->moved, NULL);
     pthread_mutex_init(&l->sync_lock, NULL);
     l->history = opts->history;
-    log_set_chain(l, opts->chain_count > 0 ? histories_copy(opts->chain, opts->chain_count)
-                                           : histories_copy(&opts->history, 1));
+    struct histories *chain = opts->chain_count > 0 ? histories_copy(opts->chain, opts->chain_count)
+                                                    : histories_copy(&opts->history, 1);
+    log_keep_chain(l, chain);
+    atomic_init(&l->chain, chain);
     int err = opts->keeps ? begin(l) : 0;
     log_set_follows(l, opts->follows);
     if (err < 0) {

@@ -115,8 +115,8 @@ void log_want_applied(struct log *l);
  * before any watermark reaches the new history. */
 const struct histories *log_chain(const struct log *l);
 /* Ends the current history and begins the last one of 'chain', whose parent ends at the head, in a new segment, with its FORK frame ('fork', as
- * another log has it; NULL: it is made here). All of it is durable at the return. Nobody appends or puts meanwhile. Errors: DC_EIO, and
- * the log is as it was. */
+ * another log has it; NULL: it is made here). All of it is durable at the return. Nobody may append or put meanwhile; if somebody does, nothing
+ * begins. Errors: DC_EIO, and the log is as it was. */
 DC_MUST enum dc_err log_begin_history(struct log *l, const struct histories *chain,
                                       const char *fork, size_t fork_len);
 

@@ -119,13 +119,9 @@ void log_want_applied(struct log *l) {
 /* --- the chain ----------------------------------------------------------------------------------------------- */
 
 /* Old ones stay: somebody may be reading them. There is one for each history that begins in a run. */
-void log_set_chain(struct log *l, struct histories *chain) {
-    pthread_mutex_lock(&l->lock);
+void log_keep_chain(struct log *l, struct histories *chain) {
     l->past = mem_must_realloc(l->past, (l->past_count + 1) * sizeof(struct histories *));
     l->past[l->past_count++] = chain;
-    pthread_mutex_unlock(&l->lock);
-    /* pairs with the load in log_chain() */
-    atomic_store_explicit(&l->chain, chain, memory_order_seq_cst);
 }
 
 const struct histories *log_chain(const struct log *l) {
@@ -134,36 +130,48 @@ const struct histories *log_chain(const struct log *l) {
 
 /* --- a history begins ------------------------------------------------------------------------------------------ */
 
-/* Where the log is kept: its file. */
-static int begin_file(struct log *l, const struct begin_request *r, struct segment **out) {
-    struct history before = l->history;
-    l->history = *histories_last(r->chain);
-    int err = segment_begin_durable(l, l->history.start, r->fork, log_take_spare(l), out);
-    if (err < 0) {
-        l->history = before;
+/* All at once for whoever appends; false: somebody has, and the head isn't the fork any more. */
+static bool swap_history(struct log *l, struct histories *chain, uint64_t end) {
+    const struct history *next = histories_last(chain);
+    pthread_mutex_lock(&l->lock);
+    for (uint32_t i = 0; i < l->feed_count; i++) {
+        feed_lock(l->feeds[i]);
     }
-    return err;
+    bool fits = load_lsn(&l->head) == next->parent_end;
+    if (fits) {
+        l->history = *next;
+        atomic_store_explicit(&l->chain, chain, memory_order_seq_cst); /* log_chain() */
+        atomic_store_explicit(&l->head, end, memory_order_seq_cst);
+    }
+    for (uint32_t i = 0; i < l->feed_count; i++) {
+        feed_unlock(l->feeds[i]);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return fits;
 }
 
-/* The marks rise; nobody syncs meanwhile, or writes a durable mark with what was true before. */
-static void enter_history(struct log *l, const struct begin_request *r, struct segment *s) {
-    uint64_t before = load_lsn(&l->head);
-    uint64_t end = histories_last(r->chain)->start + r->fork.len;
+/* The marks rise; nobody syncs meanwhile, or writes a durable mark with what was true before. 's': NULL where nothing is kept. */
+static bool enter_history(struct log *l, const struct begin_request *r, struct segment *s) {
+    const struct history *next = histories_last(r->chain);
+    uint64_t end = next->start + r->fork.len;
+    struct histories *chain = histories_copy(r->chain->list, r->chain->count);
     pthread_mutex_lock(&l->sync_lock);
-    if (s != NULL) {
-        log_use_segment(l, s);
-    }
-    l->history = *histories_last(r->chain);
-    (void)log_fence(l);
-    log_set_chain(l, histories_copy(r->chain->list, r->chain->count));
-    atomic_store_explicit(&l->head, end, memory_order_seq_cst);
-    log_advance(l, &l->written, end);
-    log_advance(l, &l->durable, end);
-    if (log_follows(l) && load_lsn(&l->applied) == before) {
-        log_set_applied(l, (struct lsn){end}); /* nothing in it has to be shown */
+    bool fits = swap_history(l, chain, end);
+    if (fits) {
+        log_keep_chain(l, chain);
+        if (s != NULL) {
+            log_use_segment(l, s);
+        }
+        log_advance(l, &l->written, end);
+        log_advance(l, &l->durable, end);
     }
     pthread_mutex_unlock(&l->sync_lock);
-    wake_raise(&l->sync_wake); /* for the old segment, and the next spare */
+    if (!fits) {
+        mem_free(chain);
+    } else if (log_follows(l) && load_lsn(&l->applied) == next->parent_end) {
+        log_set_applied(l, (struct lsn){end}); /* nothing in it has to be shown */
+    }
+    return fits;
 }
 
 void log_settle_history(struct log *l) {
@@ -177,10 +185,16 @@ void log_settle_history(struct log *l) {
         return; /* its owner has given up */
     }
     struct segment *s = NULL;
-    int err = log_is_kept(l) ? begin_file(l, r, &s) : 0;
-    if (err == 0) {
-        enter_history(l, r, s);
+    const struct history *next = histories_last(r->chain);
+    int err = 0;
+    if (log_is_kept(l)) {
+        err = segment_begin_durable(l, next->start, next, r->fork, log_take_spare(l), &s);
     }
+    if (err == 0 && !enter_history(l, r, s)) {
+        err = -EBUSY;
+        segment_withdraw(l, s);
+    }
+    wake_raise(&l->sync_wake); /* for the old segment, and the next spare */
     pthread_mutex_lock(&l->lock);
     r->err = err;
     r->done = true;
@@ -229,7 +243,7 @@ enum dc_err log_begin_history(struct log *l, const struct histories *chain, cons
     struct begin_request r = {.chain = chain, .fork = {fork, fork_len}};
     struct buf made;
     bool done = false;
-    dc_assert(next->parent_end == load_lsn(&l->head) && next->start > next->parent_end);
+    dc_assert(next->start > next->parent_end);
     buf_init(&made, 0);
     if (fork == NULL) {
         frame_encode_fork(&made, next->start, time_wall_us() / 1000, chain->list, chain->count);
@@ -244,5 +258,7 @@ enum dc_err log_begin_history(struct log *l, const struct histories *chain, cons
     if (!done) {
         return fail_begin(l, "the disk is too slow");
     }
-    return r.err == 0 ? DC_OK : fail_begin(l, dc_errno_text(-r.err));
+    return r.err == 0        ? DC_OK
+           : r.err == -EBUSY ? fail_begin(l, "its past doesn't end at the head of the log")
+                             : fail_begin(l, dc_errno_text(-r.err));
 }

@@ -152,9 +152,9 @@ struct log {
     struct stretch *first; /* written, not durable */
     struct stretch **tail;
     uint32_t pins;
-    uint64_t kept_from;     /* the writer's own: since it is kept */
-    struct history history; /* current; the writer's, and under their feeds' locks the appenders' */
-    struct histories **past; /* all chains that there were, and the current one */
+    uint64_t kept_from;      /* the writer's own: since it is kept */
+    struct history history;  /* current; changes under the locks of all feeds */
+    struct histories **past; /* the writer's own: all chains that there were, and the current one */
     uint32_t past_count;
     struct segment *current; /* NULL: nothing is kept */
     struct segment *closed;  /* complete, not yet durable; oldest first */
@@ -198,8 +198,8 @@ void log_tell_wanted(struct log *l, uint32_t wanted); /* those who wait for one 
 bool log_rise(_Atomic uint64_t *mark, uint64_t lsn);
 void log_set_state(struct log *l, enum log_state state, const char *what, int err);
 
-/* log_follow.c: publishes a chain, which the log owns from now on. */
-void log_set_chain(struct log *l, struct histories *chain);
+/* log_follow.c: the log owns the chain from now on. The writer, or before there is one. */
+void log_keep_chain(struct log *l, struct histories *chain);
 /* The writer, when all is written and the disk is well: does what log_begin_history() waits for. */
 void log_settle_history(struct log *l);
 
@@ -218,8 +218,9 @@ void pool_put(struct log *l, char *ptr, size_t cap);
 int segment_prepare(struct log *l, uint64_t len, struct segment **out); /* a spare */
 /* Zeros in all of it, synced: an fdatasync has only bytes to write then, no metadata of blocks that were allocated and never written. */
 int segment_fill(struct log *l, struct segment *s);
-int segment_start(struct log *l, struct segment *s, uint64_t lsn); /* its header */
-int segment_publish(struct log *l, struct segment *s);             /* its name */
+int segment_start(struct log *l, struct segment *s, uint64_t lsn,
+                  const struct history *history);      /* its header */
+int segment_publish(struct log *l, struct segment *s); /* its name */
 /* Its lasting name, instead of a temporary one. */
 int segment_make_last(struct log *l, struct segment *s);
 /* All three; the spare is used if it has room. */
@@ -227,8 +228,10 @@ int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spa
                   struct segment **out);
 /* One for the begin of a run or a history: header and first frame (which may be empty) are durable before it has its name, and that is at the
  * return. */
-int segment_begin_durable(struct log *l, uint64_t lsn, struct part first, struct segment *spare,
-                          struct segment **out);
+int segment_begin_durable(struct log *l, uint64_t lsn, const struct history *history,
+                          struct part first, struct segment *spare, struct segment **out);
+/* As if it had never been begun, also for the next start. NULL is legal. */
+void segment_withdraw(struct log *l, struct segment *s);
 int segment_write(struct log *l, struct segment *s, const struct part *parts, uint32_t count,
                   uint64_t lsn);
 int segment_write_mark(struct log *l, struct segment *s, uint64_t durable);

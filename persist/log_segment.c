@@ -65,12 +65,12 @@ int segment_fill(struct log *l, struct segment *s) {
     return err;
 }
 
-int segment_start(struct log *l, struct segment *s, uint64_t lsn) {
+int segment_start(struct log *l, struct segment *s, uint64_t lsn, const struct history *history) {
     uint8_t head[SEGMENT_HEADER_USED];
     memcpy(s->head.node_id, l->o.node_id, NODE_ID_LEN);
     memcpy(s->head.seed, l->o.seed, SEED_LEN);
     s->head.first_lsn = lsn;
-    s->head.history = l->history;
+    s->head.history = *history;
     s->head.created_ms = time_wall_us() / 1000;
     s->end = lsn;
     s->room += lsn;
@@ -128,7 +128,7 @@ int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spa
     if (err < 0) {
         return err;
     }
-    err = segment_start(l, s, lsn);
+    err = segment_start(l, s, lsn, &l->history);
     err = err < 0 ? err : segment_publish(l, s);
     if (err < 0) {
         segment_discard(l, s);
@@ -139,8 +139,8 @@ int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spa
 }
 
 /* A name of a history that has no FORK frame would be what a start without one leaves: it must never be found behind a log that goes on. */
-int segment_begin_durable(struct log *l, uint64_t lsn, struct part first, struct segment *spare,
-                          struct segment **out) {
+int segment_begin_durable(struct log *l, uint64_t lsn, const struct history *history,
+                          struct part first, struct segment *spare, struct segment **out) {
     const struct io *io = l->o.io;
     uint64_t len = atomic_load_explicit(&l->segment_len, memory_order_relaxed);
     struct segment *s = NULL;
@@ -148,7 +148,7 @@ int segment_begin_durable(struct log *l, uint64_t lsn, struct part first, struct
     if (err < 0) {
         return err;
     }
-    err = segment_start(l, s, lsn);
+    err = segment_start(l, s, lsn, history);
     if (err == 0 && first.len > 0) {
         err = segment_write(l, s, &first, 1, lsn);
         s->end = lsn + first.len;
@@ -158,8 +158,7 @@ int segment_begin_durable(struct log *l, uint64_t lsn, struct part first, struct
     err = err < 0 ? err : io->sync_dir(io, l->o.dir);
     err = err < 0 ? err : segment_write_mark(l, s, s->end);
     if (err < 0) {
-        segment_discard(l, s);
-        (void)io->sync_dir(io, l->o.dir);
+        segment_withdraw(l, s);
         return err;
     }
     s->is_new = false;
@@ -214,6 +213,13 @@ void segment_discard(struct log *l, struct segment *s) {
     path_of(l, s->name, path);
     (void)l->o.io->unlink(l->o.io, path);
     segment_close(l, s);
+}
+
+void segment_withdraw(struct log *l, struct segment *s) {
+    if (s != NULL) {
+        segment_discard(l, s);
+        (void)l->o.io->sync_dir(l->o.io, l->o.dir);
+    }
 }
 
 void segment_leave(struct log *l, struct segment *s) {

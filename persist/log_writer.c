@@ -165,7 +165,7 @@ static int write_again(struct log *l, uint64_t durable, struct segment **out) {
     if (err < 0) {
         return err;
     }
-    err = segment_start(l, *out, durable);
+    err = segment_start(l, *out, durable, &l->history);
     pthread_mutex_lock(&l->lock);
     const struct stretch *s = l->first; /* none is freed while 'poisoned' */
     pthread_mutex_unlock(&l->lock);

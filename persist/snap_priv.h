@@ -12,6 +12,7 @@ enum { SNAP_PATH_MAX = 4096 };
 struct snap_job {
     /* constant while threads run */
     const struct snap_write_opts *opts;
+    const struct histories *chain; /* of the log, at S and up to E; NULL without one */
     struct snap_progress *progress;
     struct io_file file;
     bool is_open;

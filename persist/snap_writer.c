@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum {
     TAIL_WRITE_LEN = 1 << 20,
@@ -34,6 +35,9 @@ enum dc_err snap_job_check(struct snap_job *j) {
     const struct snap_write_opts *o = j->opts;
     if (o->stop != NULL && atomic_load_explicit(o->stop, memory_order_relaxed)) {
         return dc_fail(DC_ESTOPPED, "snapshot: stopped");
+    }
+    if (j->chain != NULL && log_chain(o->log) != j->chain) {
+        return dc_fail(DC_ESTOPPED, "snapshot: given up, a new history of the log has begun");
     }
     if (atomic_load_explicit(&j->failed, memory_order_relaxed) != 0) {
         return DC_ESTOPPED; /* another thread knows why */
@@ -200,10 +204,14 @@ out:
     return err;
 }
 
+static const struct history *chain_of(const struct snap_job *j) {
+    return j->chain != NULL ? j->chain->list : j->opts->chain;
+}
+
 static enum dc_err write_footer(struct snap_job *j, const struct snap_footer *f) {
     size_t len = snap_footer_len(f->history_count);
     uint8_t *bytes = mem_must_zalloc(len);
-    snap_footer_encode(f, j->opts->chain, j->head.sum,
+    snap_footer_encode(f, chain_of(j), j->head.sum,
                        atomic_load_explicit(&j->end, memory_order_relaxed), bytes);
     enum dc_err err = job_append(j, bytes_of((const char *)bytes, len));
     mem_free(bytes);
@@ -272,10 +280,7 @@ static void job_init(struct snap_job *j, const struct snap_write_opts *o,
     atomic_store_explicit(&j->moved_us, j->begun_us, memory_order_relaxed);
     memcpy(j->head.node_id, o->node_id, NODE_ID_LEN);
     memcpy(j->head.seed, o->seed, SEED_LEN);
-    j->head.start_lsn = o->log != NULL ? log_pin(o->log).v : o->lsn;
-    j->head.history = o->chain[o->chain_count - 1];
     j->head.begun_ms = o->now_ms;
-    store_settle(o->store);
     snap_walk_plan(j);
     struct snap_progress *p = j->progress;
     atomic_store_explicit(&p->entries_done, 0, memory_order_relaxed);
@@ -290,6 +295,43 @@ static void job_init(struct snap_job *j, const struct snap_write_opts *o,
                           memory_order_relaxed);
 }
 
+/* S: in a file from there on, and shown by the store up to there; of a log that follows another one that may take a moment. 'pinned':
+ * no file begins behind it. */
+static enum dc_err choose_start(struct snap_job *j, struct lsn pinned) {
+    const struct snap_write_opts *o = j->opts;
+    const struct timespec nap = {0, WAIT_STEP_US * 10};
+    const struct histories *chain = log_chain(o->log);
+    uint64_t lsn = pinned.v;
+    /* A history that is just beginning: its chain is there before any mark has reached it. */
+    while (lsn < histories_last(chain)->start || log_applied(o->log).v < lsn) {
+        enum dc_err err = snap_job_check(j);
+        if (err != DC_OK) {
+            return err;
+        }
+        nanosleep(&nap, NULL);
+        chain = log_chain(o->log);
+        lsn = lsn < histories_last(chain)->start ? log_written(o->log).v : lsn;
+    }
+    j->chain = chain;
+    j->head.start_lsn = lsn;
+    j->head.history = *histories_last(chain);
+    return DC_OK;
+}
+
+static enum dc_err begin_job(struct snap_job *j) {
+    const struct snap_write_opts *o = j->opts;
+    enum dc_err err = DC_OK;
+    if (o->log != NULL) {
+        err = choose_start(j, log_pin(o->log));
+    } else {
+        dc_assert(o->chain_count > 0 && o->chain_count <= SNAP_HISTORIES_MAX);
+        j->head.start_lsn = o->lsn;
+        j->head.history = o->chain[o->chain_count - 1];
+    }
+    store_settle(o->store);
+    return err == DC_OK ? create_file(j) : err;
+}
+
 /* Everything behind the blocks. */
 static enum dc_err finish(struct snap_job *j, const struct snap_walker *w, uint32_t threads,
                           struct snap_footer *f) {
@@ -300,13 +342,14 @@ static enum dc_err finish(struct snap_job *j, const struct snap_walker *w, uint3
     if (o->log != NULL) {
         f->end_lsn = log_head(o->log).v;
         dc_assert(f->end_lsn >= f->start_lsn);
-        err = wait_durable(j, (struct lsn){f->end_lsn});
+        err = snap_job_check(j); /* E is of the same history */
+        err = err != DC_OK ? err : wait_durable(j, (struct lsn){f->end_lsn});
         err = err != DC_OK ? err : write_tail(j, f->end_lsn);
     }
     f->index_offset = atomic_load_explicit(&j->end, memory_order_relaxed);
     f->tail_len = f->index_offset - f->tail_offset;
     f->finished_ms = snap_job_now_ms(j);
-    f->history_count = o->chain_count;
+    f->history_count = j->chain != NULL ? j->chain->count : o->chain_count;
     err = err != DC_OK ? err : write_index(j, w, threads, f);
     return err != DC_OK ? err : write_footer(j, f);
 }
@@ -319,10 +362,9 @@ enum dc_err snap_write(const struct snap_write_opts *o, struct snap_written *out
     uint32_t threads = o->threads < 1                  ? 1
                        : o->threads > SNAP_THREADS_MAX ? SNAP_THREADS_MAX
                                                        : o->threads;
-    dc_assert(o->chain_count > 0 && o->chain_count <= SNAP_HISTORIES_MAX);
     memset(out, 0, sizeof(*out));
     job_init(j, o, &own);
-    enum dc_err err = create_file(j);
+    enum dc_err err = begin_job(j);
     if (err != DC_OK) {
         goto out;
     }
@@ -339,6 +381,7 @@ enum dc_err snap_write(const struct snap_write_opts *o, struct snap_written *out
     err = publish(j, out->name);
     out->start_lsn = footer.start_lsn;
     out->end_lsn = footer.end_lsn;
+    out->history = j->head.history.id;
     out->entries = footer.entries;
     out->plain_bytes = footer.plain_bytes;
     out->tail_len = footer.tail_len;

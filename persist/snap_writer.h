@@ -2,7 +2,7 @@
 /*
  * snap_writer: walks the store while commands run and writes a snapshot file.
  *
- * Purpose: S = head of the log at the start; threads take ranges, walk their slots (a slot's lock for a few dozen entries at a time), encode,
+ * Purpose: S = what is written of the log, and shown by the store, at the start; threads take ranges, walk their slots (a slot's lock for a few dozen entries at a time), encode,
  *   compress and write blocks; E = head at the end; the log from S to E is copied behind the blocks; index, footer, sync, rename, sync of
  *   the directory. Meanwhile its name is snap-<S>-<history id>.tmp.
  * Invariants: I1 no slot lock is held while anything is compressed, written or waited for. I2 the file has its final name only when it is
@@ -45,7 +45,7 @@ struct snap_write_opts {
     uint64_t lsn;
     const uint8_t *node_id;
     const uint8_t *seed;
-    const struct history *chain; /* the last one is current */
+    const struct history *chain; /* without a log; the last one is current */
     uint32_t chain_count;
     int level;          /* zstd; 0 = SNAP_LEVEL */
     uint32_t block_len; /* plain bytes aimed at; 0 = SNAP_BLOCK_LEN */
@@ -59,11 +59,12 @@ struct snap_write_opts {
 struct snap_written {
     char name[SNAP_NAME_MAX];
     uint64_t start_lsn, end_lsn;
+    uint64_t history; /* to which both belong */
     uint64_t entries, plain_bytes, file_len, tail_len;
     int64_t took_ms;
 };
 
-/* Errors: DC_EIO (what failed and where), DC_ESTOPPED, DC_ENOMEM, DC_ECORRUPT (the log holds damaged frames). */
+/* Errors: DC_EIO (what failed and where), DC_ESTOPPED (also when a history of the log begins meanwhile), DC_ENOMEM, DC_ECORRUPT (the log holds damaged frames). */
 DC_MUST enum dc_err snap_write(const struct snap_write_opts *opts, struct snap_written *out);
 
 #endif

@@ -44,6 +44,10 @@ enum dc_err link_create(const struct link_opts *o, struct link **out) {
     *out = NULL;
     l->timeout_us = timeout_ms * 1000;
     l->receive_timeout_ms = FOREVER_MS;
+    if (o->key != NULL) {
+        l->encrypts = true;
+        memcpy(l->key, o->key, CRYPTO_KEY_LEN);
+    }
     l->fd = -1;
     buf_init(&l->in.b, 0);
     memcpy(l->peer, "?", 2);
@@ -66,6 +70,12 @@ void link_destroy(struct link *l) {
     }
     close(l->wake_fd);
     buf_fini(&l->in.b);
+    if (l->secure != NULL) {
+        buf_fini(&l->secure->plain.b);
+        secure_wipe(&l->secure->s);
+        mem_free(l->secure);
+    }
+    crypto_wipe(l->key, sizeof(l->key));
     mem_free(l);
 }
 
@@ -153,6 +163,33 @@ enum dc_err link_send_all(struct link *l, struct iovec *iov, int iov_count) {
     return DC_OK;
 }
 
+/* Takes up to SECURE_PLAIN_MAX bytes off the front. */
+static size_t gather(struct msghdr *m, uint8_t *to) {
+    size_t len = 0;
+    while (m->msg_iovlen > 0 && len < SECURE_PLAIN_MAX) {
+        size_t room = SECURE_PLAIN_MAX - len;
+        size_t n = m->msg_iov->iov_len < room ? m->msg_iov->iov_len : room;
+        memcpy(to + len, m->msg_iov->iov_base, n);
+        len += n;
+        skip_sent(m, n);
+    }
+    return len;
+}
+
+/* Record by record. */
+static enum dc_err send_sealed(struct link *l, struct iovec *iov, int iov_count) {
+    struct link_secure *x = l->secure;
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)iov_count};
+    enum dc_err err = DC_OK;
+    skip_sent(&m, 0);
+    while (m.msg_iovlen > 0 && err == DC_OK) {
+        size_t len = gather(&m, x->gathered);
+        struct iovec record = {x->record, secure_seal(&x->s, x->record, x->gathered, len)};
+        err = link_send_all(l, &record, 1);
+    }
+    return err;
+}
+
 enum dc_err link_send(struct link *l, enum wire_type type, struct bytes fields,
                       const struct iovec *more, int more_count) {
     uint8_t head[WIRE_HEAD_LEN];
@@ -166,7 +203,11 @@ enum dc_err link_send(struct link *l, enum wire_type type, struct bytes fields,
         len += more[i].iov_len;
     }
     wire_head_encode(type, len, head);
-    return link_send_all(l, iov, 2 + more_count);
+    if (l->encrypts && l->secure == NULL) { /* I2 */
+        return dc_fail(DC_ELINKKEY, "the link to %s isn't open", l->peer);
+    }
+    return l->secure != NULL ? send_sealed(l, iov, 2 + more_count)
+                             : link_send_all(l, iov, 2 + more_count);
 }
 
 /* Fields of fixed length, then bytes that stand elsewhere. */
@@ -329,22 +370,80 @@ static enum parsed parse(const struct link_input *in, struct link_message *out, 
     return PARSED_MESSAGE;
 }
 
+static const struct link_input *messages_of(const struct link *l) {
+    return l->secure != NULL ? &l->secure->plain : &l->in;
+}
+
 bool link_has_message(const struct link *l) {
-    struct link_input rest = l->in;
+    struct link_input rest = *messages_of(l);
     struct link_message m;
     size_t missing;
     rest.at += l->taken;
     return parse(&rest, &m, &missing) != PARSED_PART;
 }
 
+/* Opens the record at the front; 'missing' = 0 when it was there, else how much of it isn't. */
+static enum dc_err open_record(struct link *l, size_t *missing) {
+    struct link_input *plain = &l->secure->plain;
+    const uint8_t *from = (const uint8_t *)link_input_ptr(&l->in);
+    size_t have = link_input_len(&l->in);
+    *missing = SECURE_RECORD_HEAD_LEN;
+    if (have < SECURE_RECORD_HEAD_LEN) {
+        return DC_OK;
+    }
+    size_t len = secure_record_len(from);
+    if (len > 0 && have < SECURE_RECORD_HEAD_LEN + len) {
+        *missing = SECURE_RECORD_HEAD_LEN + len - have;
+        return DC_OK;
+    }
+    *missing = 0;
+    make_room(plain, SECURE_PLAIN_MAX);
+    char *to = buf_room(&plain->b, SECURE_PLAIN_MAX);
+    if (to == NULL) {
+        return DC_ENOMEM;
+    }
+    if (len == 0 ||
+        !secure_open(&l->secure->s, (uint8_t *)to, from + SECURE_RECORD_HEAD_LEN, len)) {
+        return dc_fail(DC_EPROTO,
+                       "what comes from %s was changed on its way, or isn't of this link", l->peer);
+    }
+    plain->b.len += len - CRYPTO_SEAL_LEN;
+    l->in.at += SECURE_RECORD_HEAD_LEN + len;
+    return DC_OK;
+}
+
+enum dc_err link_open_records(struct link *l, size_t *missing) {
+    enum dc_err err;
+    do {
+        err = open_record(l, missing);
+    } while (err == DC_OK && *missing == 0);
+    return err;
+}
+
+/* 'got': there may be another message now. */
+static enum dc_err receive_some(struct link *l, size_t missing, int64_t timeout_ms, bool *got) {
+    enum dc_err err = DC_OK;
+    if (l->secure != NULL) {
+        size_t before = link_input_len(&l->secure->plain);
+        err = link_open_records(l, &missing);
+        *got = link_input_len(&l->secure->plain) > before;
+        if (err != DC_OK || *got) {
+            return err;
+        }
+    }
+    err = link_fill(l, missing, timeout_ms, got);
+    return err == DC_OK && *got && l->secure != NULL ? link_open_records(l, &missing) : err;
+}
+
 enum dc_err link_receive(struct link *l, int64_t timeout_ms, struct link_message *out) {
     int64_t deadline = timeout_ms > 0 ? time_mono_us() + timeout_ms * 1000 : 0;
-    l->in.at += l->taken;
+    struct link_input *in = l->secure != NULL ? &l->secure->plain : &l->in;
+    in->at += l->taken;
     l->taken = 0;
     for (;;) {
         size_t missing;
         bool got;
-        enum parsed p = parse(&l->in, out, &missing);
+        enum parsed p = parse(in, out, &missing);
         if (p == PARSED_WRONG) {
             return dc_fail(DC_EPROTO, "%s sent what is no message of a link", l->peer);
         }
@@ -352,11 +451,12 @@ enum dc_err link_receive(struct link *l, int64_t timeout_ms, struct link_message
             l->taken = WIRE_HEAD_LEN + out->body.len;
             return DC_OK;
         }
-        enum dc_err err = link_fill(l, missing, timeout_ms, &got);
+        enum dc_err err = receive_some(l, missing, timeout_ms, &got);
         if (err != DC_OK) {
             return err;
         }
         if (!got || (timeout_ms > 0 && time_mono_us() >= deadline && !link_has_message(l))) {
+            give_back(in);
             give_back(&l->in);
             *out = (struct link_message){.type = WIRE_NONE};
             return DC_OK;

@@ -35,6 +35,8 @@ enum {
 };
 
 struct link_opts {
+    const uint8_t *
+        key; /* CRYPTO_KEY_LEN bytes that are copied: the link is encrypted. NULL = in clear, and only with a peer that has none */
     int64_t
         timeout_ms; /* to connect; for each answer until the link is open; for a peer that takes nothing. 0 = LINK_TIMEOUT_MS */
 };
@@ -42,19 +44,20 @@ struct link_opts {
 struct link_target {
     const char *host; /* a name or an address */
     uint16_t port;
-    const char *user;     /* NULL = AUTH with the password alone */
-    const char *password; /* NULL or "" = no AUTH */
+    const char *user; /* NULL = AUTH with the password alone */
+    const char
+        *password; /* NULL or "" = no AUTH. With a key there is none: the key stands for it */
 };
 
 /* Errors: DC_EIO. */
 DC_MUST enum dc_err link_create(const struct link_opts *o, struct link **out);
 
 /* The connecting side: returns when the peer has taken the link. A name is looked up first, which can't be interrupted.
- * Errors: DC_ENOAUTH, DC_EWRONGPASS, DC_EGENERIC: the peer's refusal, with its text. */
+ * Errors: DC_ENOAUTH, DC_EWRONGPASS, DC_EGENERIC: the peer's refusal, with its text; DC_ELINKKEY: it has another key. */
 DC_MUST enum dc_err link_connect(struct link *l, const struct link_target *t);
 
-/* The other side: takes over a connected socket whose REPLSTREAM has been answered, and what was already read from it behind that. May
- * wait for the peer. The socket is the link's also when this fails. */
+/* The other side: takes over a connected socket whose REPLSTREAM has been answered, and what was already read from it behind that. With a
+ * key it waits for the peer. The socket is the link's also when this fails. Errors: DC_ELINKKEY. */
 DC_MUST enum dc_err link_accept(struct link *l, int fd, struct bytes early);
 
 /* One message: its fields, then 'more' by reference (NULL, 0 = nothing). Waits while the peer takes something at least every timeout_ms. */

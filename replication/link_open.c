@@ -5,6 +5,7 @@
 #include "replication/link_priv.h"
 #include "server/base/assert.h"
 #include "server/base/limits.h"
+#include "server/base/mem.h"
 #include "server/base/time.h"
 
 #include <arpa/inet.h>
@@ -203,9 +204,108 @@ static enum dc_err authenticate(struct link *l, const struct link_target *t) {
 }
 
 static enum dc_err ask_for_stream(struct link *l) {
-    const char *const args[] = {"REPLSTREAM", "1"};
+    const char *const args[] = {"REPLSTREAM", "1", "SECURE"};
     static_assert(WIRE_PROTOCOL == 1, "the argument names the protocol");
-    return run_command(l, args, 2);
+    return run_command(l, args, l->encrypts ? 3 : 2);
+}
+
+/* --- the handshake of an encrypted link (secure.h) -------------------------------------------------------------------- */
+
+static enum dc_err say(struct link *l, const uint8_t *a, size_t a_len, const uint8_t *b,
+                       size_t b_len) {
+    struct iovec iov[] = {{(void *)(uintptr_t)a, a_len}, {(void *)(uintptr_t)b, b_len}};
+    return link_send_all(l, iov, 2);
+}
+
+static enum dc_err hear(struct link *l, uint8_t *to, size_t len) {
+    enum dc_err err = link_need(l, len, "handshake");
+    if (err == DC_OK) {
+        memcpy(to, link_input_ptr(&l->in), len);
+        l->in.at += len;
+    }
+    return err;
+}
+
+static enum dc_err fail_key(const struct link *l) {
+    return dc_fail(DC_ELINKKEY,
+                   "%s has another key: compare the files that replication-key-file names",
+                   l->peer);
+}
+
+static enum dc_err meet(struct link *l, struct secure *s) {
+    uint8_t hello[SECURE_HELLO_LEN];
+    enum dc_err err = hear(l, hello, sizeof(hello));
+    if (err != DC_OK) {
+        return err;
+    }
+    switch (secure_meet(s, hello)) {
+    case SECURE_OK:
+        return DC_OK;
+    case SECURE_NEWER:
+        return dc_fail(DC_EPROTO, "%s encrypts in another way than this version knows", l->peer);
+    case SECURE_NOT_OURS:
+        return dc_fail(DC_EPROTO, "%s sent no handshake of an encrypted link", l->peer);
+    }
+    dc_unreachable();
+}
+
+static enum dc_err check(struct link *l, struct secure *s) {
+    uint8_t proof[SECURE_PROOF_LEN];
+    enum dc_err err = hear(l, proof, sizeof(proof));
+    return err == DC_OK && !secure_check(s, proof) ? fail_key(l) : err;
+}
+
+static enum dc_err connecting_handshake(struct link *l, struct secure *s) {
+    uint8_t hello[SECURE_HELLO_LEN], proof[SECURE_PROOF_LEN] = {0};
+    secure_begin(s, SECURE_CONNECTING, l->key, hello);
+    enum dc_err err = say(l, hello, sizeof(hello), NULL, 0);
+    if (err == DC_OK) {
+        err = meet(l, s);
+    }
+    if (err == DC_OK) {
+        err = check(l, s);
+    }
+    if (err == DC_OK) {
+        secure_prove(s, proof);
+        return say(l, proof, sizeof(proof), NULL, 0);
+    }
+    if (err == DC_ELINKKEY && say(l, proof, sizeof(proof), NULL, 0) == DC_OK) {
+        return fail_key(l); /* zeros: the other side learns it too */
+    }
+    return err;
+}
+
+static enum dc_err accepting_handshake(struct link *l, struct secure *s) {
+    uint8_t hello[SECURE_HELLO_LEN], proof[SECURE_PROOF_LEN];
+    secure_begin(s, SECURE_ACCEPTING, l->key, hello);
+    enum dc_err err = meet(l, s);
+    if (err == DC_OK) {
+        secure_prove(s, proof);
+        err = say(l, hello, sizeof(hello), proof, sizeof(proof));
+    }
+    return err == DC_OK ? check(l, s) : err;
+}
+
+static enum dc_err encrypt(struct link *l, bool connecting) {
+    if (!l->encrypts) {
+        return DC_OK;
+    }
+    struct link_secure *x = mem_alloc(sizeof(*x));
+    if (x == NULL) {
+        return DC_ENOMEM;
+    }
+    buf_init(&x->plain.b, 0);
+    x->plain.at = 0;
+    enum dc_err err = connecting ? connecting_handshake(l, &x->s) : accepting_handshake(l, &x->s);
+    crypto_wipe(l->key, sizeof(l->key));
+    if (err != DC_OK) {
+        secure_wipe(&x->s);
+        mem_free(x);
+        return err;
+    }
+    l->secure = x;
+    size_t missing;
+    return link_open_records(l, &missing); /* that came with the handshake */
 }
 
 /* --- both sides ------------------------------------------------------------------------------------------------ */
@@ -215,13 +315,13 @@ enum dc_err link_connect(struct link *l, const struct link_target *t) {
     snprintf(l->peer, sizeof(l->peer), strchr(t->host, ':') != NULL ? "[%s]:%u" : "%s:%u", t->host,
              t->port);
     enum dc_err err = open_socket(l, t);
-    if (err == DC_OK) {
+    if (err == DC_OK && !l->encrypts) {
         err = authenticate(l, t);
     }
     if (err == DC_OK) {
         err = ask_for_stream(l);
     }
-    return err;
+    return err == DC_OK ? encrypt(l, true) : err;
 }
 
 enum dc_err link_accept(struct link *l, int fd, struct bytes early) {
@@ -234,5 +334,5 @@ enum dc_err link_accept(struct link *l, int fd, struct bytes early) {
         err = l->in.b.failed ? DC_ENOMEM : DC_OK;
         atomic_store_explicit(&l->heard_us, time_mono_us(), memory_order_relaxed);
     }
-    return err;
+    return err == DC_OK ? encrypt(l, false) : err;
 }

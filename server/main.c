@@ -15,6 +15,7 @@
  * worker that owns the connection, under the locks of the slots that it touches (server/README.md).
  */
 #include "persist/data.h"
+#include "replication/link_key.h"
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
@@ -58,6 +59,7 @@ struct server {
     struct store *store;
     struct listeners *listeners;
     struct janitor *janitor;
+    uint8_t link_key[CRYPTO_KEY_LEN];
     struct lock evict_lock; /* of what loading leaves out */
     struct log_feed *evict_feed;
 };
@@ -192,8 +194,6 @@ static enum dc_err open_data(struct server *s) {
     report(&s->data);
     err = err != DC_OK ? err : data_begin(&s->data, &log);
     n->log = s->data.log;
-    n->chain = s->data.chain;
-    n->chain_count = s->data.chain_count;
     n->plan = s->data.plan;
     return err;
 }
@@ -245,12 +245,24 @@ static enum dc_err begin_role(struct server *s) {
     return repl_follow(s->node.repl, bytes_str(host), port, false);
 }
 
+/* The path is one from the data directory, like that of the pidfile. */
+static enum dc_err read_link_key(struct server *s, bool *has) {
+    char path[CONF_VALUE_MAX + 1];
+    *has = conf_text(&s->conf, CONF_ID_replication_key_file, path, sizeof(path)) > 0;
+    return *has ? link_key_read(path, s->link_key) : DC_OK;
+}
+
 static enum dc_err start(struct server *s) {
     struct node *n = &s->node;
-    enum dc_err opened = open_data(s);
+    bool has_link_key;
+    enum dc_err opened = read_link_key(s, &has_link_key);
+    if (opened == DC_OK) {
+        opened = open_data(s);
+    }
     if (opened != DC_OK) {
         return opened;
     }
+    n->link_key = has_link_key ? s->link_key : NULL;
     for (uint32_t i = 0; i < n->worker_count; i++) {
         (void)worker_create(n, i);
     }
@@ -431,6 +443,7 @@ int main(int argc, char **argv) {
     }
     diag_close();
     conf_fini(&server.conf);
+    crypto_wipe(server.link_key, sizeof(server.link_key));
     handover_fini(&server.handover);
     return err == DC_OK ? 0 : 1;
 }

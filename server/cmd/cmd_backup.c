@@ -58,13 +58,14 @@ static bool run_task(struct saver_job *j, const struct data *d, const char *fail
     struct backup_task *t = (struct backup_task *)j; /* its first field */
     struct node *n = t->node;
     bool keeps = log_is_based(n->log);
+    const struct histories *chain = data_chain(d);
     struct backup_opts opts = {.io = d->io,
                                .dir = d->dir,
                                .target = t->target,
                                .log = keeps ? n->log : NULL,
                                .node_id = d->plan->node_id,
-                               .chain = d->chain,
-                               .chain_count = d->chain_count,
+                               .chain = chain->list,
+                               .chain_count = chain->count,
                                .now_ms = clock_now_ms(&n->clock),
                                .stop = j->stop};
     enum dc_err err = failed != NULL

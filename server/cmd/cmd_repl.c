@@ -2,6 +2,7 @@
 /* REPLICAOF, SLAVEOF, ROLE: what this node is to others. REPLSTREAM: a connection becomes a link. */
 #include "replication/repl.h"
 #include "replication/wire_fmt.h"
+#include "server/base/diag.h"
 #include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
@@ -74,11 +75,11 @@ static void send_away(struct node *n, int fd, struct bytes early, const char *ad
     struct wire_bye m = {0, BYTES("this node has no replication")};
     struct buf b;
     uint8_t head[WIRE_HEAD_LEN] = {0};
-    (void)n, (void)early, (void)addr;
+    (void)early, (void)addr;
     buf_init(&b, 0);
     buf_append(&b, head, sizeof(head));
     wire_bye_encode(&m, &b);
-    if (!b.failed) {
+    if (!b.failed && n->link_key == NULL) { /* in clear */
         wire_head_encode(WIRE_BYE, b.len - sizeof(head), head);
         memcpy(b.ptr, head, sizeof(head));
         ssize_t sent = send(fd, b.ptr, b.len, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -88,14 +89,38 @@ static void send_away(struct node *n, int fd, struct bytes early, const char *ad
     buf_fini(&b);
 }
 
-/* REPLSTREAM protocol. Behind the OK the connection speaks wire_fmt.h and isn't a client's any more. */
+static enum dc_err refuse_link(const struct cmd_ctx *ctx, const char *reason) {
+    diag(DIAG_WARNING, "link.refused peer=%s reason=\"%s\"", ctx->client->addr, reason);
+    return dc_fail(DC_EGENERIC, "%s", reason);
+}
+
+/* Either both sides have a key, which is then all that counts, or neither. */
+static enum dc_err check_link(const struct cmd_ctx *ctx, bool encrypts) {
+    if (ctx->node->link_key != NULL) {
+        return encrypts ? DC_OK
+                        : refuse_link(ctx, "this node takes encrypted links only: the other one "
+                                           "needs a replication-key-file with the same key");
+    }
+    if (encrypts) {
+        return refuse_link(ctx, "the link is to be encrypted, but this node has no "
+                                "replication-key-file");
+    }
+    return client_is_authenticated(ctx->client) ? DC_OK : DC_ENOAUTH;
+}
+
+/* REPLSTREAM protocol [SECURE]. Behind the OK the connection speaks secure.h and wire_fmt.h and isn't a client's any more. */
 enum dc_err cmd_replstream(struct cmd_ctx *ctx) {
     int64_t protocol;
     struct node *n = ctx->node;
-    if (!client_is_authenticated(ctx->client)) {
-        return DC_ENOAUTH;
+    bool encrypts = ctx->argc == 3 && ctx_arg_is(ctx, 2, "secure");
+    if (ctx->argc > 3 || (ctx->argc == 3 && !encrypts)) {
+        return DC_ESYNTAX;
     }
-    enum dc_err err = ctx_arg_i64(ctx, 1, &protocol);
+    enum dc_err err = check_link(ctx, encrypts);
+    if (err != DC_OK) {
+        return err;
+    }
+    err = ctx_arg_i64(ctx, 1, &protocol);
     if (err != DC_OK || protocol != WIRE_PROTOCOL) {
         return dc_fail(DC_EGENERIC, "this node speaks protocol %d of replication", WIRE_PROTOCOL);
     }

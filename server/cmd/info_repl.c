@@ -58,10 +58,11 @@ static void write_replica(struct node *n, const struct repl_view *v, struct buf 
 }
 
 static void write_histories(const struct node *n, struct buf *out) {
-    uint32_t count = n->chain_count;
-    const struct history *last = count > 0 ? &n->chain[count - 1] : NULL;
-    put_replid(out, "master_replid", last != NULL ? last->id : 1);
-    put_replid(out, "master_replid2", count > 1 ? n->chain[count - 2].id : 0);
+    const struct histories *chain = log_chain(n->log);
+    const struct history *last = histories_last(chain);
+    uint32_t count = chain->count;
+    put_replid(out, "master_replid", last->id);
+    put_replid(out, "master_replid2", count > 1 ? chain->list[count - 2].id : 0);
     buf_printf(out, "master_repl_offset:%" PRIu64 "\r\n", log_head(n->log).v);
     if (count > 1) {
         buf_printf(out, "second_repl_offset:%" PRIu64 "\r\n", last->parent_end + 1);

@@ -120,12 +120,7 @@ bool node_is_replica(const struct node *n) {
 }
 
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn) {
-    for (uint32_t i = 1; i < n->chain_count; i++) {
-        if (lsn > n->chain[i].parent_end && lsn <= n->chain[i].start) {
-            return true;
-        }
-    }
-    return false;
+    return histories_lost(log_chain(n->log), lsn);
 }
 
 void cmd_worker_init(struct cmd_worker *w, struct node *n, uint32_t index, struct arena *arena) {

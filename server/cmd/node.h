@@ -126,12 +126,12 @@ struct node {
     char run_id[RUN_ID_LEN + 1];
     int64_t start_ms; /* node clock */
     struct log *log;
-    struct warm *warm;           /* NULL = nothing had to be loaded */
-    const struct history *chain; /* of the data directory */
-    uint32_t chain_count;
+    struct warm *warm;            /* NULL = nothing had to be loaded */
     const struct data_plan *plan; /* what recovery found; NULL in tests */
     struct saver *saver;          /* saver.c: snapshots; NULL in tests */
     struct repl *repl;            /* role and links; NULL in tests */
+    const uint8_t
+        *link_key; /* CRYPTO_KEY_LEN bytes of replication-key-file; NULL = links are in clear */
     detach_fn repl_accept; /* takes the connections of peers (REPLSTREAM); NULL = sent away */
     struct node_clock clock;
     struct pubsub *pubsub;

@@ -111,8 +111,6 @@ static enum dc_err write_snapshot(struct saver *s, struct snap_written *out) {
         .log = n->log,
         .node_id = s->data->plan->node_id,
         .seed = s->data->plan->seed,
-        .chain = s->data->chain,
-        .chain_count = s->data->chain_count,
         .level = (int)conf_get(n->conf, snapshot_level),
         .block_len = (uint32_t)conf_get(n->conf, snapshot_block_size),
         .threads = thread_count(n->conf),
@@ -130,7 +128,7 @@ static void catalogue(struct saver *s, const struct snap_written *w) {
                           .first_lsn = w->start_lsn,
                           .end_lsn = w->end_lsn,
                           .durable_lsn = w->end_lsn,
-                          .history = s->data->chain[s->data->chain_count - 1].id,
+                          .history = w->history,
                           .count = w->entries,
                           .bytes = w->file_len,
                           .created_ms = time_wall_us() / 1000};

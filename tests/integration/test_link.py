@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.resp import encode  # noqa: E402
-from support.server import ServerCase  # noqa: E402
+from support.server import ServerCase, ServerFailed, temp_dir  # noqa: E402
 
 BYE = 11
 
@@ -23,8 +23,8 @@ def message(kind, body):
 class Wire:
     """A bare socket to a node."""
 
-    def __init__(self, case):
-        self.sock = socket.create_connection(case.server.address, timeout=10)
+    def __init__(self, case, server=None):
+        self.sock = socket.create_connection((server or case.server).address, timeout=10)
         case.addCleanup(self.sock.close)
         self.data = b""
 
@@ -167,6 +167,59 @@ class Gated(ServerCase):
             for _ in range(11):
                 self.assertEqual(wire.line(), "+OK")
             wire.bye()
+
+
+KEY = "00112233445566778899aabbccddeeff" * 2
+
+
+class Keys(ServerCase):
+    """What is said before the handshake; that itself is in unit/test_link_secure.c."""
+
+    def key_file(self, text=KEY + "\n", mode=0o600):
+        path = temp_dir(self) / "key"
+        path.write_text(text)
+        path.chmod(mode)
+        return str(path)
+
+    def ask(self, server, *words):
+        wire = Wire(self, server)
+        wire.send(encode("REPLSTREAM", *words))
+        return wire.line()
+
+    def test_with_a_key_only_encrypted_links(self):
+        server = self.own_server(replication_key_file=self.key_file(), requirepass="secret")
+        reason = "this node takes encrypted links only: the other one needs a replication-key-file with the same key"
+        self.assertEqual(self.ask(server, "1"), "-ERR " + reason)
+        self.assertIn('link.refused peer=127.0.0.1:', server.output())
+        self.assertIn('reason="%s"' % reason, server.output())
+        self.assertTrue(self.ask(server, "1", "UNSECURE").startswith("-ERR syntax"))
+        self.assertEqual(self.ask(server, "1", "SECURE"), "+OK")  # the key stands for the password
+        conn = server.connect()
+        self.assertIn("NOAUTH", conn.call("GET", "k"))
+        self.assertNotIn("link.key_readable", server.output())
+        self.assertNotIn(KEY[:16], server.output())
+
+    def test_without_a_key_no_encrypted_links(self):
+        server = self.own_server()
+        reason = "the link is to be encrypted, but this node has no replication-key-file"
+        self.assertEqual(self.ask(server, "1", "SECURE"), "-ERR " + reason)
+        self.assertIn('reason="%s"' % reason, server.output())
+        self.assertEqual(self.ask(server, "1"), "+OK")
+
+    def test_a_bad_key_file_is_refused_at_the_start(self):
+        for text, said in (("", "0 hex digits, where a key has 64"), (KEY[:-1], "63 hex digits"),
+                           (KEY + KEY, "128 hex digits"), ("key=" + KEY, "character 1 is no hex digit")):
+            with self.assertRaises(ServerFailed) as failed:
+                self.own_server(replication_key_file=self.key_file(text))
+            self.assertIn(said, str(failed.exception))
+        with self.assertRaises(ServerFailed) as failed:
+            self.own_server(replication_key_file="/nowhere/key")
+        self.assertIn("replication-key-file /nowhere/key: No such file or directory", str(failed.exception))
+
+    def test_a_key_that_others_can_read_is_told(self):
+        server = self.own_server(replication_key_file=self.key_file(mode=0o644))
+        self.assertIn("link.key_readable", server.output())
+        self.assertIn("mode=0644 wanted=0600", server.output())
 
 
 if __name__ == "__main__":

@@ -52,6 +52,46 @@ START_TEST(hex_digits_are_small) {
 }
 END_TEST
 
+START_TEST(hex_digits_come_back) {
+    uint8_t got[4];
+    ck_assert(crypto_unhex(got, 4, BYTES("00ffAb12")));
+    ck_assert_mem_eq(got, "\x00\xff\xab\x12", 4);
+    ck_assert(!crypto_unhex(got, 4, BYTES("00ffAb1")));
+    ck_assert(!crypto_unhex(got, 4, BYTES("00ffAb123")));
+    ck_assert(!crypto_unhex(got, 4, BYTES("00ffAb1x")));
+    ck_assert(!crypto_unhex(got, 4, BYTES("00 ffAb1")));
+}
+END_TEST
+
+/* Of Python: hashlib.blake2b(b"abcdef", key=bytes(range(32)), digest_size=32). */
+START_TEST(the_keyed_hash_is_blake2b_of_both_pieces) {
+    uint8_t key[CRYPTO_KEY_LEN], tag[CRYPTO_TAG_LEN];
+    char hex[2 * CRYPTO_TAG_LEN + 1];
+    for (int i = 0; i < CRYPTO_KEY_LEN; i++) {
+        key[i] = (uint8_t)i;
+    }
+    crypto_keyed_hash(tag, key, BYTES("abc"), BYTES("def"));
+    crypto_hex(hex, tag, sizeof(tag));
+    ck_assert_str_eq(hex, "4b27895482b5a5b9dc579b795d730c2adf4d190169065b22be5c1f913365c399");
+}
+END_TEST
+
+START_TEST(two_sides_agree_on_two_keys) {
+    struct crypto_pair a, b;
+    uint8_t a_sends[CRYPTO_KEY_LEN], a_receives[CRYPTO_KEY_LEN];
+    uint8_t b_sends[CRYPTO_KEY_LEN], b_receives[CRYPTO_KEY_LEN];
+    crypto_pair_make(&a);
+    crypto_pair_make(&b);
+    ck_assert(crypto_pair_agree(&a, b.public_half, true, a_sends, a_receives));
+    ck_assert(crypto_pair_agree(&b, a.public_half, false, b_sends, b_receives));
+    ck_assert_mem_eq(a_sends, b_receives, CRYPTO_KEY_LEN);
+    ck_assert_mem_eq(b_sends, a_receives, CRYPTO_KEY_LEN);
+    ck_assert_mem_ne(a_sends, b_sends, CRYPTO_KEY_LEN);
+    memset(b.public_half, 0, sizeof(b.public_half));
+    ck_assert(!crypto_pair_agree(&a, b.public_half, true, a_sends, a_receives));
+}
+END_TEST
+
 START_TEST(a_seed_gives_the_same_numbers_again) {
     struct rng a, b, other;
     rng_seed(&a, 0);
@@ -89,5 +129,6 @@ START_TEST(numbers_below_a_bound_are_spread_evenly) {
 END_TEST
 
 CHECK_MAIN("crypto", the_hash_is_siphash_2_4, secrets_are_equal_or_not, random_bytes_differ,
-           hex_digits_are_small, a_seed_gives_the_same_numbers_again,
+           hex_digits_are_small, hex_digits_come_back, the_keyed_hash_is_blake2b_of_both_pieces,
+           two_sides_agree_on_two_keys, a_seed_gives_the_same_numbers_again,
            numbers_below_a_bound_are_spread_evenly)

@@ -14,8 +14,8 @@ static uint64_t run(bool ends_well) {
         .keeps = true, .sync = LOG_SYNC_EVERYSEC, .segment_len = 1 << 20, .memory_limit = 1 << 20};
     must(data_open(&d, &io_posix, c.dir));
     must(data_begin(&d, &opts));
-    expect_eq(d.chain_count, CHAIN_MAX);
-    uint64_t start = d.chain[d.chain_count - 1].start;
+    expect_eq(data_chain(&d)->count, CHAIN_MAX);
+    uint64_t start = histories_last(data_chain(&d))->start;
     data_close(&d, ends_well, 1000);
     return start;
 }

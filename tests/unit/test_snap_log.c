@@ -457,8 +457,77 @@ START_TEST(test_h03_a_log_that_cant_be_made_durable_ends_the_snapshot) {
 }
 END_TEST
 
+/* --- of a log that follows another one, and histories ------------------------------------------------------- */
+
+static void apply_late(void *arg) {
+    usleep(50000);
+    log_set_applied(node_log, log_head(node_log));
+    atomic_store((_Atomic bool *)arg, true);
+}
+
+/* What is in the log isn't yet in the store: the walk begins when it is. */
+START_TEST(test_h26_a_walk_begins_when_all_before_it_is_applied) {
+    static _Atomic bool applied;
+    struct thread applier;
+    rig_open();
+    open_log(true);
+    rig_set(0, "1", BYTES("v"), EXPIRY_NONE);
+    struct lsn before = log_head(node_log);
+    log_set_follows(node_log, true);
+    rig_set(0, "2", BYTES("v"), EXPIRY_NONE); /* as if it had been put */
+    expect(log_wait(node_log, LOG_LEVEL_OS, log_head(node_log), 1000000));
+    expect_eq(log_applied(node_log).v, before.v);
+    struct snap_write_opts opts = opts_with_log();
+    opts.stall_ms = 20; /* nobody applies */
+    expect_eq(snap_write(&opts, &rig.written), DC_EIO);
+    opts.stall_ms = 5000;
+    thread_start(&applier, "applier", apply_late, &applied);
+    rig_must(snap_write(&opts, &rig.written));
+    expect(atomic_load(&applied));
+    expect_eq(rig.written.start_lsn, log_head(node_log).v);
+    thread_join(&applier);
+    close_log();
+    rig_close();
+}
+END_TEST
+
+static void begin_a_history(void *arg, enum sim_call kind, const char *path) {
+    static _Atomic bool done;
+    (void)arg;
+    if (kind == SIM_CREATE && strstr(path, "snap-") != NULL && !atomic_exchange(&done, true)) {
+        uint64_t head = log_head(node_log).v;
+        struct history next = {
+            .id = 0xcccc, .start = head + LSN_JUMP, .epoch = 2, .parent_end = head};
+        struct histories *chain = histories_add(log_chain(node_log), &next);
+        rig_must(log_begin_history(node_log, chain, NULL, 0));
+        mem_free(chain);
+    }
+}
+
+START_TEST(a_snapshot_is_of_one_history) {
+    rig_open();
+    open_log(true);
+    rig_set(0, "1", BYTES("v"), EXPIRY_NONE);
+    struct snap_write_opts opts = opts_with_log();
+    sim_disk_set_hook(rig.disk, begin_a_history, NULL);
+    expect_eq(snap_write(&opts, &rig.written), DC_ESTOPPED);
+    expect_eq(rig_list().tmps, 0);
+    rig_set(0, "1", BYTES("w"), EXPIRY_NONE);
+    rig_must(snap_write(&opts, &rig.written));
+    sim_disk_set_hook(rig.disk, NULL, NULL);
+    struct snap *s = rig_open_snapshot();
+    expect_eq(snap_facts(s)->chain_count, 2);
+    expect_eq(snap_facts(s)->chain[1].id, 0xcccc);
+    expect(snap_facts(s)->start_lsn > LSN_JUMP && rig.written.history == 0xcccc);
+    snap_close(s);
+    close_log();
+    rig_close();
+}
+END_TEST
+
 CHECK_MAIN("snap_log", test_h20_h22_h25_image_and_tail_are_the_state_at_the_end_of_the_walk,
            without_a_log_that_is_kept_its_frames_are_caught_meanwhile,
            a_flipped_byte_of_the_tail_is_seen,
            test_h03_a_snapshot_gets_its_name_when_the_log_is_durable_up_to_its_end,
-           test_h03_a_log_that_cant_be_made_durable_ends_the_snapshot)
+           test_h03_a_log_that_cant_be_made_durable_ends_the_snapshot,
+           test_h26_a_walk_begins_when_all_before_it_is_applied, a_snapshot_is_of_one_history)
