@@ -193,7 +193,11 @@ class Campaign:
         self.rng = random.Random(args.seed)
         root = Path(args.dir or "/tmp") / ("dcache-failover-%d-%d" % (args.seed, os.getpid()))
         root.mkdir(parents=True)
-        self.cluster = Cluster(args.nodes, root)
+        secret = {}
+        if args.encrypted:
+            (root / "key").write_text("%064x\n" % self.rng.getrandbits(256))
+            secret = {"ours-replication-key-file": root / "key"}
+        self.cluster = Cluster(args.nodes, root, **secret)
         self.is_redis = self.cluster[0].is_redis
         if self.is_redis:
             args.ack = "wait"
@@ -438,6 +442,7 @@ def parse():
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--ack", choices=LEVELS, help="how confirmation is asked for; else by the seed")
+    parser.add_argument("--encrypted", action="store_true", help="links with a key; also by every third seed")
     parser.add_argument("--strikes", help="only these, with commas between: " + " ".join(STRIKES))
     parser.add_argument("--reign-seconds", type=float, default=1.5, help="the longest reign")
     parser.add_argument("--freeze-seconds", type=float, default=2.0, help="the longest absence of an old primary")
@@ -448,12 +453,13 @@ def parse():
         args.seed = int.from_bytes(os.urandom(3), "little")
     if args.ack is None:
         args.ack = LEVELS[args.seed % len(LEVELS)]
+    args.encrypted = args.encrypted or args.seed % 3 == 0
     return args
 
 
 def main():
     args = parse()
-    print("failover.py --seed %d --ack %s" % (args.seed, args.ack), flush=True)
+    print("failover.py --seed %d --ack %s%s" % (args.seed, args.ack, " --encrypted" if args.encrypted else ""), flush=True)
     campaign = Campaign(args)
     try:
         campaign.run()
