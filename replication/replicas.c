@@ -48,7 +48,9 @@ struct link_slot {
 };
 
 struct replicas {
-    struct replicas_opts o; /* constant */
+    struct replicas_opts o; /* constant, like the two below, while there are links */
+    void (*hurried)(void *arg);
+    void *hurried_arg;
     struct lock lock;
     /* under the lock */
     struct link_slot slots[REPLICAS_MAX];
@@ -56,7 +58,7 @@ struct replicas {
     uint64_t joined; /* counts arrivals and departures */
     /* atomic */
     _Atomic uint64_t marks[2][REPLICAS_MAX + 1]; /* [disk][n] */
-    _Atomic uint32_t known;
+    _Atomic uint32_t known, links;
     _Atomic bool wanted;
     _Atomic uint64_t moves;
     _Atomic uint64_t hurry_lsn;
@@ -109,9 +111,14 @@ static bool rise(_Atomic uint64_t *mark, uint64_t lsn) {
 }
 
 void replicas_hurry(struct replicas *r, uint64_t lsn) {
-    if (rise(&r->hurry_lsn, lsn) && r->o.hurried != NULL) {
-        r->o.hurried(r->o.arg);
+    if (rise(&r->hurry_lsn, lsn) && r->hurried != NULL) {
+        r->hurried(r->hurried_arg);
     }
+}
+
+void replicas_on_hurry(struct replicas *r, void (*hurried)(void *arg), void *arg) {
+    r->hurried = hurried;
+    r->hurried_arg = arg;
 }
 
 uint64_t replicas_hurry_lsn(const struct replicas *r) {
@@ -170,7 +177,8 @@ uint32_t replicas_count_at(struct replicas *r, uint64_t lsn, bool disk) {
     lock_acquire(&r->lock);
     for (uint32_t i = 0; i < PEERS_MAX; i++) {
         const struct peer *p = &r->peers[i];
-        count += p->links > 0 && (disk ? p->has.durable : p->has.received) >= lsn;
+        count +=
+            p->links > 0 && p->has.received > 0 && (disk ? p->has.durable : p->has.received) >= lsn;
     }
     lock_release(&r->lock);
     return count;
@@ -188,6 +196,10 @@ uint32_t replicas_good(const struct replicas *r, int64_t max_lag_ms, int64_t now
         }
     }
     return (uint32_t)__builtin_popcountll(seen);
+}
+
+uint32_t replicas_link_count(const struct replicas *r) {
+    return atomic_load_explicit(&r->links, memory_order_relaxed);
 }
 
 uint32_t replicas_known_count(const struct replicas *r) {
@@ -266,6 +278,7 @@ static int32_t join_locked(struct replicas *r, const uint8_t *peer, const char *
     int32_t index = peer_locked(r, peer);
     struct peer *p = &r->peers[index];
     p->links++;
+    atomic_fetch_add_explicit(&r->links, 1, memory_order_relaxed);
     p->last_use = ++r->joined;
     note_address_locked(p, addr, port);
     s->has = (struct progress){0, 0, 0};
@@ -305,6 +318,7 @@ void replicas_leave(struct replicas *r, int32_t slot) {
     struct peer *p = &r->peers[index];
     dc_assert(p->links > 0);
     p->links--;
+    atomic_fetch_sub_explicit(&r->links, 1, memory_order_relaxed);
     p->last_use = ++r->joined;
     p->has = best_locked(r, index);
     lock_release(&r->lock);

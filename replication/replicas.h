@@ -25,11 +25,8 @@
 struct replicas;
 
 struct replicas_opts {
-    void (*moved)(
-        void *
-            arg); /* a mark has risen, a replica came or went, and somebody asked (replicas_want) */
-    void (*hurried)(
-        void *arg); /* replicas_hurry_lsn() has risen: links send it on. Both may be NULL */
+    /* A mark has risen, a replica came or went, and somebody asked (replicas_want). May be NULL. */
+    void (*moved)(void *arg);
     void *arg;
 };
 
@@ -68,6 +65,8 @@ uint64_t replicas_mark(const struct replicas *r, uint32_t n, bool disk);
 uint32_t replicas_count_at(struct replicas *r, uint64_t lsn, bool disk);
 /* Attached peers that are online and were heard of in the last 'max_lag_ms'. */
 uint32_t replicas_good(const struct replicas *r, int64_t max_lag_ms, int64_t now_us);
+/* Links at this moment: whether there is anybody to write the log for. */
+uint32_t replicas_link_count(const struct replicas *r);
 /* Peers of this data set, attached or not. */
 uint32_t replicas_known_count(const struct replicas *r);
 
@@ -79,6 +78,8 @@ uint64_t replicas_moves(const struct replicas *r);
 /* Somebody waits until replicas have 'lsn' on their disks: they shall not wait for their second. */
 void replicas_hurry(struct replicas *r, uint64_t lsn);
 uint64_t replicas_hurry_lsn(const struct replicas *r);
+/* Called when it has risen: links send it on. Before the first link. */
+void replicas_on_hurry(struct replicas *r, void (*hurried)(void *arg), void *arg);
 
 /* --- what is told ------------------------------------------------------------------------------------ */
 

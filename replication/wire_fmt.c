@@ -11,8 +11,8 @@
 static_assert((int)WIRE_CHAIN_MAX == (int)SNAP_HISTORIES_MAX, "every chain can be told");
 static_assert((int)WIRE_NAME_MAX >= (int)SNAP_NAME_MAX, "every snapshot's name fits");
 
-#define WIRE_MSG(type, number, fixed, more, by, what)                   \
-    static_assert(WIRE_HEAD_LEN + (fixed) + (more) <= WIRE_MESSAGE_MAX, \
+#define WIRE_MSG(type, number, fixed, more, by, what)                                  \
+    static_assert((fixed) > 0 && WIRE_HEAD_LEN + (fixed) + (more) <= WIRE_MESSAGE_MAX, \
                   "none is longer than the longest");
 #include "replication/wire.def"
 #undef WIRE_MSG
@@ -32,24 +32,19 @@ const char *wire_type_name(enum wire_type type) {
 
 /* --- the head -------------------------------------------------------------------------------------------------- */
 
-/* False: there is no such type. */
-static bool bounds_of(uint8_t number, size_t *fixed_len, size_t *more_len) {
-    switch (number) {
-#define WIRE_MSG(type, number, fixed, more, by, what) \
-    case (number):                                    \
-        *fixed_len = (fixed);                         \
-        *more_len = (more);                           \
-        return true;
+/* By number; a fixed part of length 0 means that there is no such type. */
+static const struct {
+    size_t fixed, more;
+} bounds[] = {
+#define WIRE_MSG(type, number, fixed, more, by, what) [(number)] = {(fixed), (more)},
 #include "replication/wire.def"
 #undef WIRE_MSG
-    default:
-        return false;
-    }
-}
+};
 
 static bool length_fits(uint8_t number, size_t body_len) {
-    size_t fixed, more;
-    return bounds_of(number, &fixed, &more) && body_len >= fixed && body_len - fixed <= more;
+    return number < sizeof(bounds) / sizeof(bounds[0]) && bounds[number].fixed > 0 &&
+           body_len >= bounds[number].fixed &&
+           body_len - bounds[number].fixed <= bounds[number].more;
 }
 
 void wire_head_encode(enum wire_type type, size_t body_len, uint8_t to[WIRE_HEAD_LEN]) {
@@ -229,6 +224,7 @@ void wire_answer_encode(const struct wire_answer *m, struct buf *to) {
     put_u16(f + ANSWER_PROTOCOL, m->protocol);
     f[ANSWER_VERDICT] = (uint8_t)m->verdict;
     f[ANSWER_ROLE] = (uint8_t)m->role;
+    put_u32(f + ANSWER_FLAGS, m->flags);
     memcpy(f + ANSWER_PEER_ID, m->peer_id, PEER_ID_LEN);
     memcpy(f + ANSWER_DATA_ID, m->data_id, NODE_ID_LEN);
     put_u64(f + ANSWER_EPOCH, m->epoch);

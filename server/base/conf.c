@@ -38,12 +38,35 @@ bool conf_is_compat(enum conf_id id) {
     return conf_rows[id].flags & COMPAT;
 }
 
+/* Older names of Redis. */
+static const struct {
+    const char *name;
+    enum conf_id id;
+} aliases[] = {
+    {"slaveof", CONF_ID_replicaof},
+    {"slave-priority", CONF_ID_replica_priority},
+    {"slave-announce-ip", CONF_ID_replica_announce_ip},
+    {"slave-announce-port", CONF_ID_replica_announce_port},
+    {"slave-serve-stale-data", CONF_ID_replica_serve_stale_data},
+    {"min-slaves-to-write", CONF_ID_min_replicas_to_write},
+    {"min-slaves-max-lag", CONF_ID_min_replicas_max_lag},
+};
+
+static enum conf_id find_alias(struct bytes name) {
+    for (size_t i = 0; i < sizeof(aliases) / sizeof(aliases[0]); i++) {
+        if (bytes_is(name, aliases[i].name)) {
+            return aliases[i].id;
+        }
+    }
+    return CONF_COUNT;
+}
+
 enum conf_id conf_find(struct bytes name) {
     unsigned id = 0;
     while (id < CONF_COUNT && !bytes_is(name, conf_rows[id].name)) {
         id++;
     }
-    return (enum conf_id)id;
+    return id < CONF_COUNT ? (enum conf_id)id : find_alias(name);
 }
 
 /* --- life --- */
@@ -348,6 +371,12 @@ void conf_each(struct conf *c, const struct bytes *patterns, size_t count, conf_
             }
             give(c, (enum conf_id)id, has_wildcard(patterns[i]) ? name : patterns[i], each, arg);
             break;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        enum conf_id id = find_alias(patterns[i]);
+        if (id != CONF_COUNT) {
+            give(c, id, patterns[i], each, arg);
         }
     }
     lock_release(&c->lock);

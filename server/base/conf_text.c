@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Text of options: lines of a file, words, quotes; and the options with a grammar of their own. */
+#include "server/base/ack.h"
 #include "server/base/assert.h"
 #include "server/base/conf_priv.h"
 #include "server/base/mem.h"
@@ -171,6 +172,17 @@ static bool canonical_events(struct bytes value, struct buf *out, struct conf_wh
     return true;
 }
 
+static bool canonical_ack(struct bytes value, struct buf *out, struct conf_why *why) {
+    char text[ACK_TEXT_MAX];
+    struct ack_level level;
+    if (!ack_parse(value, &level)) {
+        return refuse(why, "argument must be 'default', or parts joined by '+': memory, os, disk, "
+                           "replicas:N, replicas:N:disk, quorum, quorum:disk");
+    }
+    buf_append(out, text, ack_text(level, text));
+    return true;
+}
+
 static bool canonical_octal(struct bytes value, struct buf *out, struct conf_why *why) {
     unsigned mode = 0;
     for (size_t i = 0; i < value.len; i++) {
@@ -294,6 +306,9 @@ bool conf_canonical(enum conf_id id, struct bytes value, const char *before, str
     }
     if (id == CONF_ID_replicaof) {
         return canonical_target(value, out, why);
+    }
+    if (id == CONF_ID_ack_level) {
+        return canonical_ack(value, out, why);
     }
     if (id == CONF_ID_client_output_buffer_limit) {
         return canonical_limits(value, before, out, why);

@@ -77,6 +77,9 @@ void client_reset(struct client *c) {
     struct node *n = c->worker->node;
     client_leave(c);
     client_defaults(c);
+    c->ack = (struct ack_level){.local = ACK_DEFAULT};
+    c->max_stale_ms = 0;
+    c->flags |= CLIENT_ACK_CHANGED;
     lock_acquire(&n->clients_lock);
     mem_free(c->name);
     c->name = NULL;

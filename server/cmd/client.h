@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "server/base/ack.h"
 #include "server/cmd/cmd.h"
 
 enum client_flag {
@@ -27,7 +28,9 @@ enum client_flag {
     CLIENT_NO_TOUCH = 1 << 7,
     CLIENT_UNIX = 1 << 8,
     CLIENT_AUTHENTICATED = 1 << 9,
-    CLIENT_SUBSCRIBED = 1 << 10 /* channels, patterns or shard channels are listened to */
+    CLIENT_SUBSCRIBED = 1 << 10, /* channels, patterns or shard channels are listened to */
+    CLIENT_ACK_CHANGED =
+        1 << 11 /* replies from here on have another level; the connection takes it over */
 };
 
 struct tx;          /* tx.c */
@@ -49,7 +52,9 @@ struct client {
     uint32_t flags;
     struct keyspace *ks;
     uint64_t last_version;      /* of the last write: LASTVER */
-    int64_t wait_until_ms;      /* WAITAOF under way, 0 = none */
+    struct ack_level ack;       /* CLIENT ACK */
+    int64_t max_stale_ms;       /* CLIENT MAXSTALE, 0 = any */
+    int64_t wait_until_ms;      /* WAIT, WAITAOF or READAFTER under way, 0 = none */
     struct tx *tx;              /* queued commands and watched keys, NULL = none */
     struct client_subs *subs;   /* NULL = none */
     struct backup_task *backup; /* BACKUP under way, NULL = none */

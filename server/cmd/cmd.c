@@ -15,6 +15,7 @@
 
 #include "server/base/assert.h"
 #include "server/base/diag.h"
+#include "server/cmd/acks.h"
 #include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
@@ -29,6 +30,7 @@
 #include "server/cmd/tx.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 /* clang-format off */
@@ -245,14 +247,30 @@ static enum dc_err fail_writes(enum writes why) {
     return DC_EREADONLY;
 }
 
+static enum dc_err fail_stale(int64_t ms, int64_t max_ms) {
+    if (ms == INT64_MAX) {
+        return dc_fail(DC_ESTALE, "nobody knows how far this replica is behind");
+    }
+    return dc_fail(DC_ESTALE,
+                   "this replica may be %" PRId64 " ms behind, more than the %" PRId64
+                   " ms of CLIENT MAXSTALE",
+                   ms, max_ms);
+}
+
 /* What the role of the node has against a command. */
-static enum dc_err check_role(struct node *n, uint32_t flags) {
+static enum dc_err check_role(struct node *n, const struct client *c, uint32_t flags) {
     enum writes writes = (enum writes)atomic_load_explicit(&n->writes, memory_order_acquire);
     if (writes == WRITES_TAKEN) {
         return DC_OK;
     }
     if (flags & F_WRITE) {
         return fail_writes(writes);
+    }
+    if (dc_unlikely(c->max_stale_ms > 0) && flags & F_READONLY) {
+        int64_t ms = node_staleness_ms(n);
+        if (ms > c->max_stale_ms) {
+            return fail_stale(ms, c->max_stale_ms);
+        }
     }
     bool stale = writes == WRITES_READONLY && !conf_get(n->conf, replica_serve_stale_data) &&
                  !(flags & F_STALE) && !repl_is_current(n->repl);
@@ -273,13 +291,16 @@ static enum dc_err admit(struct cmd_worker *w, struct client *c, const struct jo
     }
     uint32_t flags = cmd->flags | (cmd->id == CMD_EXEC ? tx_flags(c) : 0);
     if (dc_unlikely(atomic_load_explicit(&w->node->writes, memory_order_relaxed) != WRITES_TAKEN)) {
-        enum dc_err err = check_role(w->node, flags);
+        enum dc_err err = check_role(w->node, c, flags);
         if (err != DC_OK) {
             return err;
         }
     }
     if (dc_unlikely(log_state(w->node->log) != LOG_WELL) && (flags & F_WRITE)) {
         return fail_misconf(w->node);
+    }
+    if ((flags & F_WRITE) && dc_unlikely(!acks_has_replicas(w->node))) {
+        return DC_ENOREPLICAS;
     }
     if (dc_unlikely(has_lost_ranges(w->node)) && (flags & F_NEEDS_ALL)) {
         return dc_fail(DC_ECORRUPT, "parts of the stored data are damaged and can't be loaded: see "

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* SAVE, BGSAVE, LASTSAVE, BGREWRITEAOF, WAITAOF, LOG: what is on the disk, and what will be. */
+/* SAVE, BGSAVE, LASTSAVE, BGREWRITEAOF, LOG: what is on the disk, and what will be. */
 #include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
@@ -60,59 +60,6 @@ enum dc_err cmd_lastsave(struct cmd_ctx *ctx) {
     saver_state(ctx->node->saver, &s);
     reply_int(ctx->reply, s.last_ms / 1000);
     return DC_OK;
-}
-
-/* A log that has just begun to be kept counts when its first snapshot is there. */
-static bool is_safe(const struct log *log, uint64_t lsn) {
-    return log_is_based(log) && log_durable(log).v >= lsn;
-}
-
-/* Comes here when the wait is over (cmd_is_held). */
-enum dc_err cmd_waitaof(struct cmd_ctx *ctx) {
-    int64_t local, replicas, timeout;
-    enum dc_err err = ctx_arg_i64(ctx, 1, &local);
-    err = err == DC_OK ? ctx_arg_i64(ctx, 2, &replicas) : err;
-    err = err == DC_OK ? ctx_arg_i64(ctx, 3, &timeout) : err;
-    if (err != DC_OK) {
-        return err;
-    }
-    if (timeout < 0) {
-        return dc_fail(DC_EGENERIC, "timeout is negative");
-    }
-    if (local < 0 || local > 1 || replicas < 0) {
-        return dc_fail(DC_EGENERIC, "value is out of range, must be between 0 and 1");
-    }
-    if (local == 1 && !conf_get(ctx->node->conf, appendonly)) {
-        return dc_fail(DC_EGENERIC,
-                       "WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
-    }
-    reply_array(ctx->reply, 2);
-    reply_int(ctx->reply, is_safe(ctx->node->log, ctx->client->last_version));
-    reply_int(ctx->reply, 0);
-    return DC_OK;
-}
-
-bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
-                        uint32_t argc) {
-    int64_t local, timeout;
-    struct log *log = w->node->log;
-    if (argc != 4 || !num_parse_i64(argv[1], &local) || !num_parse_i64(argv[3], &timeout) ||
-        local != 1 || timeout < 0 || is_safe(log, c->last_version) || (c->flags & CLIENT_MULTI) ||
-        !conf_get(w->node->conf, appendonly)) {
-        c->wait_until_ms = 0;
-        return false;
-    }
-    int64_t now_ms = w->now_us / 1000;
-    if (c->wait_until_ms == 0) {
-        c->wait_until_ms = timeout == 0 ? INT64_MAX : now_ms + timeout;
-    }
-    if (now_ms >= c->wait_until_ms) {
-        c->wait_until_ms = 0;
-        return false;
-    }
-    log_want(log, LOG_LEVEL_DISK);
-    log_hurry(log);
-    return true;
 }
 
 enum dc_err cmd_log_position(struct cmd_ctx *ctx) {

@@ -19,6 +19,11 @@ bool randomkey_is_pending(struct cmd_worker *w, const struct client *c);
 /* WAITAOF that still has to wait: its request is held. */
 bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
                         uint32_t argc);
+/* The same for WAIT and READAFTER. */
+bool wait_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
+                     uint32_t argc);
+bool readafter_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
+                          uint32_t argc);
 /* The same for BACKUP, which begins when it is first asked. */
 bool backup_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
                        uint32_t argc);

@@ -35,6 +35,10 @@ static bool waits_for_disk(struct cmd_worker *w, struct client *c, const struct 
 /* A command whose answer takes its time. */
 static bool waits_for_answer(struct cmd_worker *w, struct client *c, const struct job *job) {
     switch (job->cmd->id) {
+    case CMD_WAIT:
+        return wait_is_pending(w, c, job->req.argv, job->req.argc);
+    case CMD_READAFTER:
+        return readafter_is_pending(w, c, job->req.argv, job->req.argc);
     case CMD_WAITAOF:
         return waitaof_is_pending(w, c, job->req.argv, job->req.argc);
     case CMD_BACKUP:

@@ -5,6 +5,7 @@
  */
 #include "replication/repl.h"
 #include "server/base/sum.h"
+#include "server/cmd/acks.h"
 #include "server/cmd/info.h"
 #include "server/cmd/node.h"
 
@@ -81,6 +82,10 @@ void info_write_replication(struct node *n, struct buf *out) {
         write_replica(n, &v, out);
     }
     buf_append_str(out, "connected_slaves:0\r\n");
+    if (conf_get(n->conf, min_replicas_to_write) > 0 &&
+        conf_get(n->conf, min_replicas_max_lag) > 0) {
+        buf_printf(out, "min_slaves_good_slaves:%" PRIu32 "\r\n", acks_good_replicas(n));
+    }
     buf_append_str(out, "master_failover_state:no-failover\r\n");
     write_histories(n, out);
     buf_append_str(out, "repl_backlog_active:0\r\nrepl_backlog_size:0\r\n"

@@ -333,6 +333,7 @@ static void write_stats(struct node *n, struct buf *out) {
     put_metric(out, METRIC_ERRORS);
     put_metric(out, METRIC_READS);
     put_metric(out, METRIC_WRITES);
+    put_metric(out, METRIC_UNCONFIRMED);
     put_metric(out, METRIC_QUERY_LIMIT_DISCONNECTS);
     put_metric(out, METRIC_OUTPUT_LIMIT_DISCONNECTS);
 }

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/cmd/node.h"
 
+#include "server/base/ack.h"
+#include "server/base/assert.h"
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/cmd/acks.h"
 #include "server/cmd/info.h"
 #include "server/cmd/latency.h"
 #include "server/cmd/notify.h"
@@ -12,6 +15,11 @@
 #include "server/cmd/slowlog.h"
 
 #include <stdio.h>
+
+static void replicas_moved(void *arg) {
+    struct node *n = arg;
+    n->host->resume(n);
+}
 
 void node_init(struct node *n, struct conf *conf, struct store *s, const struct host *host) {
     uint8_t id[20];
@@ -29,6 +37,7 @@ void node_init(struct node *n, struct conf *conf, struct store *s, const struct 
     n->slowlog = slowlog_create();
     n->latency = latency_create();
     n->info = info_create();
+    n->replicas = replicas_create(&(struct replicas_opts){.moved = replicas_moved, .arg = n});
     memory_init(&n->memory);
     atomic_store(&n->active_expire, 1);
     atomic_store(&n->memory_budget, INT64_MAX);
@@ -37,6 +46,7 @@ void node_init(struct node *n, struct conf *conf, struct store *s, const struct 
 
 void node_fini(struct node *n) {
     memory_fini(&n->memory);
+    replicas_destroy(n->replicas);
     info_destroy(n->info);
     latency_destroy(n->latency);
     slowlog_destroy(n->slowlog);
@@ -74,6 +84,15 @@ static void read_output_limits(struct node *n) {
     }
 }
 
+static void read_ack_level(struct node *n) {
+    char text[ACK_TEXT_MAX];
+    struct ack_level level;
+    size_t len = conf_text(n->conf, CONF_ID_ack_level, text, sizeof(text));
+    bool ok = ack_parse(bytes_of(text, len), &level);
+    dc_assert(ok); /* the option is checked */
+    atomic_store_explicit(&n->ack_level, ack_word(level), memory_order_relaxed);
+}
+
 /* Under a lock from the look at the option on: of two changes at a time the later one counts. */
 static void settle_keeping(struct node *n) {
     lock_acquire(&n->keeping_lock);
@@ -94,6 +113,7 @@ void node_options_changed(struct node *n) {
     atomic_store_explicit(&n->slow_ticks, ticks_of_us(conf_get(n->conf, slowlog_log_slower_than)),
                           memory_order_relaxed);
     read_output_limits(n);
+    read_ack_level(n);
     diag_set_level((enum diag_level)conf_get(n->conf, loglevel));
     atomic_store_explicit(&n->tracks_latency, conf_get(n->conf, latency_tracking) != 0,
                           memory_order_relaxed);
@@ -117,6 +137,18 @@ enum log_level node_level(const struct node *n) {
 
 bool node_is_replica(const struct node *n) {
     return atomic_load_explicit(&n->writes, memory_order_relaxed) == WRITES_READONLY;
+}
+
+uint64_t node_applied(const struct node *n) {
+    return log_applied(n->log).v;
+}
+
+int64_t node_staleness_ms(const struct node *n) {
+    int64_t fresh_us = atomic_load_explicit(&n->fresh_us, memory_order_relaxed);
+    if (!node_is_replica(n)) {
+        return 0;
+    }
+    return fresh_us == 0 ? INT64_MAX : (time_mono_us() - fresh_us) / 1000;
 }
 
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn) {
@@ -152,5 +184,5 @@ void cmd_worker_fini(struct cmd_worker *w) {
 void cmd_batch_begin(struct cmd_worker *w) {
     w->now_us = clock_now_us(&w->node->clock);
     w->ticks = time_ticks();
-    w->safe = log_mark(w->node->log, node_level(w->node)).v;
+    w->safe = acks_mark(w->node, ack_of_word(0));
 }

@@ -14,6 +14,7 @@
 #include "persist/log.h"
 #include "persist/warm.h"
 #include "replication/repl.h"
+#include "replication/replicas.h"
 #include "server/base/arena.h"
 #include "server/base/conf.h"
 #include "server/base/handover.h"
@@ -53,8 +54,11 @@ struct host {
     void (*close)(struct client *c, bool flush_first);
     /* Posts a message to a worker (any thread; never fails, never waits). */
     void (*post)(struct node *n, uint32_t worker, struct message *m);
-    /* Lets held requests of all workers try again. */
+    /* Lets held requests of all workers try again, and looks at replies that wait. */
     void (*resume)(struct node *n);
+    /* Replies of all workers that wait for their level get UNCONFIRMED and why, soon: the node isn't the primary any more. Those that
+     * are made later aren't concerned. Any thread. */
+    void (*refuse_waiting)(struct node *n, const char *why);
     /* Begins an orderly end of the process. */
     void (*shutdown)(struct node *n, uint32_t how);
     /* Begins an orderly end, then the process starts anew in place: same pid, same run id, same options. Any thread; returns at
@@ -130,6 +134,7 @@ struct node {
     const struct data_plan *plan; /* what recovery found; NULL in tests */
     struct saver *saver;          /* saver.c: snapshots; NULL in tests */
     struct repl *repl;            /* role and links; NULL in tests */
+    struct replicas *replicas;    /* who follows this node */
     const uint8_t
         *link_key; /* CRYPTO_KEY_LEN bytes of replication-key-file; NULL = links are in clear */
     detach_fn repl_accept; /* takes the connections of peers (REPLSTREAM); NULL = sent away */
@@ -154,8 +159,11 @@ struct node {
         memory_budget; /* bytes that may still be allocated; below 0 = evict. See memory.h */
     _Atomic uint32_t active_expire; /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
-    _Atomic uint32_t restarting;     /* 1: host->restart() was called */
-    _Atomic uint32_t writes;         /* enum writes: whether they are taken */
+    _Atomic uint32_t restarting; /* 1: host->restart() was called */
+    _Atomic uint32_t writes;     /* enum writes: whether they are taken */
+    _Atomic int64_t
+        fresh_us; /* of a replica: when (time_mono_us) it is known to have shown all that its primary had; 0 = never */
+    _Atomic uint32_t ack_level;      /* ack-level, see ack_of_word() */
     _Atomic uint32_t tracks_latency; /* latency-tracking: histograms are kept */
     struct output_limit output_limits[OUTPUT_CLASSES];
     _Atomic uint64_t slow_ticks;    /* slowlog-log-slower-than, UINT64_MAX = never */
@@ -173,10 +181,15 @@ void cmd_worker_fini(struct cmd_worker *w);
 /* Reads the clocks; before the first command of a batch. */
 void cmd_batch_begin(struct cmd_worker *w);
 
-/* How safe a reply has to be before it leaves. */
+/* How safe a reply has to be before it leaves, as far as appendfsync says it. Levels of clients and ack-level: acks.h. */
 enum log_level node_level(const struct node *n);
 
 bool node_is_replica(const struct node *n);
+
+/* Up to where the log is shown by the store. */
+uint64_t node_applied(const struct node *n);
+/* How far a replica may be behind its primary, in ms; INT64_MAX = nobody knows. 0 on a primary. */
+int64_t node_staleness_ms(const struct node *n);
 
 /* An LSN that a history had and the one that followed it hasn't. */
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn);

@@ -4,8 +4,10 @@
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/cmd/acks.h"
 #include "server/cmd/pubsub.h"
 #include "server/net/conn_out.h"
+#include "server/net/gates.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -309,13 +311,30 @@ static struct task *task_copy(const struct task *t) {
     return copy;
 }
 
+/* Others of this turn stand beside the reply. */
+static bool has_company(const struct conn *c) {
+    return c->answers != 1 || c->part_count > 0 || c->tasks != NULL || c->unparsed ||
+           c->held != NULL;
+}
+
 static void run_task(struct conn *c, struct task *t, struct reply *reply) {
+    struct cmd_worker *w = &c->w->cmd;
     size_t before = reply->out->len;
+    uint64_t gate = w->gate; /* of those before */
+    w->gate = 0;
     reply->proto = c->client.proto;
-    cmd_run(&c->w->cmd, &c->client, &t->job, reply);
+    cmd_run(w, &c->client, &t->job, reply);
     c->answers += reply->out->len > before; /* CLIENT REPLY OFF */
-    if (c->client.flags & CLIENT_CLOSE_SOON) {
-        c->close_soon = true;
+    if (w->gate > 0 && has_company(c)) {
+        gates_note_part(c, before, reply->out->len, w->gate);
+    }
+    w->gate = gate > w->gate ? gate : w->gate;
+    if (dc_unlikely(c->client.flags & (CLIENT_CLOSE_SOON | CLIENT_ACK_CHANGED))) {
+        c->close_soon |= (c->client.flags & CLIENT_CLOSE_SOON) != 0;
+        if (c->client.flags & CLIENT_ACK_CHANGED) {
+            c->client.flags &= ~(uint32_t)CLIENT_ACK_CHANGED;
+            conn_change_level(c, reply);
+        }
     }
 }
 
@@ -414,10 +433,16 @@ void conn_run(struct conn *c) {
     c->out_start = w->out.len;
     c->out_len = 0;
     c->answers = 0;
+    gates_begin_parts(c);
     w->cmd.gate = 0;
+    uint64_t safe = w->cmd.safe; /* under the default level */
+    if (dc_unlikely(!ack_is_default(c->level))) {
+        w->cmd.safe = acks_mark(w->cmd.node, c->level);
+    }
     run_tasks(c, &reply);
+    w->cmd.safe = safe;
     c->gate = w->cmd.gate;
-    w->turn_gate = c->gate > w->turn_gate ? c->gate : w->turn_gate;
+    gates_note(c);
     if (c->bad && !c->close_soon) {
         resp_reply_error(&c->parser, &reply);
         c->close_soon = true;

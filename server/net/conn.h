@@ -39,9 +39,11 @@ struct conn {
     struct chunk *queue; /* what the socket didn't take */
     struct chunk *queue_last;
     size_t queued;
-    uint64_t gate;         /* the LSN that the replies of this turn wait for, 0 = none */
-    uint32_t answers;      /* replies of this turn */
-    int64_t soft_since_ms; /* above the soft limit since, 0 = below */
+    uint64_t gate;                   /* the LSN that the replies of this turn wait for, 0 = none */
+    struct ack_level level;          /* under which they were made */
+    uint32_t answers;                /* replies of this turn */
+    uint32_t part_first, part_count; /* which of them wait for what: gates.h */
+    int64_t soft_since_ms;           /* above the soft limit since, 0 = below */
     /* state */
     bool readable; /* the socket may have more */
     bool peer_closed;

@@ -9,8 +9,11 @@
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/cmd/acks.h"
+#include "server/net/gates.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -20,8 +23,13 @@ enum { CHUNK_MIN_LEN = 1000, IOV_COUNT = 64 };
 struct chunk {
     struct chunk *next;
     struct blob *blob; /* NULL: the bytes stand behind the struct */
-    uint64_t lsn;      /* it leaves when the log has come so far */
-    uint32_t answers;  /* replies that end in it */
+    uint64_t lsn;      /* it leaves when its level has come so far; 0 = it may leave */
+    int64_t since_ms;  /* it waits since then */
+    struct ack_level level;
+    struct gate_part *parts; /* which of its replies wait for what; NULL = all of them */
+    uint32_t part_count;
+    bool more;        /* the reply that it ends with goes on in the next one */
+    uint32_t answers; /* replies that end in it */
     const char *ptr;
     size_t len;
     size_t cap;
@@ -37,23 +45,12 @@ void conn_enter_flush(struct conn *c) {
     }
 }
 
-/* Its replies wait for the log; looked at again when that has moved. */
-static void conn_enter_gated(struct conn *c) {
-    if (!c->in_gated) {
-        c->in_gated = true;
-        c->next_gated = NULL;
-        *c->w->gated.tail = c;
-        c->w->gated.tail = &c->next_gated;
-    }
-}
-
 static void count_queued(struct conn *c) {
     atomic_store_explicit(&c->client.seen_output, c->queued, memory_order_relaxed);
 }
 
-static void add_chunk(struct conn *c, struct chunk *k) {
+static void put_back(struct conn *c, struct chunk *k) {
     k->next = NULL;
-    k->lsn = c->gate;
     if (c->queue == NULL) {
         c->queue = k;
     } else {
@@ -63,12 +60,24 @@ static void add_chunk(struct conn *c, struct chunk *k) {
     c->queued += k->len;
 }
 
+static void add_chunk(struct conn *c, struct chunk *k) {
+    k->lsn = c->gate;
+    k->level = c->level;
+    k->since_ms = c->w->cmd.now_us / 1000;
+    put_back(c, k);
+}
+
+/* Bytes behind the last chunk may stand in it. What waits takes nothing along: it may be refused. */
+static bool goes_along(const struct conn *c, const struct chunk *last) {
+    return last->blob == NULL && last->lsn == 0 && c->gate == 0;
+}
+
 static void queue_bytes(struct conn *c, const char *ptr, size_t len) {
     struct chunk *last = c->queue == NULL ? NULL : c->queue_last;
     if (len == 0) {
         return;
     }
-    if (last != NULL && last->blob == NULL && c->gate <= last->lsn &&
+    if (last != NULL && goes_along(c, last) &&
         (size_t)(last->ptr - last->data) + last->len + len <= last->cap) {
         memcpy(last->data + (last->ptr - last->data) + last->len, ptr, len);
         last->len += len;
@@ -85,6 +94,7 @@ static void queue_bytes(struct conn *c, const char *ptr, size_t len) {
 
 static void chunk_free(struct chunk *k) {
     blob_release(k->blob);
+    mem_free(k->parts);
     mem_free(k);
 }
 
@@ -97,34 +107,69 @@ void conn_drop_queue(struct conn *c) {
     c->queued = 0;
 }
 
-/* Nothing of a chunk that waits has been sent. Its bytes may hold a reply's beginning whose end is in the next one, so
+/* An error in the place of a reply. 'why' is NULL when the time is over. */
+static void queue_refusal(struct conn *c, struct ack_level level, uint64_t lsn, const char *why) {
+    char text[512], missing[256], name[ACK_TEXT_MAX];
+    struct node *n = c->w->cmd.node;
+    int len;
+    if (why == NULL) {
+        acks_explain(n, level, lsn, missing, sizeof(missing));
+        (void)ack_text(acks_resolve(n, level), name);
+        len = snprintf(text, sizeof(text),
+                       "-UNCONFIRMED applied at LSN %" PRIu64 ", not confirmed: %s after %" PRId64
+                       " ms (level %s)\r\n",
+                       lsn, missing, conf_get(n->conf, ack_timeout), name);
+    } else {
+        len = snprintf(text, sizeof(text),
+                       "-UNCONFIRMED applied at LSN %" PRIu64 ", not confirmed: %.256s\r\n", lsn,
+                       why);
+    }
+    metric_add(&c->w->cmd.metrics, METRIC_UNCONFIRMED, 1);
+    queue_bytes(c, text, (size_t)len);
+}
+
+/* Nothing of a chunk that waits has been sent. Without parts its bytes may hold a reply's beginning whose end is in the next one, so
  * each is answered where it ends. */
 static void refuse_chunk(struct conn *c, const struct chunk *k, const char *why) {
-    char text[384];
-    int len =
-        snprintf(text, sizeof(text), "-UNCONFIRMED applied at LSN %llu, not confirmed: %.256s\r\n",
-                 (unsigned long long)k->lsn, why);
-    for (uint32_t i = 0; i < k->answers; i++) {
-        queue_bytes(c, text, (size_t)len);
+    uint64_t mark = gates_mark(c->w, k->level);
+    size_t at = 0;
+    for (uint32_t i = 0; k->parts == NULL && i < k->answers; i++) {
+        queue_refusal(c, k->level, k->lsn, why);
+    }
+    for (uint32_t i = 0; i < k->part_count; i++) {
+        const struct gate_part *p = &k->parts[i];
+        if (p->gate > mark) {
+            queue_bytes(c, k->ptr + at, p->start - at);
+            if (p->end > p->start) { /* CLIENT REPLY SKIP */
+                queue_refusal(c, k->level, p->gate, why);
+            }
+            at = p->end;
+        }
+    }
+    if (k->parts != NULL) {
+        queue_bytes(c, k->ptr + at, k->len - at);
     }
 }
 
-void conn_refuse_gated(struct conn *c, const char *why) {
+void conn_refuse_gated(struct conn *c, const char *why, int64_t up_to_ms) {
     struct chunk *k = c->queue;
+    struct ack_level level = c->level;
     c->queue = NULL;
     c->queued = 0;
-    c->gate = 0;
     while (k != NULL) {
         struct chunk *next = k->next;
-        if (k->lsn > c->w->mark) {
+        bool waits = k->lsn > 0 && k->lsn > gates_mark(c->w, k->level);
+        if (waits && k->since_ms <= up_to_ms) {
+            c->gate = 0;
             refuse_chunk(c, k, why);
             chunk_free(k);
         } else {
-            k->lsn = 0;
-            add_chunk(c, k);
+            put_back(c, k);
         }
         k = next;
     }
+    c->gate = 0;
+    c->level = level;
 }
 
 /* --- large values ------------------------------------------------------------------------------------ */
@@ -148,6 +193,15 @@ static void end_answers(struct conn *c) {
     }
     c->answers = 0;
     c->gate = 0;
+    c->part_count = 0;
+}
+
+/* Of replies that lie in one chunk. */
+static void take_parts(struct conn *c, struct chunk *k) {
+    size_t len = c->part_count * sizeof(*k->parts);
+    k->parts = mem_must_alloc(len);
+    memcpy(k->parts, &c->w->gates.parts[c->part_first], len);
+    k->part_count = c->part_count;
 }
 
 /* Bytes and large values in turns, into the queue. */
@@ -161,21 +215,48 @@ static void queue_spliced(struct conn *c, struct reply *reply) {
     }
     size_t at = c->out_start;
     for (struct reply_splice *s = in_order; s != NULL; s = s->prev) {
-        queue_bytes(c, c->w->out.ptr + at, s->offset - at);
+        queue_bytes(c, c->w->out.ptr + at, s->offset - at); /* the length, at least */
+        c->queue_last->more = true;
         at = s->offset;
         struct chunk *k = mem_must_alloc(sizeof(*k));
-        *k = (struct chunk){.blob = s->blob, .ptr = s->blob->data + s->from, .len = s->len};
+        *k = (struct chunk){
+            .blob = s->blob, .ptr = s->blob->data + s->from, .len = s->len, .more = true};
         add_chunk(c, k);
     }
     queue_bytes(c, c->w->out.ptr + at, c->out_start + c->out_len - at);
+    if (c->queue != NULL) {
+        c->queue_last->more = false;
+    }
     c->out_len = 0;
     end_answers(c);
 }
 
 void conn_queue_replies(struct conn *c) {
     queue_bytes(c, c->w->out.ptr + c->out_start, c->out_len);
+    if (c->gate > 0 && c->out_len > 0 && c->part_count > 0) {
+        take_parts(c, c->queue_last);
+    }
     c->out_len = 0;
     end_answers(c);
+}
+
+void conn_change_level(struct conn *c, struct reply *reply) {
+    struct worker *w = c->w;
+    if (!w->out.failed) { /* else the connection is about to be closed */
+        c->gate = w->cmd.gate;
+        gates_note(c);
+        c->out_len = w->out.len - c->out_start;
+        if (reply->splices != NULL) {
+            queue_spliced(c, reply);
+        } else {
+            conn_queue_replies(c);
+        }
+        c->out_start = w->out.len;
+        gates_begin_parts(c);
+    }
+    c->level = c->client.ack;
+    w->cmd.gate = 0;
+    w->cmd.safe = acks_mark(w->cmd.node, c->level);
 }
 
 void conn_end_replies(struct conn *c, struct reply *reply) {
@@ -277,19 +358,35 @@ static void queue_advance(struct conn *c, size_t done) {
     }
 }
 
+/* What may leave. A reply that has begun isn't stopped again, whatever happens to its mark. */
+static bool is_free(struct conn *c, struct chunk *k) {
+    if (dc_likely(k->lsn == 0)) {
+        return true;
+    }
+    if (k->lsn > gates_mark(c->w, k->level)) {
+        return false;
+    }
+    for (;; k = k->next) {
+        k->lsn = 0;
+        if (!k->more) {
+            return true;
+        }
+    }
+}
+
 /* Until the socket is full. */
 static void send_queue(struct conn *c) {
     while (c->queue != NULL && !c->closed) {
         struct iovec iov[IOV_COUNT];
         struct msghdr msg = {.msg_iov = iov};
         size_t total = 0;
-        for (struct chunk *k = c->queue;
-             k != NULL && msg.msg_iovlen < IOV_COUNT && k->lsn <= c->w->mark; k = k->next) {
+        for (struct chunk *k = c->queue; k != NULL && msg.msg_iovlen < IOV_COUNT && is_free(c, k);
+             k = k->next) {
             iov[msg.msg_iovlen++] = (struct iovec){(void *)(uintptr_t)k->ptr, k->len};
             total += k->len;
         }
         if (msg.msg_iovlen == 0) {
-            conn_enter_gated(c);
+            gates_enter(c, c->queue->level);
             return;
         }
         size_t done = sent(c, sendmsg(c->client.fd, &msg, MSG_NOSIGNAL));
@@ -305,9 +402,9 @@ void conn_flush(struct conn *c) {
         conn_close(c);
         return;
     }
-    if (c->out_len > 0 && c->gate > c->w->mark) {
+    if (c->out_len > 0 && c->gate > gates_mark(c->w, c->level)) {
         conn_queue_replies(c);
-        conn_enter_gated(c);
+        gates_enter(c, c->level);
     } else if (c->out_len > 0) {
         dc_assert(c->queue == NULL);
         send_replies(c);

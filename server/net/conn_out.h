@@ -19,8 +19,11 @@ void conn_check_limits(struct conn *c);
 
 void conn_drop_queue(struct conn *c);
 
-/* Replies that still wait for the log become errors: applied, not confirmed, and why. */
-void conn_refuse_gated(struct conn *c, const char *why);
+/* The client's level has changed: replies so far wait under the one before, those to come under the new one. */
+void conn_change_level(struct conn *c, struct reply *reply);
+
+/* Replies that were queued up to then and still wait become errors: applied, not confirmed, and why; NULL = because ack-timeout is over. */
+void conn_refuse_gated(struct conn *c, const char *why, int64_t up_to_ms);
 
 /* The output has drained: goes on reading. */
 void conn_resume_reading(struct conn *c);

@@ -6,6 +6,7 @@
 #include "server/base/mem.h"
 #include "server/net/conn.h"
 #include "server/net/conn_out.h"
+#include "server/net/gates.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -14,16 +15,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { OUT_KEEP_LEN = 1024 * 1024, SETTLE_US = 1000000 };
-
-static void list_init(struct conn_list *l) {
-    l->first = NULL;
-    l->tail = &l->first;
-}
+enum { OUT_KEEP_LEN = 1024 * 1024, TURN_ROUNDS = 4 };
 
 static struct conn *list_take(struct conn_list *l) {
     struct conn *first = l->first;
-    list_init(l);
+    conn_list_init(l);
     return first;
 }
 
@@ -68,7 +64,7 @@ static void resume_held(struct worker *w) {
     }
 }
 
-static void worker_resume(struct worker *w) {
+void worker_resume(struct worker *w) {
     uint64_t one = 1;
     if (!atomic_exchange_explicit(&w->resumed, true, memory_order_acq_rel) &&
         write(w->wake_fd, &one, sizeof(one)) != sizeof(one)) {
@@ -134,38 +130,9 @@ static void run_phase(struct worker *w) {
     }
 }
 
-enum {
-    LOG_WAIT_US = 1000, /* for the writer, before replies are put aside */
-    TURN_ROUNDS = 4,
-};
-
-/* Replies that wait for bytes in the kernel get them within the turn, nearly always; for a disk they are put aside. */
-static void open_gates(struct worker *w) {
-    struct node *n = w->cmd.node;
-    enum log_level level = node_level(n);
-    if (w->turn_gate > 0) {
-        if (level != LOG_LEVEL_MEMORY) {
-            log_kick(n->log);
-        }
-        if (level == LOG_LEVEL_OS) {
-            (void)log_wait(n->log, level, (struct lsn){w->turn_gate}, LOG_WAIT_US);
-        }
-        w->turn_gate = 0;
-    }
-    w->mark = log_mark(n->log, level).v;
-    for (struct conn *c = list_take(&w->gated); c != NULL;) {
-        struct conn *next = c->next_gated;
-        c->in_gated = false;
-        if (!c->closed) {
-            conn_enter_flush(c);
-        }
-        c = next;
-    }
-}
-
 /* Replies that wait for the writer: whatever else has been asked meanwhile goes with the same write. */
 static void run_more(struct worker *w) {
-    bool waits = w->turn_gate > 0 && node_level(w->cmd.node) != LOG_LEVEL_MEMORY;
+    bool waits = gates_want_company(w);
     for (uint32_t round = 1; round < TURN_ROUNDS && waits; round++) {
         w->turn_open = false; /* the clock goes on */
         if (event_base_loop(w->base, EVLOOP_ONCE | EVLOOP_NONBLOCK) < 0 || w->run.first == NULL) {
@@ -175,39 +142,8 @@ static void run_more(struct worker *w) {
     }
 }
 
-/* Clients whose replies wait are told that nothing is confirmed: never an OK later. */
-static void refuse_gated(struct worker *w, const char *why) {
-    for (struct conn *c = list_take(&w->gated); c != NULL;) {
-        struct conn *next = c->next_gated;
-        c->in_gated = false;
-        if (!c->closed) {
-            conn_refuse_gated(c, why);
-            conn_flush(c);
-        }
-        c = next;
-    }
-}
-
-/* Asks to be told when the log has moved; what it has done meanwhile is seen at once. */
-static void wait_for_log(struct worker *w) {
-    struct node *n = w->cmd.node;
-    if (dc_unlikely(w->gated.first != NULL && log_state(n->log) != LOG_WELL)) {
-        char why[256];
-        log_trouble(n->log, why, sizeof(why));
-        if (why[0] != '\0') { /* else it has become well */
-            refuse_gated(w, why);
-        }
-    }
-    if (w->gated.first != NULL) {
-        log_want(n->log, node_level(n));
-        if (log_mark(n->log, node_level(n)).v != w->mark) {
-            worker_resume(w);
-        }
-    }
-}
-
-static void flush_phase(struct worker *w) {
-    open_gates(w);
+void worker_flush(struct worker *w) {
+    gates_open(w);
     while (w->flush.first != NULL) {
         for (struct conn *c = list_take(&w->flush); c != NULL;) {
             struct conn *next = c->next_flush;
@@ -243,9 +179,10 @@ static void turn_end(struct worker *w) {
     run_messages(w);
     run_phase(w);
     run_more(w);
-    flush_phase(w);
-    wait_for_log(w);
+    worker_flush(w);
+    gates_wait(w);
     bury(w);
+    w->gates.part_count = 0;
     buf_reset(&w->out, OUT_KEEP_LEN);
     arena_reset(&w->arena);
     w->turn_open = false;
@@ -256,22 +193,12 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     (void)fd, (void)what;
     worker_turn_begin(w);
     int64_t now_ms = w->cmd.now_us / 1000;
+    w->gates.ticked = true;
     bool all = ++w->ticks % (1000 / WORKER_TIMER_MS) == 0;
     for (struct conn *c = w->conns; c != NULL && (all || w->held_count > 0);) {
         struct conn *next = c->next;
         conn_tick(c, now_ms);
         c = next;
-    }
-}
-
-/* The end: replies that wait for the log leave when it has come so far. */
-static void settle(struct worker *w) {
-    struct node *n = w->cmd.node;
-    if (w->gated.first != NULL) {
-        log_hurry(n->log);
-        (void)log_wait(n->log, node_level(n), log_head(n->log), SETTLE_US);
-        flush_phase(w);
-        refuse_gated(w, "the node ends");
     }
 }
 
@@ -285,7 +212,7 @@ static void worker_main(void *arg) {
         }
         turn_end(w);
     }
-    settle(w);
+    gates_settle(w);
     while (w->conns != NULL) {
         conn_close(w->conns);
     }
@@ -306,11 +233,11 @@ struct worker *worker_create(struct node *n, uint32_t index) {
     arena_init(&w->arena, TURN_ARENA_LEN);
     cmd_worker_init(&w->cmd, n, index, &w->arena);
     buf_init(&w->out, 0);
-    list_init(&w->run);
-    list_init(&w->flush);
-    list_init(&w->again);
-    list_init(&w->dead);
-    list_init(&w->gated);
+    conn_list_init(&w->run);
+    conn_list_init(&w->flush);
+    conn_list_init(&w->again);
+    conn_list_init(&w->dead);
+    conn_list_init(&w->gates.waiting);
     lock_init(&w->mailbox_lock, LOCK_RANK_MAILBOX);
     w->mail_tail = &w->mail;
     struct event_config *config = event_config_new();
@@ -434,6 +361,7 @@ const struct host net_host = {
     .detach = host_detach,
     .post = host_post,
     .resume = host_resume,
+    .refuse_waiting = gates_refuse,
     .shutdown = host_shutdown,
     .restart = host_restart,
     .each_client = host_each_client,

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "server/base/ack.h"
 #include "server/base/arena.h"
 #include "server/base/buf.h"
 #include "server/base/lock.h"
@@ -31,6 +32,44 @@ struct conn_list {
     struct conn **tail;
 };
 
+static inline void conn_list_init(struct conn_list *l) {
+    l->first = NULL;
+    l->tail = &l->first;
+}
+
+/* A reply among others of a turn that waits for something. */
+struct gate_part {
+    uint32_t start, end; /* of the connection's output in the turn */
+    uint64_t gate;
+};
+
+enum { GATE_PARTS_MAX = 2048 };
+
+/* Replies that wait for the log or for replicas: gates.h. */
+struct gates {
+    struct conn_list waiting;
+    /* of the turn: what its replies need, and the highest LSNs */
+    uint32_t turn_needs;   /* enum acks_need, but for the default level */
+    bool turn_gated;       /* there is something for the log */
+    uint64_t turn_default; /* of replies under the default level */
+    uint64_t turn_written; /* of those that need nothing but the writer */
+    uint64_t turn_hurry;   /* of those that need the replicas' disks */
+    uint32_t part_count;
+    struct gate_part parts[GATE_PARTS_MAX];
+    /* of the flush phase: up to where replies may leave */
+    uint64_t mark;          /* under the default level */
+    struct ack_level other; /* the last one looked at besides, default = none */
+    uint64_t other_mark;
+    struct gates_seen {
+        uint64_t written, durable, moves;
+        uint32_t default_needs;
+    } seen;         /* before the marks were looked at */
+    uint32_t wants; /* what connections in 'waiting' wait for, enum acks_need */
+    bool ticked;    /* the timer: some may have waited for too long */
+    bool refuses;   /* all who wait are to be refused: 'why' */
+    char why[256];
+};
+
 struct worker {
     struct cmd_worker cmd; /* first: a cmd_worker of this floor is a worker */
     /* owned by the worker */
@@ -41,11 +80,9 @@ struct worker {
     struct conn_list run;   /* requests are waiting */
     struct conn_list flush; /* output is waiting */
     struct conn_list again; /* to be looked at in the next turn without an event */
-    struct conn_list gated; /* replies wait for the log */
     struct conn_list dead;  /* to be freed */
     struct conn *running;
-    uint64_t turn_gate; /* the highest LSN that a reply of this turn waits for */
-    uint64_t mark;      /* what may leave in this flush phase */
+    struct gates gates;
     bool turn_open;
     uint32_t held_count; /* connections whose request waits */
     uint64_t ticks;      /* of the timer */
@@ -74,6 +111,12 @@ void worker_join(struct worker *w);
 void worker_destroy(struct worker *w);
 
 void worker_post(struct worker *w, struct message *m);
+
+/* Lets it look again at what is held and what waits. Any thread. */
+void worker_resume(struct worker *w);
+
+/* The flush phase. */
+void worker_flush(struct worker *w);
 
 /* Reads the clock when the first event of a turn arrives. */
 void worker_turn_begin(struct worker *w);

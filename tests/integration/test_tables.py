@@ -162,6 +162,9 @@ class Metrics(ServerCase):
         conn.call("GET", "a")
         conn.call("GET", "nothing")
         conn.call("NOSUCH")
+        conn.ok("CLIENT", "ACK", "replicas:1")
+        conn.ok("CONFIG", "SET", "ack-timeout", 1)
+        conn.call("SET", "a", "y")
 
     def cause_refusals(self):
         crowd = [self.connect() for _ in range(60)]

@@ -78,6 +78,7 @@ static inline void fake_node_init(struct fake_node *f) {
     f->node.store = store_create(&(struct store_opts){.keyspaces = 4});
     f->node.log = unkept_log_open();
     f->node.pubsub = pubsub_create();
+    f->node.replicas = replicas_create(&(struct replicas_opts){.moved = NULL});
     f->node.worker_count = FAKE_WORKERS;
     clock_init(&f->node.clock, time_wall_us(), time_mono_us());
     for (uint32_t i = 0; i < FAKE_WORKERS; i++) {
@@ -106,6 +107,7 @@ static inline void fake_node_fini(struct fake_node *f) {
         pthread_mutex_destroy(&f->mail[i].lock);
     }
     pubsub_destroy(f->node.pubsub);
+    replicas_destroy(f->node.replicas);
     store_destroy(f->node.store);
     log_close(f->node.log, false, 0);
 }

@@ -181,6 +181,12 @@ static void say(void *arg) {
     mem_free(room);
 }
 
+static void are_next(struct bytes got, struct rng *r) {
+    for (size_t i = 0; i < got.len; i++) {
+        expect(got.ptr[i] == (char)rng_next(r));
+    }
+}
+
 static void hear(void *arg) {
     struct talk *t = arg;
     struct rng bytes;
@@ -190,9 +196,7 @@ static void hear(void *arg) {
         struct wire_log log;
         expect(link_receive(t->l, PATIENT_MS, &m) == DC_OK && m.type == WIRE_LOG);
         expect(wire_log_decode(m.body, &log) && log.lsn == 1 + at);
-        for (size_t i = 0; i < log.bytes.len; i++) {
-            expect(log.bytes.ptr[i] == (char)rng_next(&bytes));
-        }
+        are_next(log.bytes, &bytes);
         at += log.bytes.len;
     }
 }

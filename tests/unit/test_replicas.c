@@ -23,7 +23,9 @@ static void on_hurried(void *arg) {
 static struct replicas *create(void) {
     atomic_store(&told, 0);
     atomic_store(&hurried, 0);
-    return replicas_create(&(struct replicas_opts){.moved = on_moved, .hurried = on_hurried});
+    struct replicas *r = replicas_create(&(struct replicas_opts){.moved = on_moved});
+    replicas_on_hurry(r, on_hurried, NULL);
+    return r;
 }
 
 static int32_t join(struct replicas *r, uint8_t who) {
@@ -151,7 +153,7 @@ START_TEST(there_are_as_many_slots_as_the_limit_says_and_they_are_used_again) {
     for (int i = 0; i < REPLICAS_MAX; i++) {
         slots[i] = join(r, (uint8_t)i);
         ck_assert_int_ge(slots[i], 0);
-        note(r, slots[i], (uint64_t)(1000 + i), 0);
+        note(r, slots[i], 1000 + (uint64_t)i, 0);
     }
     ck_assert_int_eq(join(r, 200), -1);
     ck_assert_uint_eq(replicas_mark(r, REPLICAS_MAX, false), 1000);

@@ -95,6 +95,14 @@ START_TEST(who_has_another_key_isnt_trusted_by_either) {
 }
 END_TEST
 
+static void flip(int part, size_t at, int bit) {
+    struct meeting m;
+    struct meddling by = {part, at, (uint8_t)(1 << bit)};
+    meet(&m, shared, shared, &by);
+    expect(!m.s_trusts);
+    expect(part == PROOF_C || !m.c_trusts);
+}
+
 /* Both don't end up open: what is changed is seen by at least one, and the other gets no proof then, or a wrong one. */
 START_TEST(each_bit_of_the_handshake_counts) {
     static const size_t lengths[] = {SECURE_HELLO_LEN, SECURE_HELLO_LEN, SECURE_PROOF_LEN,
@@ -102,11 +110,7 @@ START_TEST(each_bit_of_the_handshake_counts) {
     for (int part = HELLO_C; part < NOTHING; part++) {
         for (size_t at = 0; at < lengths[part]; at++) {
             for (int bit = 0; bit < 8; bit++) {
-                struct meeting m;
-                struct meddling by = {part, at, (uint8_t)(1 << bit)};
-                meet(&m, shared, shared, &by);
-                expect(!m.s_trusts);
-                expect(part == PROOF_C || !m.c_trusts);
+                flip(part, at, bit);
             }
         }
     }
