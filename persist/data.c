@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "persist/data.h"
 
+#include "persist/adopt.h"
 #include "persist/data_dir.h"
 #include "persist/retain.h"
 #include "persist/snap_reader.h"
@@ -118,8 +119,20 @@ static bool ends_with(const char *name, const char *end) {
     return len > tail && strcmp(name + len - tail, end) == 0;
 }
 
+/* What was done before the scan, behind what the scan has to say. */
+static void tell_adopted(struct data_plan *p, const struct adopt_told *told) {
+    if (told->notes[0] != '\0') {
+        plan_note(p, "%s", told->notes);
+    }
+    if (told->cut_file[0] != '\0') {
+        memcpy(p->cut_file, told->cut_file, sizeof(p->cut_file));
+    }
+    p->cut_bytes += told->cut_bytes;
+}
+
 enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     struct meta_node node = {.known = false};
+    struct adopt_told told = {.cut_bytes = 0};
     memset(d, 0, sizeof(*d));
     d->io = io;
     d->dir = dir;
@@ -129,16 +142,33 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     if (err == DC_OK) {
         err = meta_open(dir, &d->meta, &d->meta_rebuilt);
     }
+    err = err == DC_OK ? adopt_begin(io, dir, d->meta, &told) : err;
     if (err == DC_OK) {
         err = meta_get_node(d->meta, &node);
+        d->meta_is_new = !node.known;
     }
     if (err == DC_OK) {
         struct warm_opts opts = {.io = io, .dir = dir, .node_id = node.known ? node.node_id : NULL};
         err = data_scan(&opts, d->plan, &d->warm);
+        tell_adopted(d->plan, &told);
+    }
+    if (err == DC_OK && d->meta_is_new && d->plan->empty) {
+        err = adopt_check_empty(io, dir);
     }
     err = err == DC_OK ? settle_identity(d, &node) : err;
     err = err == DC_OK ? learn_followed(d) : err;
     return err == DC_OK ? learn_unlogged(d) : err;
+}
+
+/* Metadata that knew nothing of the directory don't know either what others in it are for. */
+enum dc_err data_settle(struct data *d) {
+    return d->meta_is_new ? DC_OK : adopt_settle(d->io, d->dir, d->meta);
+}
+
+void data_clean(struct data *d) {
+    if (!d->meta_is_new) {
+        adopt_clean(d->dir, d->meta);
+    }
 }
 
 /* Makes the chain that this run belongs to. The log goes on in the last history that was found if that ended well, or if it follows

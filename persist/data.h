@@ -22,6 +22,7 @@ struct data {
     const char *dir;
     int lock_fd;
     bool meta_rebuilt;
+    bool meta_is_new; /* it knew nothing of the directory */
     struct meta *meta;
     struct data_plan *plan;
     struct warm *warm; /* NULL = nothing to load */
@@ -31,6 +32,10 @@ struct data {
 };
 
 DC_MUST enum dc_err data_open(struct data *d, const struct io *io, const char *dir);
+
+/* Behind data_begin(): the data set counts. What a copy has replaced is removed by data_clean(), which may take long. */
+DC_MUST enum dc_err data_settle(struct data *d);
+void data_clean(struct data *d);
 
 /* 'opts' has follows, keeps, sync, lengths and callbacks; the rest is filled in. A log that follows another one goes on in the history that was
  * found; it begins one only if there is none. */

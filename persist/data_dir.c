@@ -3,6 +3,7 @@
 
 #include "server/base/time.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -82,6 +83,29 @@ enum dc_err data_dir_make(const char *dir, const char *name) {
         return data_dir_sync(dir);
     }
     return errno == EEXIST ? DC_OK : dc_fail(DC_EIO, "mkdir %s: %s", path, dc_errno_text(errno));
+}
+
+enum dc_err data_dir_remove(const char *dir, const char *name) {
+    char path[PATH_MAX], file[PATH_MAX + 256];
+    enum dc_err err = join(dir, name, path);
+    DIR *d = err == DC_OK ? opendir(path) : NULL;
+    if (d == NULL) {
+        return err != DC_OK || errno == ENOENT
+                   ? err
+                   : dc_fail(DC_EIO, "open %s: %s", path, dc_errno_text(errno));
+    }
+    for (const struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
+        snprintf(file, sizeof(file), "%s/%s", path, e->d_name);
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && unlink(file) != 0) {
+            err = dc_fail(DC_EIO, "remove %s: %s", file, dc_errno_text(errno));
+            break;
+        }
+    }
+    closedir(d);
+    if (err == DC_OK && rmdir(path) != 0) {
+        err = dc_fail(DC_EIO, "remove %s: %s", path, dc_errno_text(errno));
+    }
+    return err != DC_OK ? err : data_dir_sync(dir);
 }
 
 enum dc_err data_dir_move_aside(const char *dir, const char *name) {

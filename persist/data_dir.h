@@ -12,6 +12,8 @@ DC_MUST enum dc_err data_lock(const char *dir, int *fd_out);
 DC_MUST enum dc_err data_dir_sync(const char *dir);
 /* Makes 'name' in the directory, durably, unless it is there. */
 DC_MUST enum dc_err data_dir_make(const char *dir, const char *name);
+/* Removes a directory in it, with the files of that, durably. */
+DC_MUST enum dc_err data_dir_remove(const char *dir, const char *name);
 /* Renames it, durably, to <name>.damaged-<time in ms>. */
 DC_MUST enum dc_err data_dir_move_aside(const char *dir, const char *name);
 

@@ -333,8 +333,8 @@ enum dc_err link_fill(struct link *l, size_t wants, int64_t timeout_ms, bool *go
     return receive_failed(l, n, errno);
 }
 
-enum dc_err link_need(struct link *l, size_t len, const char *what) {
-    int64_t deadline = time_mono_us() + l->timeout_us;
+enum dc_err link_need(struct link *l, size_t len, int64_t timeout_us, const char *what) {
+    int64_t deadline = time_mono_us() + timeout_us;
     while (link_input_len(&l->in) < len) {
         int64_t left_ms = (deadline - time_mono_us()) / 1000;
         bool got = false;
@@ -344,7 +344,7 @@ enum dc_err link_need(struct link *l, size_t len, const char *what) {
         }
         if (!got && time_mono_us() >= deadline) {
             return dc_fail(DC_EIO, "%s sent no %s for %" PRId64 " ms", l->peer, what,
-                           l->timeout_us / 1000);
+                           timeout_us / 1000);
         }
     }
     return DC_OK;

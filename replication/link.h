@@ -28,7 +28,8 @@ struct link;
 
 enum {
     LINK_TIMEOUT_MS = 10000,
-    LINK_LINGER_MS = 300, /* what a BYE may take */
+    LINK_HANDSHAKE_MS = 5000, /* for each step of it, if the timeout isn't shorter */
+    LINK_LINGER_MS = 300,     /* what a BYE may take */
     LINK_IOV_MAX = 14,
     LINK_PEER_MAX = 300,  /* a host name and a port */
     LINK_LINE_MAX = 1024, /* of the prologue */

@@ -146,7 +146,7 @@ static enum dc_err send_command(struct link *l, const char *const *args, size_t 
 /* A line of the peer, without its end; a view until more is received. */
 static enum dc_err read_line(struct link *l, struct bytes *out) {
     for (size_t len = 2;; len++) {
-        enum dc_err err = link_need(l, len, "answer");
+        enum dc_err err = link_need(l, len, l->timeout_us, "answer");
         if (err != DC_OK) {
             return err;
         }
@@ -217,8 +217,11 @@ static enum dc_err say(struct link *l, const uint8_t *a, size_t a_len, const uin
     return link_send_all(l, iov, 2);
 }
 
+/* A stranger gets this far, but not for as long as a peer may be silent. */
 static enum dc_err hear(struct link *l, uint8_t *to, size_t len) {
-    enum dc_err err = link_need(l, len, "handshake");
+    int64_t most_us = (int64_t)LINK_HANDSHAKE_MS * 1000;
+    enum dc_err err =
+        link_need(l, len, l->timeout_us < most_us ? l->timeout_us : most_us, "handshake");
     if (err == DC_OK) {
         memcpy(to, link_input_ptr(&l->in), len);
         l->in.at += len;

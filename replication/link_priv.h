@@ -64,7 +64,7 @@ DC_MUST enum dc_err link_fill(struct link *l, size_t wants, int64_t timeout_ms, 
 /* Of an encrypted link: opens all records that are here, so that link_has_message() knows. 'missing' is what the next one lacks. */
 DC_MUST enum dc_err link_open_records(struct link *l, size_t *missing);
 
-/* Waits until 'len' untaken bytes are there; at most the timeout of the link. */
-DC_MUST enum dc_err link_need(struct link *l, size_t len, const char *what);
+/* Waits until 'len' untaken bytes are there. */
+DC_MUST enum dc_err link_need(struct link *l, size_t len, int64_t timeout_us, const char *what);
 
 #endif

@@ -193,6 +193,7 @@ static enum dc_err open_data(struct server *s) {
                            .arg = n};
     report(&s->data);
     err = err != DC_OK ? err : data_begin(&s->data, &log);
+    err = err != DC_OK ? err : data_settle(&s->data);
     n->log = s->data.log;
     n->plan = s->data.plan;
     return err;
@@ -378,6 +379,7 @@ static enum dc_err serve(struct server *s, bool *restarts) {
     if (err == DC_OK) {
         diag(DIAG_NOTICE, "server.ready version=" DC_VERSION " port=%d workers=%u pid=%d",
              (int)conf_get(&s->conf, port), s->node.worker_count, (int)getpid());
+        data_clean(&s->data);
         *restarts = wait_for_the_end(s, &ends);
         save_at_the_end(s);
         saver_give_up(s->node.saver); /* a worker may be waiting for it */

@@ -61,6 +61,16 @@ static enum conf_id find_alias(struct bytes name) {
     return CONF_COUNT;
 }
 
+/* As the table writes the name that was asked for. */
+static const char *name_as_asked(enum conf_id id, struct bytes asked) {
+    for (size_t i = 0; i < sizeof(aliases) / sizeof(aliases[0]); i++) {
+        if (bytes_is(asked, aliases[i].name)) {
+            return aliases[i].name;
+        }
+    }
+    return conf_rows[id].name;
+}
+
 enum conf_id conf_find(struct bytes name) {
     unsigned id = 0;
     while (id < CONF_COUNT && !bytes_is(name, conf_rows[id].name)) {
@@ -328,7 +338,7 @@ enum dc_err conf_set(struct conf *c, const struct bytes *pairs, size_t pair_coun
         enum conf_id id = conf_find(pairs[2 * i]);
         struct conf_why why;
         if (!conf_put(&draft, id, pairs[2 * i + 1], &why)) {
-            err = fail_set(bytes_str(conf_rows[id].name), why.text);
+            err = fail_set(bytes_str(name_as_asked(id, pairs[2 * i])), why.text);
         }
     }
     if (err == DC_OK) {

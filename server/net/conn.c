@@ -325,7 +325,7 @@ static void run_task(struct conn *c, struct task *t, struct reply *reply) {
     reply->proto = c->client.proto;
     cmd_run(w, &c->client, &t->job, reply);
     c->answers += reply->out->len > before; /* CLIENT REPLY OFF */
-    if (w->gate > 0 && has_company(c)) {
+    if (dc_unlikely(c->notes_parts) && w->gate > 0 && has_company(c)) {
         gates_note_part(c, before, reply->out->len, w->gate);
     }
     w->gate = gate > w->gate ? gate : w->gate;

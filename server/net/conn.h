@@ -47,6 +47,7 @@ struct conn {
     /* state */
     bool readable; /* the socket may have more */
     bool peer_closed;
+    bool notes_parts; /* of the replies of this run */
     bool unparsed;    /* 'in' may hold complete requests */
     bool bad;         /* the peer doesn't speak the protocol */
     bool stalled;     /* I2 */

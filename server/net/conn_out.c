@@ -252,9 +252,9 @@ void conn_change_level(struct conn *c, struct reply *reply) {
             conn_queue_replies(c);
         }
         c->out_start = w->out.len;
-        gates_begin_parts(c);
     }
     c->level = c->client.ack;
+    gates_begin_parts(c);
     w->cmd.gate = 0;
     w->cmd.safe = acks_mark(w->cmd.node, c->level);
 }

@@ -2,7 +2,6 @@
 #include "server/net/gates.h"
 
 #include "server/base/mem.h"
-#include "server/cmd/acks.h"
 #include "server/net/conn_out.h"
 
 #include <stdio.h>

@@ -12,6 +12,7 @@
 #ifndef DC_NET_GATES_H
 #define DC_NET_GATES_H
 
+#include "server/cmd/acks.h"
 #include "server/net/conn.h"
 
 /* A connection's run is over, or its level changes: its gate counts for what the turn has to ask for. */
@@ -20,10 +21,13 @@ void gates_note(struct conn *c);
 /* One of several replies of a turn: so that it alone is refused if it comes to that. If there is no room, they are refused together. 'start' and 'end'
  * are places in the worker's output. */
 void gates_note_part(struct conn *c, size_t start, size_t end, uint64_t gate);
-/* Parts behind here are of other replies. */
+/* Parts behind here are of other replies. Those that wait for the writer alone are hardly ever refused: they aren't noted. */
 static inline void gates_begin_parts(struct conn *c) {
-    c->part_first = c->w->gates.part_count;
+    struct gates *g = &c->w->gates;
+    c->part_first = g->part_count;
     c->part_count = 0;
+    c->notes_parts =
+        !ack_is_default(c->level) || (g->seen.default_needs & ~(uint32_t)ACKS_WRITTEN) != 0;
 }
 
 /* The end of a turn: asks for what its replies need, waits for the writer for a moment, looks at the marks, and gives those who waited another

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The log is cut at a fork: what this node has behind it was never part of the history that its primary goes on in. Nothing of it is lost to who
+ * wants to look: the tail goes to side files, as a torn one does.
+ *
+ *     snapshots that reach past the fork    cut-<E>-<history>.dcs.bad     newest first
+ *     segments that begin at it or behind   cut-<LSN>-<history>.bad       the last one first
+ *     the segment that holds it             cut-<LSN>.bad, then it is cut
+ *
+ * Each step leaves a directory in which the fork can still be found, so all of it can be done again. The newest history goes first:
+ * no FORK frame ever refers to log that isn't there any more.
+ */
+#include "persist/snap_fmt.h"
+#include "persist/warm_priv.h"
+#include "server/base/assert.h"
+#include "server/base/mem.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CHUNK_LEN = 1024 * 1024 };
+
+static enum dc_err io_failed(const char *what, const char *path, int err) {
+    return dc_fail(DC_EIO, "%s %s: %s", what, path, dc_errno_text(-err));
+}
+
+struct aside {
+    const struct warm_opts *opts;
+    uint64_t lsn;
+    char (*snaps)[SEGMENT_NAME_MAX];
+    uint32_t count, cap;
+};
+
+static void note_snapshot(void *arg, const char *name) {
+    struct aside *a = arg;
+    uint64_t end_lsn, history;
+    if (!snap_name_parse(name, &end_lsn, &history) || end_lsn <= a->lsn) {
+        return;
+    }
+    if (a->count == a->cap) {
+        a->cap = a->cap == 0 ? 8 : 2 * a->cap;
+        a->snaps = mem_must_realloc(a->snaps, a->cap * sizeof(*a->snaps));
+    }
+    snprintf(a->snaps[a->count++], SEGMENT_NAME_MAX, "%s", name);
+}
+
+static int compare_newest(const void *a, const void *b) {
+    return strcmp(b, a); /* the numbers in names have a fixed width */
+}
+
+/* 1, 0 or -errno. */
+static int is_there(const struct io *io, const char *path) {
+    struct io_file file;
+    int err = io->open(io, path, IO_READ, &file);
+    if (err >= 0) {
+        io->close(io, &file);
+        return 1;
+    }
+    return err == -ENOENT ? 0 : err;
+}
+
+/* To a name that begins like 'stem' and ends in .bad; never over an earlier one. Durable. */
+static enum dc_err put_aside(const struct warm_opts *o, const char *name, const char *stem,
+                             struct data_plan *plan) {
+    char from[DATA_PATH_MAX], to[DATA_PATH_MAX], target[SEGMENT_NAME_MAX];
+    enum dc_err err = data_path(o->dir, name, from);
+    int taken = 1;
+    for (uint32_t i = 0; err == DC_OK && taken > 0; i++) {
+        snprintf(target, sizeof(target), i == 0 ? "%s.bad" : "%s-%" PRIu32 ".bad", stem, i);
+        err = data_path(o->dir, target, to);
+        taken = err == DC_OK ? is_there(o->io, to) : 0;
+    }
+    if (err != DC_OK || taken < 0) {
+        return err != DC_OK ? err : io_failed("open", to, taken);
+    }
+    int failed = o->io->rename(o->io, from, to);
+    failed = failed < 0 ? failed : o->io->sync_dir(o->io, o->dir);
+    if (failed < 0) {
+        return io_failed("rename", from, failed);
+    }
+    plan_note(plan, "%s lies behind the fork and was set aside as %s.", name, target);
+    return DC_OK;
+}
+
+static enum dc_err put_snapshots_aside(const struct warm_opts *o, uint64_t lsn,
+                                       struct data_plan *plan) {
+    struct aside a = {.opts = o, .lsn = lsn};
+    int failed = o->io->list(o->io, o->dir, note_snapshot, &a);
+    enum dc_err err = failed < 0 ? io_failed("list", o->dir, failed) : DC_OK;
+    if (a.count > 0) {
+        qsort(a.snaps, a.count, sizeof(*a.snaps), compare_newest);
+    }
+    for (uint32_t i = 0; i < a.count && err == DC_OK; i++) {
+        char stem[SEGMENT_NAME_MAX];
+        uint64_t end_lsn = 0, history = 0;
+        (void)snap_name_parse(a.snaps[i], &end_lsn, &history);
+        snprintf(stem, sizeof(stem), "cut-%016" PRIx64 "-%016" PRIx64 ".dcs", end_lsn, history);
+        err = put_aside(o, a.snaps[i], stem, plan);
+    }
+    mem_free(a.snaps);
+    return err;
+}
+
+/* Abandoned ones too: with the newest history gone they could be taken for what goes on. */
+static enum dc_err put_segments_aside(const struct warm_opts *o, uint64_t lsn,
+                                      struct data_plan *plan) {
+    struct log_dir dir;
+    enum dc_err err = log_dir_open(&dir, o->io, o->dir);
+    for (uint32_t i = dir.count; err == DC_OK && i-- > 0;) {
+        const struct segment_info *s = &dir.segments[i];
+        char stem[SEGMENT_NAME_MAX];
+        if (s->head.first_lsn >= lsn) {
+            snprintf(stem, sizeof(stem), "cut-%016" PRIx64 "-%016" PRIx64, s->head.first_lsn,
+                     s->head.history.id);
+            plan->cut_bytes += s->file_len;
+            err = put_aside(o, s->name, stem, plan);
+        }
+    }
+    log_dir_close(&dir);
+    return err;
+}
+
+/* Bytes from 'at' up to the last one that isn't zero. Negative: -errno. */
+static int64_t junk_len(const struct io *io, struct io_file *f, uint64_t at, uint64_t end) {
+    char *chunk = mem_must_alloc(CHUNK_LEN);
+    int64_t len = 0;
+    while (end > at && len == 0) {
+        size_t want = end - at < CHUNK_LEN ? (size_t)(end - at) : CHUNK_LEN;
+        ssize_t got = io->read_at(io, f, chunk, want, end - want);
+        if (got != (ssize_t)want) {
+            len = got < 0 ? got : -EIO;
+            break;
+        }
+        while (want > 0 && chunk[want - 1] == 0) {
+            want--;
+            end--;
+        }
+        len = want > 0 ? (int64_t)(end - at) : 0;
+    }
+    mem_free(chunk);
+    return len;
+}
+
+/* What is promised to be there may not reach past the fork. */
+static int lower_mark(const struct io *io, struct io_file *f, const struct segment_info *s,
+                      uint64_t lsn) {
+    uint8_t bytes[SEGMENT_MARK_LEN];
+    struct segment_mark mark = {.durable_lsn = lsn, .time_ms = s->mark_ms};
+    if (s->durable_lsn <= lsn) {
+        return 0;
+    }
+    segment_mark_encode(s->head.first_lsn, &mark, bytes);
+    struct iovec iov = {bytes, sizeof(bytes)};
+    ssize_t put = io->write_at(io, f, &iov, 1, SEGMENT_MARK_AT);
+    return put < 0 ? (int)put : io->sync(io, f);
+}
+
+static enum dc_err cut_segment(const struct warm_opts *o, const struct log_dir *dir, uint32_t index,
+                               uint64_t lsn, struct data_plan *plan) {
+    const struct segment_info *s = &dir->segments[index];
+    struct log_end_info end = {.segment = index, .lsn = lsn, .at_lsn = lsn};
+    char path[DATA_PATH_MAX];
+    struct io_file file;
+    end.file_offset = SEGMENT_HEADER_LEN + (lsn - s->head.first_lsn);
+    snprintf(end.text, sizeof(end.text), "behind the fork");
+    enum dc_err err = data_path(o->dir, s->name, path);
+    int failed = err == DC_OK ? o->io->open(o->io, path, IO_WRITE, &file) : 0;
+    if (err != DC_OK || failed < 0) {
+        return err != DC_OK ? err : io_failed("open", path, failed);
+    }
+    int64_t junk = junk_len(o->io, &file, end.file_offset, s->file_len);
+    failed = junk < 0 ? (int)junk : lower_mark(o->io, &file, s, lsn);
+    o->io->close(o->io, &file);
+    if (failed < 0) {
+        return io_failed("cut", path, failed);
+    }
+    end.junk_len = (uint64_t)junk;
+    return junk == 0 ? DC_OK : data_cut(o, dir, &end, plan);
+}
+
+/* The last segment of the log that is left, if there is one, holds the fork. */
+static enum dc_err cut_log(const struct warm_opts *o, uint64_t lsn, struct data_plan *plan) {
+    struct log_dir dir;
+    enum dc_err err = log_dir_open(&dir, o->io, o->dir);
+    for (uint32_t i = dir.count; err == DC_OK && i-- > 0;) {
+        const struct segment_info *s = &dir.segments[i];
+        if (!s->abandoned && s->verdict == HEAD_OK && s->link + 1 == dir.chain_count) {
+            dc_assert(s->head.first_lsn < lsn);
+            err = cut_segment(o, &dir, i, lsn, plan);
+            break;
+        }
+    }
+    log_dir_close(&dir);
+    return err;
+}
+
+enum dc_err data_rewind(const struct warm_opts *opts, uint64_t lsn, struct data_plan *plan) {
+    uint64_t bytes = 0;
+    dc_assert(!opts->read_only && lsn > 0);
+    enum dc_err err = put_snapshots_aside(opts, lsn, plan);
+    err = err != DC_OK ? err : put_segments_aside(opts, lsn, plan);
+    bytes = plan->cut_bytes; /* data_cut() counts its own */
+    plan->cut_bytes = 0;
+    err = err != DC_OK ? err : cut_log(opts, lsn, plan);
+    plan->cut_bytes += bytes;
+    return err;
+}

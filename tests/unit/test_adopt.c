@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tests/support/adopt_case.h"
+
+static struct data_case other;
+
+/* --- notes ------------------------------------------------------------------------------------------- */
+
+START_TEST(a_note_is_there_until_it_is_forgotten) {
+    struct adopt_note n;
+    begin();
+    expect_note_is(ADOPT_NOTHING);
+    must(adopt_note_rewind(meta, LSN_MAX, UINT64_MAX));
+    must(adopt_get(meta, &n));
+    expect_eq(n.what, ADOPT_REWIND);
+    expect(n.lsn == LSN_MAX && n.history == UINT64_MAX);
+    must(adopt_note_copy(meta));
+    must(adopt_get(meta, &n));
+    expect_eq(n.what, ADOPT_COPY);
+    expect_eq(n.step, ADOPT_NOTED);
+    must(adopt_note_need(meta, "the log isn't there any more"));
+    must(adopt_get(meta, &n));
+    expect_eq(n.what, ADOPT_NEEDS_COPY);
+    ck_assert_str_eq(n.why, "the log isn't there any more");
+    must(adopt_forget(meta));
+    expect_note_is(ADOPT_NOTHING);
+    static const char *const bad[] = {"x", "rewind 1", "copy-in", "copy-away 1"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        must(meta_put_text(meta, "adopt", bad[i]));
+        expect_eq(adopt_get(meta, &n), DC_ECORRUPT);
+    }
+    end();
+}
+END_TEST
+
+/* --- copy -------------------------------------------------------------------------------------------- */
+
+static struct {
+    uint64_t old_digest, new_digest;
+    uint64_t old_end, new_end;
+} k;
+
+/* c is what the node has: two snapshots and a log. 'other' is another node's: a snapshot, and log behind it. */
+static void make_two(void) {
+    set(&c, "old:", 100);
+    case_snapshot(&c);
+    uint64_t second = log_file_end(&c.log);
+    log_file_write(&c.log, c.dir, 0, second, second);
+    set(&c, "old:", 150);
+    case_snapshot(&c);
+    uint64_t third = log_file_end(&c.log);
+    log_file_write(&c.log, c.dir, second, third, third);
+    set(&c, "late:", 10);
+    case_write_log(&c, third, 0);
+    k.old_digest = store_digest(c.engine.store);
+    k.old_end = log_file_end(&c.log);
+    case_open(&other);
+    memset(other.log.node_id, 0x77, NODE_ID_LEN);
+    set(&other, "new:", 30);
+    case_snapshot(&other);
+    uint64_t behind = log_file_end(&other.log);
+    set(&other, "newer:", 10);
+    case_write_log(&other, behind, 0);
+    k.new_digest = store_digest(other.engine.store);
+    k.new_end = log_file_end(&other.log);
+}
+
+static void end_two(void) {
+    case_close(&other);
+    end();
+}
+
+/* The node before the copy. */
+static void note_copy(void) {
+    struct meta_node node = {.known = true};
+    memcpy(node.node_id, c.log.node_id, NODE_ID_LEN);
+    memcpy(node.seed, c.log.seed, SEED_LEN);
+    must(meta_put_node(meta, &node));
+    must(meta_put_text(meta, "unlogged", "70 0"));
+    must(adopt_note_copy(meta));
+}
+
+static void put_two(struct sim_disk *d) {
+    put_files(d, c.dir, "d");
+    put_files(d, other.dir, "d/incoming");
+}
+
+static void expect_new(const struct found *f) {
+    struct meta_node node;
+    char text[64];
+    expect_eq(f->err, DC_OK);
+    expect(f->digest == k.new_digest);
+    must(meta_get_node(meta, &node));
+    ck_assert_mem_eq(node.node_id, other.log.node_id, NODE_ID_LEN);
+    must(meta_get_text(meta, "unlogged", text, sizeof(text)));
+    ck_assert_str_eq(text, "");
+}
+
+START_TEST(a_copy_takes_the_place_of_everything) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    struct sim_disk *d = sim_disk_create();
+    const struct io *io = sim_disk_io(d);
+    struct adopt_note n;
+    begin();
+    make_two();
+    put_two(d);
+    note_copy();
+    start(io, "d", f);
+    expect_new(f);
+    expect_told("replaced-1");
+    expect_eq(count_names(io, "d/incoming", ".dc"), 0);
+    expect_eq(count_names(io, "d/replaced-1", ".dc"), 5);
+    must(adopt_get(meta, &n));
+    expect_eq(n.step, ADOPT_OPEN);
+    start(io, "d", f); /* it didn't come so far as to settle */
+    expect_new(f);
+    must(adopt_settle(io, "d", meta));
+    expect_note_is(ADOPT_NOTHING);
+    start(io, "d", f);
+    expect_new(f);
+    sim_disk_destroy(d);
+    end_two();
+    mem_free(f);
+}
+END_TEST
+
+/* One that has lost its metadata finds the old data, all of it, or the new ones, or is refused (nothing at all is refused as well: below). */
+static void check_bare(struct sim_disk *after) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    struct sim_disk *bare = sim_disk_crash(after, SIM_CUT_ALL, 0);
+    warm_destroy(find(sim_disk_io(bare), "d", NULL, f));
+    expect(f->err == DC_ECORRUPT || f->plan.empty || f->plan.node_id[0] == 0x77 ||
+           f->plan.end_lsn == k.old_end);
+    sim_disk_destroy(bare);
+    mem_free(f);
+}
+
+/* The new data are there after the next start. */
+static void check_copied(struct sim_disk *after, bool deep) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    const struct io *io = sim_disk_io(after);
+    check_bare(after);
+    if (deep) {
+        start(io, "d", f);
+        expect_new(f);
+    }
+    must(adopt_begin(io, "d", meta, &told));
+    warm_destroy(find(io, "d", other.log.node_id, f));
+    expect_eq(f->plan.end_lsn, k.new_end);
+    expect_eq(count_names(io, "d/replaced-1", ".dc"), 5);
+    mem_free(f);
+}
+
+START_TEST(a_copy_that_is_cut_off_anywhere_is_gone_on_with) {
+    begin();
+    make_two();
+    uint64_t n = cut_everywhere(put_two, note_copy, check_copied);
+    expect(n > 10);
+    end_two();
+}
+END_TEST
+
+/* A copy that can't be read moves nothing. */
+static void check_failed(struct sim_disk *d, bool deep) {
+    struct adopt_note n;
+    must(adopt_get(meta, &n));
+    if (n.what != ADOPT_NEEDS_COPY) {
+        check_copied(d, deep);
+        return;
+    }
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    warm_destroy(find(sim_disk_io(d), "d", c.log.node_id, f));
+    expect_eq(f->plan.end_lsn, k.old_end);
+    mem_free(f);
+}
+
+START_TEST(a_disk_that_fails_in_a_copy_refuses_the_start_and_the_next_one_goes_on) {
+    begin();
+    make_two();
+    fail_everywhere(put_two, note_copy, check_failed);
+    end_two();
+}
+END_TEST
+
+/* Metadata are written in several steps: without memory for any of them the next start goes on. */
+START_TEST(metadata_that_cannot_be_written_leave_a_start_that_goes_on) {
+    begin();
+    make_two();
+    for (uint64_t n = 1;; n++) {
+        struct sim_disk *d = sim_disk_create();
+        struct adopt_note note;
+        put_two(d);
+        note_copy();
+        mem_fault_after(n);
+        enum dc_err err = adopt_begin(sim_disk_io(d), "d", meta, &told);
+        mem_fault_after(0);
+        (void)dc_fail_take(err);
+        must(adopt_get(meta, &note));
+        if (note.what != ADOPT_NEEDS_COPY) {
+            check_copied(d, n % 8 == 0);
+        }
+        sim_disk_destroy(d);
+        if (err == DC_OK && note.what != ADOPT_NEEDS_COPY) {
+            break;
+        }
+        expect(n < 1000);
+    }
+    end_two();
+}
+END_TEST
+
+static void expect_old(struct sim_disk *d, const char *why) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    note_copy();
+    start(sim_disk_io(d), "d", f);
+    expect_eq(f->err, DC_OK);
+    expect(f->digest == k.old_digest);
+    expect_note_is(ADOPT_NEEDS_COPY);
+    expect_told(why);
+    expect_eq(count_names(sim_disk_io(d), "d", "replaced"), 0);
+    sim_disk_destroy(d);
+    mem_free(f);
+}
+
+START_TEST(a_copy_that_cannot_be_opened_moves_nothing) {
+    char path[512];
+    begin();
+    make_two();
+    struct sim_disk *d = sim_disk_create();
+    put_files(d, c.dir, "d");
+    expect_old(d, "can't be used"); /* there is none */
+    d = sim_disk_create();
+    put_files(d, c.dir, "d");
+    expect_eq(sim_disk_io(d)->mkdir(sim_disk_io(d), "d/incoming"), 0);
+    expect_old(d, "nothing is there");
+    for (int64_t at = 8; at > -3; at -= 10) { /* in the header, and in the footer */
+        d = sim_disk_create();
+        put_two(d);
+        struct stat st;
+        snprintf(path, sizeof(path), "%s/%s", other.dir, other.snapshot);
+        expect_eq(stat(path, &st), 0);
+        snprintf(path, sizeof(path), "d/incoming/%s", other.snapshot);
+        expect(sim_disk_flip(d, path, (uint64_t)(at >= 0 ? at : st.st_size - 20), 1));
+        expect_old(d, "can't be used");
+    }
+    end_two();
+}
+END_TEST
+
+START_TEST(incoming_is_made_and_emptied) {
+    struct sim_disk *d = sim_disk_create();
+    const struct io *io = sim_disk_io(d);
+    expect_eq(io->mkdir(io, "d"), 0);
+    must(adopt_make_incoming(io, "d"));
+    sim_disk_put(d, "d/incoming/snap-1.tmp", "x", 1);
+    sim_disk_put(d, "d/incoming/snap-2.dcs", "x", 1);
+    must(adopt_make_incoming(io, "d"));
+    expect_eq(count_names(io, "d/incoming", ""), 0);
+    sim_disk_destroy(d);
+}
+END_TEST
+
+/* --- the whole start --------------------------------------------------------------------------------- */
+
+static void run(struct data *d) {
+    struct log_opts opts = {
+        .keeps = true, .sync = LOG_SYNC_EVERYSEC, .segment_len = 1 << 20, .memory_limit = 1 << 20};
+    must(data_open(d, &io_posix, c.dir));
+    must(data_begin(d, &opts));
+    must(data_settle(d));
+    data_clean(d);
+}
+
+static void bring_in(void) {
+    char from[600], to[600];
+    must(adopt_make_incoming(&io_posix, c.dir));
+    DIR *dir = opendir(other.dir);
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+        snprintf(from, sizeof(from), "%s/%s", other.dir, e->d_name);
+        snprintf(to, sizeof(to), "%s/incoming/%s", c.dir, e->d_name);
+        expect(e->d_type != DT_REG || rename(from, to) == 0);
+    }
+    closedir(dir);
+}
+
+START_TEST(the_old_data_set_goes_when_the_new_one_is_open) {
+    struct data d;
+    uint8_t id[NODE_ID_LEN];
+    memset(id, 0x77, sizeof(id));
+    begin();
+    make_two();
+    run(&d);
+    bring_in();
+    must(adopt_note_copy(d.meta));
+    data_close(&d, true, 1000);
+    must(data_open(&d, &io_posix, c.dir));
+    ck_assert_mem_eq(d.plan->node_id, id, NODE_ID_LEN);
+    ck_assert_msg(strstr(d.plan->notes, "A copy was taken over") != NULL, "%s", d.plan->notes);
+    expect_eq(count_names(&io_posix, c.dir, "replaced-1"), 1);
+    data_close(&d, false, 1000); /* it doesn't come so far as to be open */
+    run(&d);
+    ck_assert_mem_eq(d.plan->node_id, id, NODE_ID_LEN);
+    expect_eq(count_names(&io_posix, c.dir, "replaced"), 0);
+    expect_eq(count_names(&io_posix, c.dir, "incoming"), 0);
+    data_close(&d, true, 1000);
+    run(&d);
+    ck_assert_mem_eq(d.plan->node_id, id, NODE_ID_LEN);
+    expect(d.plan->clean);
+    data_close(&d, true, 1000);
+    end_two();
+}
+END_TEST
+
+START_TEST(a_copy_that_was_broken_off_is_removed) {
+    struct data d;
+    begin();
+    make_two();
+    run(&d);
+    bring_in(); /* and nothing is noted */
+    data_close(&d, true, 1000);
+    run(&d);
+    ck_assert_mem_eq(d.plan->node_id, c.log.node_id, NODE_ID_LEN);
+    expect_eq(count_names(&io_posix, c.dir, "replaced"), 0);
+    expect_eq(count_names(&io_posix, c.dir, "incoming"), 0);
+    data_close(&d, true, 1000);
+    end_two();
+}
+END_TEST
+
+static void remove_metadata(void) {
+    static const char *const names[] = {"meta/data.mdb", "meta/lock.mdb", "meta"};
+    char path[512];
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof(path), "%s/%s", c.dir, names[i]);
+        expect_eq(remove(path), 0);
+    }
+}
+
+static void move_data(const char *to_dir) {
+    char from[600], to[600];
+    DIR *dir = opendir(c.dir);
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+        snprintf(from, sizeof(from), "%s/%s", c.dir, e->d_name);
+        snprintf(to, sizeof(to), "%s/%s/%s", c.dir, to_dir, e->d_name);
+        expect(strstr(e->d_name, ".dc") == NULL || rename(from, to) == 0);
+    }
+    closedir(dir);
+}
+
+START_TEST(an_old_data_set_that_no_metadata_tell_of_is_not_forgotten) {
+    struct data d;
+    char path[600];
+    begin();
+    make_two();
+    run(&d);
+    data_close(&d, true, 1000);
+    remove_metadata();
+    snprintf(path, sizeof(path), "%s/replaced-1", c.dir);
+    expect_eq(mkdir(path, 0755), 0);
+    run(&d); /* there are data: the other ones stay, whatever they are */
+    data_close(&d, true, 1000);
+    expect_eq(count_names(&io_posix, c.dir, "replaced-1"), 1);
+    remove_metadata();
+    move_data("replaced-1");
+    expect_eq(data_open(&d, &io_posix, c.dir), DC_ECORRUPT); /* not a new node */
+    ck_assert(strstr(dc_fail_take(DC_ECORRUPT), "replaced-1") != NULL);
+    data_close(&d, false, 1000);
+    end_two();
+}
+END_TEST
+
+CHECK_MAIN("adopt", a_note_is_there_until_it_is_forgotten, a_copy_takes_the_place_of_everything,
+           a_copy_that_is_cut_off_anywhere_is_gone_on_with,
+           a_disk_that_fails_in_a_copy_refuses_the_start_and_the_next_one_goes_on,
+           metadata_that_cannot_be_written_leave_a_start_that_goes_on,
+           a_copy_that_cannot_be_opened_moves_nothing, incoming_is_made_and_emptied,
+           the_old_data_set_goes_when_the_new_one_is_open, a_copy_that_was_broken_off_is_removed,
+           an_old_data_set_that_no_metadata_tell_of_is_not_forgotten)

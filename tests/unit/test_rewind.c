@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tests/support/adopt_case.h"
+
+/* What all tests of the rewind begin with. */
+static struct {
+    uint64_t older, fork, newer; /* snapshots at the first and the last */
+    uint64_t history;
+    uint64_t digest; /* at the fork */
+    uint64_t last_digest;
+} r;
+
+/* Two snapshots, a fork between them, a tail in the same history and another one behind that; all of it durable. */
+static void make_divergent(bool with_older) {
+    set(&c, "a:", 100);
+    uint64_t second = log_file_end(&c.log);
+    log_file_write(&c.log, c.dir, 0, second, second);
+    set(&c, "b:", 50);
+    r.older = log_file_end(&c.log);
+    if (with_older) {
+        case_snapshot(&c);
+    }
+    set(&c, "c:", 50);
+    r.fork = log_file_end(&c.log);
+    r.history = c.log.chain[0].id;
+    r.digest = store_digest(c.engine.store);
+    set(&c, "c:", 20);
+    set(&c, "d:", 20);
+    uint64_t third = log_file_end(&c.log);
+    log_file_write(&c.log, c.dir, second, third, third);
+    set(&c, "e:", 20);
+    r.newer = log_file_end(&c.log);
+    case_snapshot(&c);
+    case_write_log(&c, third, r.newer);
+    log_file_fork(&c.log, r.newer + LSN_JUMP);
+    set(&c, "f:", 20);
+    case_write_log(&c, 0, log_file_end(&c.log));
+    r.last_digest = store_digest(c.engine.store);
+}
+
+static void expect_at_the_fork(const struct found *f) {
+    expect_eq(f->err, DC_OK);
+    expect_eq(f->plan.end_lsn, r.fork);
+    expect_eq(f->plan.chain_count, 1);
+    expect(f->plan.chain[0].id == r.history);
+    expect(f->digest == r.digest);
+}
+
+/* Nothing but the files: whoever starts now, and knows of no note. */
+static void expect_rewound(const struct io *io, const char *dir, struct found *f) {
+    start(io, dir, f);
+    expect_at_the_fork(f);
+    expect_note_is(ADOPT_NOTHING);
+    scan(io, dir, NULL, f);
+    expect_at_the_fork(f);
+    expect_eq(f->plan.cut_bytes, 0);
+}
+
+START_TEST(test_h50_a_tail_behind_the_fork_is_kept_aside_and_the_older_snapshot_used) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    begin();
+    make_divergent(true);
+    must(adopt_note_rewind(meta, r.fork, r.history));
+    start(&io_posix, c.dir, f);
+    expect_at_the_fork(f);
+    expect_eq(f->plan.snapshot_end, r.older);
+    expect_note_is(ADOPT_NOTHING);
+    expect_told("cut at the fork");
+    expect(told.cut_bytes > 0);
+    /* the tail of the segment, two segments, a snapshot */
+    expect(file_exists(c.dir, told.cut_file));
+    expect_eq(count_names(&io_posix, c.dir, "cut-"), 4);
+    expect_eq(count_names(&io_posix, c.dir, ".dcs.bad"), 1);
+    expect_eq(count_names(&io_posix, c.dir, ".dcl"), 2);
+    expect_rewound(&io_posix, c.dir, f);
+    end();
+    mem_free(f);
+}
+END_TEST
+
+START_TEST(test_h50_without_a_snapshot_the_log_is_enough) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    begin();
+    make_divergent(false);
+    must(adopt_note_rewind(meta, r.fork, r.history));
+    start(&io_posix, c.dir, f);
+    expect_at_the_fork(f);
+    ck_assert_str_eq(f->plan.snapshot, "");
+    expect_rewound(&io_posix, c.dir, f);
+    end();
+    mem_free(f);
+}
+END_TEST
+
+static void expect_needs_copy(uint64_t lsn, uint64_t history, const char *why) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    uint32_t files = count_names(&io_posix, c.dir, ".dc");
+    must(adopt_note_rewind(meta, lsn, history));
+    start(&io_posix, c.dir, f);
+    expect_eq(f->err, DC_OK);
+    expect(f->digest == r.last_digest);
+    expect_told("A full copy is needed");
+    expect_told(why);
+    expect_note_is(ADOPT_NEEDS_COPY);
+    start(&io_posix, c.dir, f); /* and again */
+    expect(f->digest == r.last_digest);
+    expect_told("A full copy is needed");
+    expect_note_is(ADOPT_NEEDS_COPY);
+    expect_eq(count_names(&io_posix, c.dir, ".dc"), files);
+    expect_eq(count_names(&io_posix, c.dir, "cut-"), 0);
+    mem_free(f);
+}
+
+START_TEST(test_h50_where_no_snapshot_allows_it_a_copy_is_needed_and_nothing_changes) {
+    begin();
+    make_divergent(false);
+    char path[512];
+    segment_name(LSN_FIRST, r.history, path);
+    char whole[1024];
+    snprintf(whole, sizeof(whole), "%s/%s", c.dir, path);
+    expect_eq(remove(whole), 0); /* as retention does */
+    expect_needs_copy(r.fork, r.history, "");
+    end();
+}
+END_TEST
+
+START_TEST(a_place_that_is_no_end_of_a_frame_of_that_history_needs_a_copy) {
+    begin();
+    make_divergent(true);
+    expect_needs_copy(r.fork - 1, r.history, "no frame that ends");
+    expect_needs_copy(r.fork, r.history + 1, "isn't of history");
+    expect_needs_copy(r.newer + LSN_JUMP, r.history, "");
+    expect_needs_copy(LSN_MAX, r.history, "the log ends");
+    end();
+}
+END_TEST
+
+START_TEST(the_end_of_the_log_and_the_end_of_a_snapshot_are_forks_too) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    begin();
+    make_divergent(true);
+    must(adopt_note_rewind(meta, log_file_end(&c.log), c.log.chain[1].id));
+    start(&io_posix, c.dir, f);
+    expect_eq(f->err, DC_OK);
+    expect(f->digest == r.last_digest);
+    expect_eq(count_names(&io_posix, c.dir, "cut-"), 0);
+    must(adopt_note_rewind(meta, r.newer, r.history)); /* a history goes, a snapshot ends here */
+    start(&io_posix, c.dir, f);
+    expect_eq(f->err, DC_OK);
+    expect_eq(f->plan.end_lsn, r.newer);
+    expect_eq(f->plan.snapshot_end, r.newer);
+    expect_eq(f->plan.chain_count, 1);
+    expect_note_is(ADOPT_NOTHING);
+    must(adopt_note_rewind(meta, r.older, r.history));
+    start(&io_posix, c.dir, f);
+    expect_eq(f->err, DC_OK);
+    expect_eq(f->plan.end_lsn, r.older);
+    end();
+    mem_free(f);
+}
+END_TEST
+
+START_TEST(a_branch_that_was_left_before_does_not_come_back) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    begin();
+    make_divergent(true);
+    /* Another start forked from the same end, and was cut off: the same place in the log, an older file. */
+    struct log_file branch;
+    log_file_init(&branch, LSN_FIRST);
+    branch.chain[0] = c.log.chain[0];
+    branch.chain[1] =
+        (struct history){.id = 77, .start = r.newer + LSN_JUMP, .epoch = 1, .parent_end = r.newer};
+    branch.chain_count = 2;
+    branch.first_lsn = branch.chain[1].start;
+    branch.bytes.len = 0;
+    branch.time_ms -= 1000;
+    log_file_write(&branch, c.dir, 0, 0, 0);
+    log_file_fini(&branch);
+    must(adopt_note_rewind(meta, r.fork, r.history));
+    expect_rewound(&io_posix, c.dir, f);
+    end();
+    mem_free(f);
+}
+END_TEST
+
+START_TEST(a_tail_that_was_not_logged_is_cut_off_too) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    char text[64];
+    begin();
+    make_divergent(true);
+    snprintf(text, sizeof(text), "%" PRIu64 " 0", r.newer);
+    must(meta_put_text(meta, "unlogged", text));
+    must(adopt_note_rewind(meta, r.fork, r.history));
+    expect_rewound(&io_posix, c.dir, f);
+    must(meta_get_text(meta, "unlogged", text, sizeof(text)));
+    ck_assert_str_eq(text, "");
+    end();
+    mem_free(f);
+}
+END_TEST
+
+/* --- a start that ends at any call ------------------------------------------------------------------- */
+
+static void put_divergent(struct sim_disk *d) {
+    put_files(d, c.dir, "d");
+}
+
+static void note_rewind(void) {
+    must(adopt_note_rewind(meta, r.fork, r.history));
+}
+
+static void check_rewound(struct sim_disk *after, bool deep) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    const struct io *io = sim_disk_io(after);
+    if (deep) {
+        expect_rewound(io, "d", f);
+    } else {
+        must(adopt_begin(io, "d", meta, &told));
+        warm_destroy(find(io, "d", NULL, f));
+        expect_eq(f->err, DC_OK);
+        expect_eq(f->plan.end_lsn, r.fork);
+        expect_note_is(ADOPT_NOTHING);
+    }
+    mem_free(f);
+}
+
+START_TEST(test_h50_a_rewind_that_is_cut_off_anywhere_is_gone_on_with) {
+    begin();
+    make_divergent(true);
+    uint64_t n = cut_everywhere(put_divergent, note_rewind, check_rewound);
+    expect(n > 10);
+    end();
+}
+END_TEST
+
+START_TEST(a_disk_that_fails_in_a_rewind_refuses_the_start_and_the_next_one_goes_on) {
+    begin();
+    make_divergent(true);
+    fail_everywhere(put_divergent, note_rewind, check_rewound);
+    end();
+}
+END_TEST
+
+CHECK_MAIN("rewind", test_h50_a_tail_behind_the_fork_is_kept_aside_and_the_older_snapshot_used,
+           test_h50_without_a_snapshot_the_log_is_enough,
+           test_h50_where_no_snapshot_allows_it_a_copy_is_needed_and_nothing_changes,
+           a_place_that_is_no_end_of_a_frame_of_that_history_needs_a_copy,
+           the_end_of_the_log_and_the_end_of_a_snapshot_are_forks_too,
+           a_branch_that_was_left_before_does_not_come_back,
+           a_tail_that_was_not_logged_is_cut_off_too,
+           test_h50_a_rewind_that_is_cut_off_anywhere_is_gone_on_with,
+           a_disk_that_fails_in_a_rewind_refuses_the_start_and_the_next_one_goes_on)
