@@ -58,8 +58,44 @@ static enum dc_err put_unlogged(struct data *d, uint64_t from, uint64_t end) {
     return meta_put_text(d->meta, unlogged, text);
 }
 
+/* The text "gap": what lies below this LSN, of the data of that node id, may have holes, where no log was kept. It isn't read as a log
+ * that goes on. */
+static const char gap[] = "gap";
+
+static enum dc_err put_gap(struct data *d, uint64_t lsn) {
+    char text[64];
+    char id[2 * NODE_ID_LEN + 1];
+    crypto_hex(id, d->plan->node_id, NODE_ID_LEN);
+    snprintf(text, sizeof(text), "%" PRIu64 " %s", lsn, id);
+    d->gap_lsn = lsn;
+    return meta_put_text(d->meta, gap, text);
+}
+
+static enum dc_err learn_gap(struct data *d) {
+    char text[64];
+    char id[2 * NODE_ID_LEN + 1];
+    char theirs[2 * NODE_ID_LEN + 1];
+    uint64_t lsn = 0;
+    enum dc_err err = meta_get_text(d->meta, gap, text, sizeof(text));
+    crypto_hex(id, d->plan->node_id, NODE_ID_LEN);
+    bool known = err == DC_OK && sscanf(text, "%" SCNu64 " %32s", &lsn, theirs) == 2 &&
+                 strcmp(id, theirs) == 0;
+    d->gap_lsn = known ? lsn : 0;
+    return err;
+}
+
 enum dc_err data_note_unlogged(struct data *d, uint64_t lsn) {
-    return lsn == d->unlogged_lsn ? DC_OK : put_unlogged(d, lsn, 0);
+    if (lsn == d->unlogged_lsn) {
+        return DC_OK;
+    }
+    uint64_t kept_from = log_kept_from(d->log);
+    enum dc_err err = DC_OK;
+    if (lsn == 0) { /* what is kept from now on doesn't join what was kept before */
+        uint64_t head = log_head(d->log).v;
+        kept_from = kept_from < head ? kept_from : head;
+        err = put_gap(d, kept_from > d->begin_lsn ? kept_from : d->begin_lsn);
+    }
+    return err == DC_OK ? put_unlogged(d, lsn, 0) : err;
 }
 
 /* Such a run leaves nothing in the log by which it could be told from none: it must not be taken for all there was. */
@@ -85,30 +121,38 @@ static enum dc_err learn_unlogged(struct data *d) {
 
 /* --- a log that follows another one -------------------------------------------------------------------------------- */
 
-/* The text "followed" of the metadata: where a run ended well that followed another log. It has no CLOSE frame. "" = there was none. */
+/* The text "followed" of the metadata: the log isn't this node's alone, since a run has followed another one and begun no history of its own. An
+ * LSN: where that ended well, without a CLOSE frame of its own; 0 = it hasn't. "" = it is this node's. */
 static const char followed[] = "followed";
+
+static enum dc_err put_followed(struct data *d, uint64_t end) {
+    char text[64];
+    snprintf(text, sizeof(text), "%" PRIu64, end);
+    d->followed = true;
+    return meta_put_text(d->meta, followed, text);
+}
+
+static enum dc_err forget_followed(struct data *d) {
+    enum dc_err err = d->followed ? meta_put_text(d->meta, followed, "") : DC_OK;
+    d->followed = d->followed && err != DC_OK;
+    return err;
+}
 
 static enum dc_err learn_followed(struct data *d) {
     char text[64];
     uint64_t end = 0;
     enum dc_err err = meta_get_text(d->meta, followed, text, sizeof(text));
-    if (err == DC_OK && sscanf(text, "%" SCNu64, &end) == 1 && end == d->plan->end_lsn) {
-        d->plan->clean = true;
+    if (err == DC_OK && sscanf(text, "%" SCNu64, &end) == 1) {
         d->followed = true;
+        d->plan->clean = end > 0 && end == d->plan->end_lsn;
     }
     return err;
 }
 
-static enum dc_err forget_followed(struct data *d) {
-    return meta_put_text(d->meta, followed, "");
-}
-
 static void note_followed(struct data *d, int64_t timeout_ms) {
-    char text[64];
     struct lsn head = log_head(d->log);
-    snprintf(text, sizeof(text), "%" PRIu64, head.v);
     if (log_wait(d->log, LOG_LEVEL_DISK, head, timeout_ms * 1000) &&
-        meta_put_text(d->meta, followed, text) != DC_OK) {
+        put_followed(d, head.v) != DC_OK) {
         diag(DIAG_WARNING, "data.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
     }
 }
@@ -137,6 +181,7 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     d->io = io;
     d->dir = dir;
     d->lock_fd = -1;
+    pins_init(&d->pins);
     d->plan = mem_must_zalloc(sizeof(*d->plan));
     enum dc_err err = data_lock(dir, &d->lock_fd);
     if (err == DC_OK) {
@@ -157,6 +202,7 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     }
     err = err == DC_OK ? settle_identity(d, &node) : err;
     err = err == DC_OK ? learn_followed(d) : err;
+    err = err == DC_OK ? learn_gap(d) : err;
     return err == DC_OK ? learn_unlogged(d) : err;
 }
 
@@ -203,9 +249,11 @@ enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
     o.first_lsn = o.fork ? o.history.start : d->plan->end_lsn;
     o.chain = chain->list;
     o.chain_count = chain->count;
-    enum dc_err err = forget_followed(d);
+    enum dc_err err = o.follows ? put_followed(d, 0) : DC_OK;
     err = err == DC_OK ? log_open(&o, &d->log) : err;
+    d->begin_lsn = err == DC_OK ? log_head(d->log).v : 0;
     err = err == DC_OK ? meta_put_chain(d->meta, chain->list, chain->count) : err;
+    err = err == DC_OK && !o.follows ? forget_followed(d) : err;
     if (err == DC_OK) {
         err = o.keeps ? data_note_unlogged(d, 0) : put_unlogged(d, o.first_lsn, 0);
     }
@@ -234,6 +282,7 @@ enum dc_err data_begin_history(struct data *d, const struct history *next) {
     enum dc_err err = begin_history(d, chain, NULL, 0);
     if (err == DC_OK) {
         log_set_follows(d->log, false);
+        err = forget_followed(d);
     }
     mem_free(chain);
     return err;
@@ -261,7 +310,7 @@ enum dc_err data_take_fork(struct data *d, uint64_t lsn, const char *frame, size
 /* At a clean end without a log: nothing is missing if a snapshot reaches to it, or if nothing was written. */
 static void note_end(struct data *d) {
     uint64_t head = log_head(d->log).v;
-    uint64_t end = head == histories_last(data_chain(d))->start ? d->plan->end_lsn : head;
+    uint64_t end = head == d->begin_lsn ? d->plan->end_lsn : head;
     if (put_unlogged(d, d->unlogged_lsn, end) != DC_OK) {
         diag(DIAG_WARNING, "data.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
     }
@@ -276,6 +325,7 @@ void data_close(struct data *d, bool clean, int64_t timeout_ms) {
         note_followed(d, timeout_ms);
     }
     log_close(d->log, clean, timeout_ms);
+    pins_fini(&d->pins);
     meta_close(d->meta);
     mem_free(d->plan);
     if (d->lock_fd >= 0) {
@@ -382,9 +432,10 @@ enum dc_err data_tidy(struct data *d, const struct retain_opts *opts, bool *over
     }
     if (err == DC_OK) {
         o.now_ms = time_wall_us() / 1000;
-        o.needed_lsn = UINT64_MAX;
+        o.needed_lsn = pins_hold(d);
         retain_decide(f.list, f.count, &o, &plan);
         err = retain_apply(d->io, d->dir, &plan, d->meta, &removed);
+        pins_let_go(d);
         if (removed > 0) {
             diag(DIAG_NOTICE, "retain.removed files=%" PRIu32 " bytes=%" PRIu64 " left=%" PRIu64,
                  removed, plan.bytes, plan.bytes_left);

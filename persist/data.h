@@ -13,9 +13,21 @@
 #ifndef DC_PERSIST_DATA_H
 #define DC_PERSIST_DATA_H
 
+#include <pthread.h>
+
 #include "persist/log.h"
 #include "persist/meta.h"
 #include "persist/warm.h"
+#include "server/base/limits.h"
+
+struct pins {
+    pthread_mutex_t lock; /* setting, ending and dropping */
+    struct {
+        _Atomic uint64_t lsn;
+        _Atomic uint32_t state; /* data_pins.c */
+    } list[PINS_MAX];
+    _Atomic uint64_t limit;
+};
 
 struct data {
     const struct io *io;
@@ -27,8 +39,11 @@ struct data {
     struct data_plan *plan;
     struct warm *warm; /* NULL = nothing to load */
     struct log *log;
-    bool followed;         /* the run before followed another log, and ended well */
-    uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
+    uint64_t begin_lsn;       /* the head when the log was begun */
+    _Atomic uint64_t gap_lsn; /* below it the log may have holes */
+    struct pins pins;
+    bool followed;                 /* the log isn't this node's alone (data.c) */
+    _Atomic uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
 };
 
 DC_MUST enum dc_err data_open(struct data *d, const struct io *io, const char *dir);
@@ -60,5 +75,23 @@ void data_close(struct data *d, bool clean, int64_t timeout_ms);
  * only a new snapshot can bring the files below their limit. */
 struct retain_opts;
 DC_MUST enum dc_err data_tidy(struct data *d, const struct retain_opts *opts, bool *over);
+
+/* --- readers that retention waits for (data_pins.c). Any thread; a pin belongs to one. --- */
+
+/* Whatever isn't removed yet stays from 'from' on, also where no log is kept: what is written is in files until the end of the pin. 0 = from what
+ * is written now on. Errors: DC_ELIMIT. */
+DC_MUST enum dc_err data_pin(struct data *d, uint64_t from, uint32_t *pin);
+void data_move_pin(struct data *d, uint32_t pin, uint64_t lsn);
+/* False: it held more than the limit, and doesn't hold anything any more. */
+bool data_pin_holds(const struct data *d, uint32_t pin);
+void data_unpin(struct data *d, uint32_t pin);
+/* Bytes of log that a pin may hold; 0 = any. */
+void data_set_pin_limit(struct data *d, uint64_t bytes);
+
+/* For data_tidy(): the first LSN that is needed, UINT64_MAX = none; and no pin is set until pins_let_go(). */
+uint64_t pins_hold(struct data *d);
+void pins_let_go(struct data *d);
+void pins_init(struct pins *p);
+void pins_fini(struct pins *p);
 
 #endif

@@ -400,6 +400,25 @@ void log_unpin(struct log *l) {
     wake_raise(&l->writer_wake);
 }
 
+void log_trim(struct log *l, uint64_t lsn) {
+    atomic_store_explicit(&l->trim_lsn, lsn, memory_order_release);
+    wake_raise(&l->writer_wake);
+}
+
+bool log_is_in_files(const struct log *l, uint64_t lsn) {
+    return lsn >= log_kept_from(l);
+}
+
+uint64_t log_kept_from(const struct log *l) {
+    /* pairs with the release in begin_keeping() */
+    return atomic_load_explicit(&l->kept, memory_order_acquire) == KEPT ? load_lsn(&l->kept_from)
+                                                                        : UINT64_MAX;
+}
+
+uint32_t log_layout(const struct log *l) {
+    return atomic_load_explicit(&l->layout, memory_order_seq_cst);
+}
+
 void log_stats(const struct log *l, struct log_stats *out) {
     struct log *mine = (struct log *)(uintptr_t)l;
     memset(out, 0, sizeof(*out));
@@ -419,9 +438,9 @@ void log_stats(const struct log *l, struct log_stats *out) {
 
 /* --- life -------------------------------------------------------------------------------------------- */
 
-/* The first segment, and what opens a history: durable before anything is appended. */
+/* The first segment, and what opens a history: durable before anything is appended. Where nothing is kept the FORK frame has its place all the
+ * same: who comes later must not take what is behind it for the begin. */
 static int begin(struct log *l) {
-    struct segment *s = NULL;
     struct buf fork;
     buf_init(&fork, 0);
     if (l->o.fork) {
@@ -429,16 +448,17 @@ static int begin(struct log *l) {
                           l->o.chain_count);
     }
     struct part first = {fork.ptr, fork.len};
-    int err = segment_begin_durable(l, l->o.first_lsn, &l->history, first, NULL, &s);
+    int err = l->o.keeps
+                  ? segment_begin_durable(l, l->o.first_lsn, &l->history, first, NULL, &l->current)
+                  : 0;
+    uint64_t end = l->o.first_lsn + fork.len;
     buf_fini(&fork);
-    if (err < 0) {
-        return err;
+    if (err == 0) {
+        atomic_store(&l->head, end);
+        atomic_store(&l->written, end);
+        atomic_store(&l->durable, end);
     }
-    l->current = s;
-    atomic_store(&l->head, s->end);
-    atomic_store(&l->written, s->end);
-    atomic_store(&l->durable, s->end);
-    return 0;
+    return err;
 }
 
 static void log_free(struct log *l) {
@@ -475,7 +495,7 @@ enum dc_err log_open(const struct log_opts *opts, struct log **out) {
                                                     : histories_copy(&opts->history, 1);
     log_keep_chain(l, chain);
     atomic_init(&l->chain, chain);
-    int err = opts->keeps ? begin(l) : 0;
+    int err = begin(l);
     log_set_follows(l, opts->follows);
     if (err < 0) {
         log_free(l);

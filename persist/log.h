@@ -164,6 +164,14 @@ void log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop);
  * can be read there. */
 struct lsn log_pin(struct log *l);
 void log_unpin(struct log *l);
+/* Files that nobody keeps and that end at or before 'lsn' aren't needed any more, though something is pinned. */
+void log_trim(struct log *l, uint64_t lsn);
+/* For who reads the files while the log is appended to. All that was written from 'lsn' on is in files; asked after the mark was read. */
+bool log_is_in_files(const struct log *l, uint64_t lsn);
+/* Another number: there are other files than before. It changes before the mark 'written' reaches a new one. */
+uint32_t log_layout(const struct log *l);
+/* Since when it has been kept without a gap, in this run; 0 = since its begin, UINT64_MAX = it isn't. */
+uint64_t log_kept_from(const struct log *l);
 
 /* For INFO. */
 struct log_stats {

@@ -130,6 +130,9 @@ struct log {
     _Atomic uint64_t hurry_lsn;     /* somebody waits for the disk: up to here */
     _Atomic bool keeps;             /* 'appendonly yes'; changes under the lock */
     _Atomic uint32_t kept;          /* enum kept: frames are written down. Set by the writer */
+    _Atomic uint64_t kept_from;     /* since it is kept; set by the writer before 'kept' */
+    _Atomic uint32_t layout;        /* log_layout(). Set by the writer */
+    _Atomic uint64_t trim_lsn;      /* log_trim(); 0 = nothing to do */
     _Atomic bool based;             /* files get lasting names. Set by the writer */
     _Atomic uint64_t base_lsn;      /* log_base() waits for the writer; 0 = nobody does */
     _Atomic uint32_t segment_count; /* begun in this run */
@@ -152,7 +155,6 @@ struct log {
     struct stretch *first; /* written, not durable */
     struct stretch **tail;
     uint32_t pins;
-    uint64_t kept_from;      /* the writer's own: since it is kept */
     struct history history;  /* current; changes under the locks of all feeds */
     struct histories **past; /* the writer's own: all chains that there were, and the current one */
     uint32_t past_count;

@@ -38,6 +38,7 @@ void log_use_segment(struct log *l, struct segment *s) {
     pthread_mutex_lock(&l->lock);
     swap_segment_locked(l, s);
     pthread_mutex_unlock(&l->lock);
+    atomic_fetch_add_explicit(&l->layout, 1, memory_order_seq_cst);
     atomic_fetch_add_explicit(&l->rotations, 1, memory_order_relaxed);
     tell_rotated(l);
 }
@@ -206,6 +207,7 @@ static int begin_anew(struct log *l) {
     l->current = s;
     pthread_mutex_unlock(&l->lock);
     leave_behind(l, old, durable);
+    atomic_fetch_add_explicit(&l->layout, 1, memory_order_seq_cst);
     atomic_store_explicit(&l->poisoned, false, memory_order_release);
     diag(DIAG_WARNING, "log.begun_anew lsn=%llu", (unsigned long long)durable);
     tell_rotated(l);
@@ -287,9 +289,10 @@ uint64_t log_fence(struct log *l) {
 /* A file is begun as soon as one can be had. */
 static void begin_keeping(struct log *l) {
     atomic_store_explicit(&l->kept, KEPT_SOON, memory_order_relaxed);
-    l->kept_from = log_fence(l);
-    log_advance(l, &l->written, l->kept_from);
-    log_advance(l, &l->durable, l->kept_from);
+    uint64_t from = log_fence(l);
+    atomic_store_explicit(&l->kept_from, from, memory_order_seq_cst);
+    log_advance(l, &l->written, from);
+    log_advance(l, &l->durable, from);
     atomic_store_explicit(&l->kept, KEPT, memory_order_release); /* pairs with log_set_keeps() */
 }
 
@@ -382,7 +385,7 @@ static int make_last(struct log *l) {
 /* log_base(). False: the disk doesn't let it; it is tried again. */
 static bool settle_base(struct log *l) {
     uint64_t lsn = atomic_load_explicit(&l->base_lsn, memory_order_acquire);
-    bool fits = log_wants_base(l) && l->current != NULL && lsn >= l->kept_from;
+    bool fits = log_wants_base(l) && l->current != NULL && lsn >= load_lsn(&l->kept_from);
     int err = fits ? make_last(l) : 0;
     if (err < 0) {
         note_failure(l, "a file of the log can't be renamed", err);
@@ -396,6 +399,30 @@ static bool settle_base(struct log *l) {
     }
     atomic_store_explicit(&l->base_lsn, 0, memory_order_release);
     return true;
+}
+
+/* log_trim(). Files that are to count once there is a snapshot stay. */
+static void trim(struct log *l) {
+    uint64_t lsn = atomic_exchange_explicit(&l->trim_lsn, 0, memory_order_acquire);
+    struct segment *gone = NULL;
+    pthread_mutex_lock(&l->lock);
+    struct segment **at = &l->pinned;
+    while (*at != NULL && !atomic_load_explicit(&l->keeps, memory_order_relaxed)) {
+        struct segment *s = *at;
+        if (s->end <= lsn) {
+            *at = s->next;
+            s->next = gone;
+            gone = s;
+        } else {
+            at = &s->next;
+        }
+    }
+    pthread_mutex_unlock(&l->lock);
+    while (gone != NULL) {
+        struct segment *next = gone->next;
+        segment_leave(l, gone);
+        gone = next;
+    }
 }
 
 /* There is a file, or a failed fdatasync asks for another one in any case. */
@@ -433,6 +460,9 @@ static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *w
     *well = (!keeps || has_file(l)) && ((*s == NULL && !anew) || write_out(l, *s, from));
     if (dc_unlikely(atomic_load_explicit(&l->base_lsn, memory_order_relaxed) != 0)) {
         *well = *well && settle_base(l);
+    }
+    if (dc_unlikely(atomic_load_explicit(&l->trim_lsn, memory_order_relaxed) != 0)) {
+        trim(l);
     }
     if (dc_unlikely(*well && log_state(l) != LOG_WELL) &&
         !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&

@@ -148,26 +148,28 @@ static bool is_copy(const struct chain_view *source) {
     return source->role == CHAIN_REPLICA;
 }
 
-static struct chain_answer answer_unrelated(const struct chain_view *source, struct chain_ask ask) {
+static struct chain_answer answer_unrelated(const struct chain_view *source,
+                                            const struct chain_view *peer, struct chain_ask ask) {
     if (source->empty && !ask.force) {
         return say(is_copy(source) ? CHAIN_LATER : CHAIN_REFUSE, CHAIN_BY_SOURCE_EMPTY, 0);
     }
     if (!ask.explicit_) {
         return say(CHAIN_REFUSE, CHAIN_BY_UNRELATED, 0);
     }
+    if (chain_rank(source).epoch < peer->epoch && !ask.force) {
+        return say(CHAIN_REFUSE, CHAIN_BY_UNRELATED_LOWER, 0); /* Sentinel orders that, too */
+    }
     return say(CHAIN_COPY, CHAIN_BY_UNRELATED, 0);
 }
 
 /* I2, I3 */
 static struct chain_answer answer_higher_peer(const struct chain_view *source,
-                                              const struct chain_view *peer, struct chain_ask ask) {
+                                              struct chain_ask ask) {
     if (!ask.explicit_) {
         return say(CHAIN_REFUSE, CHAIN_BY_LOWER, 0);
     }
-    struct chain_answer a =
-        say(is_copy(source) ? CHAIN_LATER : CHAIN_RAISE_FIRST, CHAIN_BY_LOWER, 0);
-    a.raise = is_copy(source) ? peer->epoch : 0;
-    return a;
+    return is_copy(source) ? say(CHAIN_LATER, CHAIN_BY_COPY_OF_LOWER, 0)
+                           : say(CHAIN_RAISE_FIRST, CHAIN_BY_LOWER, 0);
 }
 
 /* The peer has a tail behind 'lsn', and the source's rank isn't lower. */
@@ -192,7 +194,7 @@ static struct chain_answer answer_related(const struct chain_view *source,
                                           const struct chain_view *peer, struct chain_ask ask,
                                           const struct chain_local *local, uint64_t lsn) {
     if (source_is_lower(source, peer)) {
-        return answer_higher_peer(source, peer, ask);
+        return answer_higher_peer(source, ask);
     }
     struct chain_answer a = peer->head > lsn ? answer_tail(source, peer, lsn)
                                              : say(CHAIN_CONTINUE, CHAIN_BY_SAME_LOG, lsn);
@@ -222,7 +224,24 @@ struct chain_answer chain_answer(const struct chain_view *source, const struct c
         return say(later ? CHAIN_LATER : CHAIN_COPY,
                    later ? CHAIN_BY_SOURCE_EMPTY : CHAIN_BY_NO_DATA, 0);
     }
-    return related ? answer_related(source, peer, ask, local, lsn) : answer_unrelated(source, ask);
+    return related ? answer_related(source, peer, ask, local, lsn)
+                   : answer_unrelated(source, peer, ask);
+}
+
+struct chain_answer chain_answer_pull(const struct chain_view *source,
+                                      const struct chain_view *puller,
+                                      const struct chain_local *local) {
+    uint64_t lsn;
+    if (!chain_common(source, puller, &lsn)) {
+        return say(CHAIN_REFUSE, CHAIN_BY_UNRELATED, 0);
+    }
+    if (lsn < puller->head) {
+        return say(CHAIN_REFUSE, CHAIN_BY_TAIL, lsn);
+    }
+    if (lsn < local->oldest || local->hash_differs) {
+        return say(CHAIN_REFUSE, local->hash_differs ? CHAIN_BY_HASH : CHAIN_BY_LOG_GONE, 0);
+    }
+    return say(CHAIN_CONTINUE, CHAIN_BY_SAME_LOG, lsn);
 }
 
 const char *chain_reason_text(enum chain_reason reason) {
@@ -289,49 +308,55 @@ enum chain_step chain_step(const struct chain_view *self, struct chain_ask ask,
 
 /* --- new histories --------------------------------------------------------------------------------------------- */
 
-/* Lane 0 is that of an unclean open, which only the primary of a lineage has; promotions share the others (I4). */
-static enum dc_err begin_history(const struct chain_view *self, uint64_t behind, uint64_t lane,
-                                 struct history *h) {
-    uint64_t room = behind > LSN_MAX ? 0 : (LSN_MAX - behind) / LSN_JUMP;
-    if (room < 2 + CHAIN_LANES) {
+static uint64_t higher(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+/* The first JUMP behind an end is left to what was handed out and not written. The second is that of an unclean open, which only the primary of
+ * a lineage has. Promotions have a region for each epoch, so that the higher epoch has the higher LSN, and a random place in it (I4). */
+static enum dc_err begin_history(const struct chain_view *self, uint64_t behind,
+                                 const uint64_t *random, struct history *h) {
+    uint64_t start = behind == 0 && random == NULL ? LSN_FIRST : behind + LSN_JUMP;
+    if (random != NULL && h->epoch <= LSN_MAX / CHAIN_REGION) {
+        start = higher(behind, h->epoch * CHAIN_REGION) + 2 * LSN_JUMP +
+                *random % (CHAIN_REGION - 3 * LSN_JUMP);
+    }
+    if (start > LSN_MAX - CHAIN_REGION || h->epoch > LSN_MAX / CHAIN_REGION) {
         return dc_fail(DC_ELIMIT, "no LSNs are left behind %" PRIu64 " for another history",
                        behind);
     }
-    h->start = behind == 0 ? LSN_FIRST : behind + LSN_JUMP * (1 + lane);
+    h->start = start;
     h->parent_end = self->head;
     dc_assert(h->id != 0 && h->start > self->head);
     return DC_OK;
 }
 
-static uint64_t lane_of(uint64_t random) {
-    return 1 + random % CHAIN_LANES;
-}
-
-static uint64_t higher(uint64_t a, uint64_t b) {
-    return a > b ? a : b;
-}
-
 enum dc_err chain_fork(const struct chain_view *self, enum chain_fork_kind kind, uint64_t id,
-                       uint64_t lane, struct history *out) {
+                       uint64_t random, struct history *out) {
     uint64_t epoch = higher(self->epoch, chain_rank(self).epoch);
-    bool promoted = kind == CHAIN_PROMOTION;
-    *out = (struct history){.id = id, .epoch = promoted || epoch == 0 ? epoch + 1 : epoch};
-    return begin_history(self, self->head, promoted ? lane_of(lane) : 0, out);
+    bool promoted = kind == CHAIN_PROMOTION && self->head > 0;
+    *out = (struct history){.id = id,
+                            .epoch = kind == CHAIN_PROMOTION || epoch == 0 ? epoch + 1 : epoch};
+    return begin_history(self, self->head, promoted ? &random : NULL, out);
 }
 
 /* I5 */
 enum dc_err chain_raise(const struct chain_view *self, const struct chain_view *peer, uint64_t id,
-                        uint64_t lane, struct history *out) {
+                        uint64_t random, struct history *out) {
     *out = (struct history){.id = id, .epoch = higher(self->epoch, peer->epoch) + 1};
-    return begin_history(self, higher(self->head, peer->head), lane_of(lane), out);
+    return begin_history(self, higher(self->head, peer->head), &random, out);
 }
 
 /* --- primaries that meet --------------------------------------------------------------------------------------- */
 
+/* It is a primary, or in touch with one. */
+static bool is_current(const struct chain_view *v) {
+    return v->role == CHAIN_PRIMARY || (v->role == CHAIN_REPLICA && v->linked);
+}
+
 bool chain_may_fence(const struct chain_view *self, const struct chain_view *peer) {
     uint64_t lsn;
-    bool current = peer->role == CHAIN_PRIMARY || (peer->role == CHAIN_REPLICA && peer->linked);
-    return current && chain_common(self, peer, &lsn) && is_higher(peer, self);
+    return is_current(peer) && chain_common(self, peer, &lsn) && is_higher(peer, self);
 }
 
 bool chain_is_within(const struct chain_view *self, const struct chain_view *peer) {
@@ -359,41 +384,78 @@ static const struct chain_peer *richest(const struct chain_view *self,
     return best;
 }
 
-/* The peer that shows that there is a higher primary; best that primary itself. */
+/* A peer of higher rank; best one that knows its primary, or is it. */
 static const struct chain_peer *evidence(const struct chain_view *self,
                                          const struct chain_peer *peers, uint32_t count) {
     const struct chain_peer *found = NULL;
+    uint64_t lsn;
     for (uint32_t i = 0; i < count; i++) {
         const struct chain_peer *p = &peers[i];
-        if (p->contact == CHAIN_ANSWERED && chain_may_fence(self, &p->view) &&
-            (found == NULL || is_higher(&p->view, &found->view) ||
-             (p->view.role == CHAIN_PRIMARY && !is_higher(&found->view, &p->view)))) {
-            found = p;
+        if (p->contact != CHAIN_ANSWERED || !chain_common(self, &p->view, &lsn) ||
+            !is_higher(&p->view, self)) {
+            continue;
         }
+        bool better = found == NULL || is_higher(&p->view, &found->view) ||
+                      (!is_higher(&found->view, &p->view) &&
+                       is_current(&p->view) > is_current(&found->view)) ||
+                      (!is_higher(&found->view, &p->view) && p->view.role == CHAIN_PRIMARY);
+        found = better ? p : found;
     }
     return found;
 }
 
-static uint32_t not_heard(const struct chain_peer *peers, uint32_t count) {
-    uint32_t missing = 0;
+static uint32_t count_contacts(const struct chain_peer *peers, uint32_t count,
+                               enum chain_contact contact) {
+    uint32_t n = 0;
     for (uint32_t i = 0; i < count; i++) {
-        missing += peers[i].contact != CHAIN_ANSWERED;
+        n += peers[i].contact == contact;
     }
-    return missing;
+    return n;
+}
+
+/* Who answers late may have more, or may be on a higher branch. */
+static bool is_waited_for(const struct chain_peer *peers, uint32_t count,
+                          enum chain_patience patience) {
+    uint32_t answered = count_contacts(peers, count, CHAIN_ANSWERED);
+    switch (patience) {
+    case CHAIN_FOR_ALL:
+        return answered < count;
+    case CHAIN_FOR_REACHABLE:
+        return count_contacts(peers, count, CHAIN_SILENT) > 0;
+    case CHAIN_FOR_ONE:
+        return count > 0 && answered == 0;
+    case CHAIN_TIME_IS_UP:
+        return false;
+    }
+    dc_unreachable();
+}
+
+static uint64_t highest_epoch(const struct chain_view *self, const struct chain_peer *peers,
+                              uint32_t count) {
+    uint64_t epoch = self->epoch;
+    uint64_t lsn;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct chain_view *v = &peers[i].view;
+        if (peers[i].contact == CHAIN_ANSWERED && chain_common(self, v, &lsn)) {
+            epoch = higher(epoch, v->epoch);
+        }
+    }
+    return epoch;
 }
 
 struct chain_pull chain_pull(const struct chain_view *self, const struct chain_peer *peers,
-                             uint32_t count, enum chain_patience patience) {
-    struct chain_pull p = {.step = CHAIN_PULL_WAIT, .missing = not_heard(peers, count)};
-    const struct chain_peer *peer = evidence(self, peers, count);
+                             uint32_t count, enum chain_patience patience, bool chosen) {
+    struct chain_pull p = {.step = CHAIN_PULL_WAIT,
+                           .missing = count - count_contacts(peers, count, CHAIN_ANSWERED),
+                           .epoch = highest_epoch(self, peers, count)};
+    const struct chain_peer *peer = chosen ? NULL : evidence(self, peers, count);
     if (peer != NULL) {
-        p.step = chain_is_within(self, &peer->view) ? CHAIN_PULL_FOLLOW : CHAIN_PULL_FENCE;
+        bool follow = is_current(&peer->view) && chain_is_within(self, &peer->view);
+        p.step = follow ? CHAIN_PULL_FOLLOW : CHAIN_PULL_FENCE;
         p.index = (uint32_t)(peer - peers);
         return p;
     }
-    /* Who answers late may have more, or may be on a higher branch. */
-    if ((patience == CHAIN_FOR_ALL && p.missing > 0) ||
-        (patience == CHAIN_FOR_ONE && p.missing > 0 && p.missing == count)) {
+    if (is_waited_for(peers, count, patience)) {
         return p;
     }
     peer = richest(self, peers, count);

@@ -8,12 +8,13 @@
  *   that whatever the ids are: lineage counts first. Two logs are *related* if their chains share a history. A *tail* is what a
  *   log holds behind the last point that both have. The *ask* of a peer is explicit after REPLICAOF until a source has taken it.
  * Invariants:
- *   I1 nothing is taken over from an unrelated log unless the taker has no data or the ask is explicit; from a log without data never, unless forced.
- *   I2 a tail is given up only for a source of higher rank; an explicit ask makes the source raise its rank first.
+ *   I1 nothing is taken over from an unrelated log unless the taker has no data or the ask is explicit; from a log without data, or of a lower
+ *      epoch, never, unless forced.
+ *   I2 a tail is given up only for a source of higher rank; an explicit ask makes a source that is a primary raise its rank first.
  *   I3 a source that is itself a copy never makes a peer give up what the source may still receive: the peer comes again.
- *   I4 forks of different nodes from one end begin in different lanes (with a probability of 1 - 1/CHAIN_LANES).
- *   I5 a raised history begins behind everything that the node which gave way had: so among nodes that have met, the higher
- *      rank has the higher LSN, which is what Sentinel goes by.
+ *   I4 a promotion begins at a random place of its epoch's region: that two branches of one epoch overlap is as unlikely as they are short.
+ *   I5 the higher epoch has the higher LSN, which is what Sentinel goes by; a raised history begins behind everything that the node which
+ *      gave way had. (Unless a history grows longer than its region.)
  * Threads: any. Ownership: views point to the caller's chains.
  */
 #ifndef DC_REPLICATION_CHAIN_H
@@ -25,7 +26,8 @@
 #include "persist/lsn.h"
 #include "server/base/err.h"
 
-enum { CHAIN_LANES = 255 };
+/* Promotions of epoch e begin from e times this on: 32768 epochs, 2 TB for each. */
+#define CHAIN_REGION (256 * LSN_JUMP)
 
 enum chain_role {
     CHAIN_PRIMARY,
@@ -121,6 +123,11 @@ struct chain_answer chain_answer(const struct chain_view *source, const struct c
 const char *chain_reason_text(enum chain_reason reason);
 const char *chain_verdict_name(enum chain_verdict verdict);
 
+/* To who asks with purpose PULL: CONTINUE if it has nothing but what is in the source's log, else REFUSE. */
+struct chain_answer chain_answer_pull(const struct chain_view *source,
+                                      const struct chain_view *puller,
+                                      const struct chain_local *local);
+
 /* --- what the peer does with it -------------------------------------------------------------------------------- */
 
 enum chain_step {
@@ -143,13 +150,13 @@ enum chain_fork_kind {
     CHAIN_PROMOTION, /* REPLICAOF NO ONE, also of a fenced node */
 };
 
-/* 'id' and 'lane' are random. A node that pulled a history that it didn't have before is promoted in it, whatever its own end was. Errors:
+/* 'id' and 'random' are random, 'id' not 0. A node that pulled a history that it didn't have before is promoted in it, whatever its own end was. Errors:
  * DC_ELIMIT when no LSNs are left. */
 DC_MUST enum dc_err chain_fork(const struct chain_view *self, enum chain_fork_kind kind,
-                               uint64_t id, uint64_t lane, struct history *out);
+                               uint64_t id, uint64_t random, struct history *out);
 /* For CHAIN_RAISE_FIRST: above the peer's epoch and its head. A fence ends with it. */
 DC_MUST enum dc_err chain_raise(const struct chain_view *self, const struct chain_view *peer,
-                                uint64_t id, uint64_t lane, struct history *out);
+                                uint64_t id, uint64_t random, struct history *out);
 
 /* --- primaries that meet --------------------------------------------------------------------------------------- */
 
@@ -171,7 +178,7 @@ enum chain_pull_step {
     CHAIN_PULL_WAIT, /* for answers */
     CHAIN_PULL_FROM, /* peer 'index' has what we lack; ask again when it is here */
     CHAIN_PULL_FOLLOW, /* peer 'index' is or follows a higher primary, and we have nothing that it lacks */
-    CHAIN_PULL_FENCE, /* it does, and we have a tail: no writes until REPLICAOF */
+    CHAIN_PULL_FENCE, /* peer 'index' has, or had, a higher one: no writes until REPLICAOF */
     CHAIN_PULL_GO_ON, /* fork, take writes. 'missing' peers haven't been heard: what only they have is lost, and that is reported */
 };
 
@@ -179,15 +186,20 @@ struct chain_pull {
     enum chain_pull_step step;
     uint32_t index;
     uint32_t missing;
+    uint64_t epoch; /* the highest that a peer has seen: a promotion goes above it */
 };
 
 enum chain_patience {
-    CHAIN_FOR_ALL, /* something may be lost here that only one of them has */
-    CHAIN_FOR_ONE, /* nothing can be lost; but is this still the primary? */
+    CHAIN_FOR_ALL,       /* something may be lost here that only one of them has */
+    CHAIN_FOR_REACHABLE, /* the same, but who can't be reached is what brought this about */
+    CHAIN_FOR_ONE,       /* nothing can be lost; but is this still the primary? */
     CHAIN_TIME_IS_UP
 };
 
+/* 'chosen': somebody has promoted this node, so whoever else is or was a primary doesn't matter: it takes over what they have. A
+ * primary that merely starts gives way to any higher rank of its lineage, even if its primary isn't to be seen: who was replaced once doesn't
+ * come back by itself. */
 struct chain_pull chain_pull(const struct chain_view *self, const struct chain_peer *peers,
-                             uint32_t count, enum chain_patience patience);
+                             uint32_t count, enum chain_patience patience, bool chosen);
 
 #endif

@@ -12,6 +12,7 @@ enum {
     ASK_AGAIN_MS = 200,
     WATCH_AGAIN_MS = 1000,
     LONELY_MS = 1000,
+    PULLS_MAX = 3,                    /* from one peer, behind the time that is given */
     FORGET_MS = 7 * 24 * 3600 * 1000, /* unheard for so long it makes room for another */
 };
 
@@ -19,8 +20,9 @@ struct known {
     struct peers_entry entry;
     struct chain_peer peer; /* its view points to 'chain' */
     struct history *chain;
-    bool excepted;
     bool asked;     /* the answer is under way (I1) */
+    bool stale;     /* and will be too old */
+    uint32_t pulls; /* that failed */
     int64_t ask_ms; /* not before */
     int64_t heard_ms;
 };
@@ -34,7 +36,10 @@ struct peers {
     enum state state;
     /* ASKING */
     enum peers_why why;
+    int64_t timeout_ms;
     int64_t deadline_ms;
+    int64_t until_ms; /* when peers_next() wanted to be called again */
+    bool began_anew;  /* after a freeze; once */
     bool pulling;
     struct chain_rank began_rank; /* of this node, when it began to ask */
     uint64_t began_head;
@@ -135,11 +140,14 @@ bool peers_entry(const struct peers *p, uint32_t index, struct peers_entry *out)
 
 /* --- what the node is ------------------------------------------------------------------------------------------ */
 
-void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self,
-               const uint8_t *except, int64_t now_ms, int64_t timeout_ms) {
+void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self, int64_t now_ms,
+               int64_t timeout_ms) {
     p->state = ASKING;
     p->why = why;
+    p->timeout_ms = timeout_ms;
     p->deadline_ms = now_ms + timeout_ms;
+    p->until_ms = INT64_MAX;
+    p->began_anew = false;
     p->pulling = false;
     p->began_rank = chain_rank(self);
     p->began_head = self->head;
@@ -147,13 +155,18 @@ void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *sel
         struct known *k = p->known[i];
         k->peer.contact = CHAIN_SILENT;
         k->peer.spent = false;
+        k->pulls = 0;
         k->ask_ms = now_ms;
-        k->excepted = except != NULL && memcmp(k->entry.id, except, PEER_ID_LEN) == 0;
     }
 }
 
 void peers_rest(struct peers *p) {
     p->state = RESTING;
+}
+
+void peers_watch(struct peers *p) {
+    p->state = WATCHING;
+    p->lonely_ms = INT64_MAX;
 }
 
 /* --- events ---------------------------------------------------------------------------------------------------- */
@@ -175,9 +188,10 @@ static struct known *end_question(struct peers *p, const uint8_t id[PEER_ID_LEN]
     if (k == NULL || !k->asked) {
         return NULL; /* I3; or forgotten meanwhile */
     }
-    k->asked = false;
-    k->ask_ms = now_ms + again_ms(p);
-    return k;
+    bool stale = k->stale;
+    k->asked = k->stale = false;
+    k->ask_ms = stale ? now_ms : now_ms + again_ms(p);
+    return stale ? NULL : k;
 }
 
 void peers_answered(struct peers *p, const uint8_t id[PEER_ID_LEN], const struct chain_view *view,
@@ -211,10 +225,12 @@ void peers_silent(struct peers *p, const uint8_t id[PEER_ID_LEN], int64_t now_ms
 void peers_pulled(struct peers *p, const uint8_t id[PEER_ID_LEN], bool all, int64_t now_ms) {
     struct known *k = find(p, id);
     p->pulling = false;
-    if (k != NULL) {
-        k->peer.spent = !all;
-        k->heard_ms = now_ms;
+    if (k == NULL) {
+        return;
     }
+    /* All: it may have less now than it said, after a power cut of its own. Not all: perhaps only the connection broke. */
+    k->ask_ms = now_ms + again_ms(p);
+    k->peer.spent = all || (++k->pulls >= PULLS_MAX && now_ms >= p->deadline_ms);
 }
 
 /* --- actions --------------------------------------------------------------------------------------------------- */
@@ -227,13 +243,19 @@ static struct peers_todo with(enum peers_action action, const struct known *k) {
     return (struct peers_todo){.action = action, .peer = k->entry};
 }
 
-/* The next question that is due, else when there will be one. */
-static struct peers_todo probe_or_wait(struct peers *p, bool answered_too, int64_t now_ms,
-                                       int64_t until_ms) {
+static struct peers_todo give_way(struct peers *p, enum peers_action action,
+                                  const struct known *k) {
+    p->state = RESTING;
+    struct peers_todo todo = with(action, k);
+    todo.epoch = chain_rank(&k->peer.view).epoch;
+    return todo;
+}
+
+/* The next question that is due, else when there will be one. Who has answered is asked again: its log may grow. */
+static struct peers_todo probe_or_wait(struct peers *p, int64_t now_ms, int64_t until_ms) {
     for (uint32_t i = 0; i < p->count; i++) {
         struct known *k = p->known[i];
-        if (k->asked || k->excepted || (answered_too && k->entry.linked) ||
-            (!answered_too && k->peer.contact == CHAIN_ANSWERED)) {
+        if (k->asked || (p->state == WATCHING && k->entry.linked)) {
             continue;
         }
         if (k->ask_ms <= now_ms) {
@@ -245,37 +267,66 @@ static struct peers_todo probe_or_wait(struct peers *p, bool answered_too, int64
     return nothing_until(until_ms);
 }
 
-static struct peers_todo go_on(struct peers *p, const struct chain_view *self, uint32_t missing) {
+static struct peers_todo go_on(struct peers *p, const struct chain_view *self,
+                               const struct chain_pull *pull) {
     struct chain_rank now = chain_rank(self);
     /* What was pulled may be the history of another primary, which may still be one. */
     bool strange = chain_compare(now, p->began_rank) != 0 || self->epoch > now.epoch;
-    p->state = WATCHING;
-    p->lonely_ms = INT64_MAX;
+    peers_watch(p);
     return (struct peers_todo){.action = PEERS_GO_ON,
                                .forks = p->why != PEERS_CLEAN_START || self->head != p->began_head,
                                .fork = p->why == PEERS_PROMOTED || strange ? CHAIN_PROMOTION
                                                                            : CHAIN_UNCLEAN,
-                               .missing = missing};
+                               .missing = pull->missing,
+                               .epoch = pull->epoch};
+}
+
+static enum chain_patience patience_of(enum peers_why why) {
+    switch (why) {
+    case PEERS_CLEAN_START:
+    case PEERS_KILLED:
+        return CHAIN_FOR_ONE;
+    case PEERS_POWER_CUT:
+        return CHAIN_FOR_ALL;
+    case PEERS_PROMOTED:
+        return CHAIN_FOR_REACHABLE;
+    }
+    dc_unreachable();
+}
+
+/* A process that was frozen finds its time over, and answers that it hasn't read. */
+static bool is_time_up(const struct peers *p, int64_t now_ms) {
+    for (uint32_t i = 0; i < p->count; i++) {
+        if (p->known[i]->asked) {
+            return false;
+        }
+    }
+    return now_ms >= p->deadline_ms;
 }
 
 static struct chain_pull judge(const struct peers *p, const struct chain_view *self, int64_t now_ms,
                                struct known **who) {
     struct chain_peer peers[PEERS_MAX] = {0};
-    struct known *list[PEERS_MAX];
-    uint32_t count = 0;
     for (uint32_t i = 0; i < p->count; i++) {
-        if (!p->known[i]->excepted) {
-            list[count] = p->known[i];
-            peers[count++] = p->known[i]->peer;
-        }
+        peers[i] = p->known[i]->peer;
     }
-    bool all = p->why == PEERS_POWER_CUT || p->why == PEERS_PROMOTED;
-    struct chain_pull pull = chain_pull(self, peers, count,
-                                        now_ms >= p->deadline_ms ? CHAIN_TIME_IS_UP
-                                        : all                    ? CHAIN_FOR_ALL
-                                                                 : CHAIN_FOR_ONE);
-    *who = count > 0 ? list[pull.index] : NULL;
+    struct chain_pull pull = chain_pull(
+        self, peers, p->count, is_time_up(p, now_ms) ? CHAIN_TIME_IS_UP : patience_of(p->why),
+        p->why == PEERS_PROMOTED);
+    *who = p->known[pull.index];
     return pull;
+}
+
+/* The process was frozen for long: what it heard, and what waits to be read, is of another time. */
+static void begin_anew(struct peers *p, int64_t now_ms) {
+    p->began_anew = true;
+    p->deadline_ms = now_ms + p->timeout_ms;
+    for (uint32_t i = 0; i < p->count; i++) {
+        struct known *k = p->known[i];
+        k->peer.contact = CHAIN_SILENT;
+        k->stale = k->asked;
+        k->ask_ms = now_ms;
+    }
 }
 
 static struct peers_todo ask(struct peers *p, const struct chain_view *self, int64_t now_ms) {
@@ -283,21 +334,26 @@ static struct peers_todo ask(struct peers *p, const struct chain_view *self, int
     if (p->pulling) {
         return nothing_until(INT64_MAX);
     }
+    if (!p->began_anew && p->until_ms < now_ms - 2 * p->opts.ask_again_ms) {
+        begin_anew(p, now_ms);
+    }
     struct chain_pull pull = judge(p, self, now_ms, &k);
     switch (pull.step) {
     case CHAIN_PULL_WAIT:
-        return probe_or_wait(p, false, now_ms, p->deadline_ms);
+        return now_ms < p->deadline_ms ? probe_or_wait(p, now_ms, p->deadline_ms)
+                                       : nothing_until(INT64_MAX);
     case CHAIN_PULL_FROM:
+        if (k->pulls > 0 && k->ask_ms > now_ms) {
+            return nothing_until(k->ask_ms);
+        }
         p->pulling = true;
         return with(PEERS_PULL, k);
     case CHAIN_PULL_FOLLOW:
-        p->state = RESTING;
-        return with(PEERS_FOLLOW, k);
+        return give_way(p, PEERS_FOLLOW, k);
     case CHAIN_PULL_FENCE:
-        p->state = RESTING;
-        return with(PEERS_FENCE, k);
+        return give_way(p, PEERS_FENCE, k);
     case CHAIN_PULL_GO_ON:
-        return go_on(p, self, pull.missing);
+        return go_on(p, self, &pull);
     }
     dc_unreachable();
 }
@@ -325,12 +381,11 @@ static struct peers_todo watch(struct peers *p, const struct chain_view *self, i
     for (uint32_t i = 0; i < p->count; i++) {
         struct known *k = p->known[i];
         if (k->peer.contact == CHAIN_ANSWERED && chain_may_fence(self, &k->peer.view)) {
-            p->state = RESTING;
-            return with(PEERS_FENCE, k);
+            return give_way(p, PEERS_FENCE, k);
         }
     }
     int64_t begin_ms = p->lonely_ms + p->opts.lonely_ms;
-    return now_ms < begin_ms ? nothing_until(begin_ms) : probe_or_wait(p, true, now_ms, INT64_MAX);
+    return now_ms < begin_ms ? nothing_until(begin_ms) : probe_or_wait(p, now_ms, INT64_MAX);
 }
 
 struct peers_todo peers_next(struct peers *p, const struct chain_view *self, int64_t now_ms) {
@@ -338,9 +393,11 @@ struct peers_todo peers_next(struct peers *p, const struct chain_view *self, int
     case RESTING:
         return nothing_until(INT64_MAX);
     case ASKING:
-        return ask(p, self, now_ms);
+        break;
     case WATCHING:
         return watch(p, self, now_ms);
     }
-    dc_unreachable();
+    struct peers_todo todo = ask(p, self, now_ms);
+    p->until_ms = todo.action == PEERS_NOTHING ? todo.until_ms : INT64_MAX;
+    return todo;
 }

@@ -8,7 +8,8 @@
  * Purpose: a primary asks its peers before it takes writes (after a start, after a promotion), and asks them again while it lacks a majority
  *   of them: it may have been replaced. A state machine without sockets, threads and clock.
  * States: RESTING: a replica, or fenced. ASKING: no writes yet. WATCHING: a primary that takes writes.
- * Invariants: I1 at most one question to a peer is under way. I2 ASKING ends after the time given to peers_ask(), plus that of one pull at most for each peer.
+ * Invariants: I1 at most one question to a peer is under way. I2 ASKING ends after the time given to peers_ask(), plus that of the last questions, and of the pulls: behind it at most three
+ *   from each peer. So every PROBE must come to an end, answered or silent.
  *   I3 only answers to own questions count (CHAIN.md: a drill fences nobody).
  * Threads: one at a time; the caller locks. Ownership: views are copied.
  */
@@ -57,17 +58,21 @@ enum peers_why {
     PEERS_PROMOTED,    /* other replicas may have more than this one */
 };
 
-/* A primary that doesn't take writes yet begins to ask. 'except' (may be NULL): isn't asked; the source of a replica that was promoted. */
-void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self,
-               const uint8_t *except, int64_t now_ms, int64_t timeout_ms);
+/* A primary that doesn't take writes yet begins to ask. A promotion waits for who is silent, not for who refuses the connection: one of them
+ * is why it was promoted. */
+void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self, int64_t now_ms,
+               int64_t timeout_ms);
 /* A replica, or fenced. */
 void peers_rest(struct peers *p);
+/* A primary that takes writes, without asking first: a fence ended because the higher one gave way. */
+void peers_watch(struct peers *p);
 
 /* --- events ---------------------------------------------------------------------------------------------------- */
 
 /* A peer follows this node, or no longer does. */
 void peers_link(struct peers *p, const uint8_t id[PEER_ID_LEN], bool up, int64_t now_ms);
-/* What came of PEERS_PROBE. A view that isn't sane is none. */
+/* What came of PEERS_PROBE. A view that isn't sane is none. Who answers at the address with another id has lost its disk: forget the one that was
+ * asked for, learn the other. */
 void peers_answered(struct peers *p, const uint8_t id[PEER_ID_LEN], const struct chain_view *view,
                     int64_t now_ms);
 void peers_silent(struct peers *p, const uint8_t id[PEER_ID_LEN], int64_t now_ms);
@@ -80,7 +85,7 @@ enum peers_action {
     PEERS_NOTHING, /* until 'until_ms', or an event */
     PEERS_PROBE,   /* connect to 'peer', purpose PROBE */
     PEERS_PULL,    /* connect to 'peer', purpose PULL, append what it sends up to its end */
-    PEERS_FENCE,   /* 'peer' is, or follows, a higher primary: no writes until REPLICAOF */
+    PEERS_FENCE,   /* 'peer' shows a primary of higher rank: no writes until REPLICAOF */
     PEERS_FOLLOW,  /* the same, and nothing is given up by following it */
     PEERS_GO_ON,   /* begin the history of 'fork', if 'forks'; take writes; report 'missing' */
 };
@@ -92,6 +97,7 @@ struct peers_todo {
     bool forks;
     enum chain_fork_kind fork;
     uint32_t missing; /* who wasn't heard */
+    uint64_t epoch; /* the highest that was heard of: to be kept as the epoch seen, before a fork */
 };
 
 /* Call until it says NOTHING: after every event, and at 'until_ms'. After FENCE, FOLLOW and GO_ON the state has changed. */

@@ -14,6 +14,7 @@
  * A mutation: socket -> conn_feed -> cmd_run -> handler fills ctx->mut -> log_commit -> store_apply, all on the
  * worker that owns the connection, under the locks of the slots that it touches (server/README.md).
  */
+#include "persist/adopt.h"
 #include "persist/data.h"
 #include "replication/link_key.h"
 #include "server/base/crypto.h"
@@ -327,6 +328,12 @@ static void block_signals(sigset_t *set) {
     signal(SIGHUP, SIG_IGN);
 }
 
+/* The next start will put aside what is here. */
+static bool is_given_up(const struct server *s) {
+    struct adopt_note n;
+    return adopt_get(s->data.meta, &n) == DC_OK && (n.what == ADOPT_REWIND || n.what == ADOPT_COPY);
+}
+
 /* Redis's users expect a snapshot at the end where there is no log. */
 static void save_at_the_end(struct server *s) {
     char rules[256];
@@ -335,8 +342,8 @@ static void save_at_the_end(struct server *s) {
                   (!conf_get(&s->conf, appendonly) && rules[0] != '\0');
     uint32_t asked = atomic_load_explicit(&s->node.shutting_down, memory_order_relaxed);
     /* A log that has just begun to be kept isn't finished without the snapshot that it goes on from. */
-    if (!log_wants_base(s->node.log) &&
-        (asked == SHUTDOWN_NOSAVE || (!wanted && asked != SHUTDOWN_SAVE))) {
+    if (is_given_up(s) || (!log_wants_base(s->node.log) &&
+                           (asked == SHUTDOWN_NOSAVE || (!wanted && asked != SHUTDOWN_SAVE)))) {
         return;
     }
     (void)saver_request(s->node.saver, true);

@@ -26,6 +26,7 @@ enum {
     TURN_ARENA_LEN = 4 * 1024 * 1024, /* input of one turn; then the queued requests run first */
     OUTPUT_SOFT_LEN = 1024 * 1024,    /* unsent replies beyond which a connection isn't read from */
 
+    PINS_MAX = 128,          /* readers for whom log is held back from retention */
     REPLICAS_MAX = 32,       /* links to replicas at a time */
     PEERS_MAX = 64,          /* replicas that a node remembers */
     HOST_NAME_MAX_LEN = 256, /* of another node, with its NUL */

@@ -92,6 +92,8 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
 void worker_turn_begin(struct worker *w) {
     if (!w->turn_open) {
         w->turn_open = true;
+        /* Before the turn asks anybody to tell: who is asked later finds it in host_resume(). */
+        atomic_store_explicit(&w->waits, true, memory_order_seq_cst);
         cmd_batch_begin(&w->cmd);
         metric_add(&w->cmd.metrics, METRIC_TURNS, 1);
     }
@@ -183,6 +185,9 @@ static void turn_end(struct worker *w) {
     gates_wait(w);
     bury(w);
     w->gates.part_count = 0;
+    if (w->held_count == 0 && w->gates.waiting.first == NULL) {
+        atomic_store_explicit(&w->waits, false, memory_order_relaxed);
+    }
     buf_reset(&w->out, OUT_KEEP_LEN);
     arena_reset(&w->arena);
     w->turn_open = false;
@@ -332,7 +337,10 @@ static void host_post(struct node *n, uint32_t worker, struct message *m) {
 
 static void host_resume(struct node *n) {
     for (uint32_t i = 0; i < n->worker_count; i++) {
-        worker_resume((struct worker *)n->workers[i]);
+        struct worker *w = (struct worker *)n->workers[i];
+        if (atomic_load_explicit(&w->waits, memory_order_seq_cst)) {
+            worker_resume(w);
+        }
     }
 }
 

@@ -97,6 +97,7 @@ struct worker {
     /* atomic */
     _Atomic uint32_t conn_count;
     _Atomic bool stopping;
+    _Atomic bool waits;   /* something is held, or waits at a gate, or a turn is under way */
     _Atomic bool resumed; /* what waits is to be looked at again; the wake-up is on its way */
 };
 

@@ -188,15 +188,14 @@ START_TEST(a_source_may_be_a_copy_itself) {
 }
 END_TEST
 
-/* What a branch holds isn't given up for a copy that may still receive that branch; the epoch goes up the line. */
-START_TEST(a_copy_lets_a_higher_peer_wait_and_passes_the_epoch_on) {
+/* What a branch holds isn't given up for a copy that may still receive that branch. */
+START_TEST(a_copy_lets_a_higher_peer_wait) {
     struct paper r2 = replica(1000);
     promote(&r2, 2);
     r2.view.role = CHAIN_REPLICA;
     struct paper middle = replica(1000);
     struct chain_answer a = ask(&middle, &r2, explicitly);
     expect_eq(a.verdict, CHAIN_LATER);
-    expect_eq(a.raise, 2);
     expect_eq(chain_step(of(&r2), explicitly, of(&middle), &a), CHAIN_COME_AGAIN);
 }
 END_TEST
@@ -266,14 +265,14 @@ START_TEST(test_h2_a_primary_back_from_a_power_cut_pulls_what_it_lost) {
     struct paper r1 = replica(1500);
     struct paper r2 = replica(1600);
     struct chain_peer peers[2] = {answered(&r1), {.contact = CHAIN_SILENT}};
-    struct chain_pull pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL);
+    struct chain_pull pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL, false);
     expect_eq(pull.step, CHAIN_PULL_WAIT); /* the other may have more */
     peers[1] = answered(&r2);
-    pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL);
+    pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL, false);
     expect_eq(pull.step, CHAIN_PULL_FROM);
     expect_eq(pull.index, 1);
     p.view.head = 1600; /* pulled */
-    pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL);
+    pull = chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL, false);
     expect_eq(pull.step, CHAIN_PULL_GO_ON);
     expect_eq(pull.missing, 0);
     /* Meanwhile a replica is told that it has more, or to wait. */
@@ -289,17 +288,32 @@ START_TEST(test_h2_a_peer_that_cannot_be_reached_holds_writes_for_a_bounded_time
     p.view.role = CHAIN_PULLING;
     struct paper r1 = replica(1500);
     struct chain_peer peers[2] = {{.contact = CHAIN_UNREACHABLE}, answered(&r1)};
-    expect_eq(chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL).step, CHAIN_PULL_WAIT);
-    struct chain_pull pull = chain_pull(of(&p), peers, 2, CHAIN_TIME_IS_UP);
+    expect_eq(chain_pull(of(&p), peers, 2, CHAIN_FOR_ALL, false).step, CHAIN_PULL_WAIT);
+    struct chain_pull pull = chain_pull(of(&p), peers, 2, CHAIN_TIME_IS_UP, false);
     expect_eq(pull.step, CHAIN_PULL_FROM);
     expect_eq(pull.index, 1);
     peers[1].spent = true; /* it went away meanwhile */
-    pull = chain_pull(of(&p), peers, 2, CHAIN_TIME_IS_UP);
+    pull = chain_pull(of(&p), peers, 2, CHAIN_TIME_IS_UP, false);
     expect_eq(pull.step, CHAIN_PULL_GO_ON);
     expect_eq(pull.missing, 1);
-    expect_eq(chain_pull(of(&p), peers, 2, CHAIN_FOR_ONE).step, CHAIN_PULL_GO_ON);
-    expect_eq(chain_pull(of(&p), peers, 1, CHAIN_FOR_ONE).step, CHAIN_PULL_WAIT);
-    expect_eq(chain_pull(of(&p), NULL, 0, CHAIN_FOR_ALL).step, CHAIN_PULL_GO_ON);
+    expect_eq(chain_pull(of(&p), peers, 2, CHAIN_FOR_ONE, false).step, CHAIN_PULL_GO_ON);
+    expect_eq(chain_pull(of(&p), peers, 1, CHAIN_FOR_ONE, false).step, CHAIN_PULL_WAIT);
+    expect_eq(chain_pull(of(&p), NULL, 0, CHAIN_FOR_ALL, false).step, CHAIN_PULL_GO_ON);
+}
+END_TEST
+
+START_TEST(a_pull_is_given_to_who_has_nothing_else) {
+    struct paper r = replica(1600);
+    struct paper p = paper(1000);
+    p.view.role = CHAIN_PULLING;
+    p.view.epoch = 7; /* what it has seen doesn't matter */
+    struct chain_answer a = chain_answer_pull(of(&r), of(&p), &whole_log);
+    expect_eq(a.verdict, CHAIN_CONTINUE);
+    expect_eq(a.lsn, 1000);
+    struct chain_local gone = {.oldest = 1200};
+    expect_eq(chain_answer_pull(of(&r), of(&p), &gone).verdict, CHAIN_REFUSE);
+    p.view.head = 1700;
+    expect_eq(chain_answer_pull(of(&r), of(&p), &whole_log).verdict, CHAIN_REFUSE);
 }
 END_TEST
 
@@ -309,21 +323,22 @@ START_TEST(test_h2_back_behind_a_failover_it_follows_or_is_fenced) {
     struct paper p = paper(1000);
     p.view.role = CHAIN_PULLING;
     struct chain_peer peer[2] = {answered(&r), {.contact = CHAIN_SILENT}};
-    struct chain_pull pull = chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL);
+    struct chain_pull pull = chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL, false);
     expect_eq(pull.step, CHAIN_PULL_FOLLOW); /* at once: it loses nothing by it */
     p.view.head = 1010;
-    expect_eq(chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL).step, CHAIN_PULL_FENCE);
-    /* The branch of a primary that is gone for good is pulled like anything else. */
+    expect_eq(chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL, false).step, CHAIN_PULL_FENCE);
+    /* Its primary isn't to be seen; but there was one. Who is chosen pulls that branch and goes above it. */
     struct paper left = r;
     left.view.role = CHAIN_REPLICA;
     p.view.head = 1000;
     peer[0] = answered(&left);
-    expect_eq(chain_pull(of(&p), peer, 1, CHAIN_FOR_ALL).step, CHAIN_PULL_FROM);
+    expect_eq(chain_pull(of(&p), peer, 1, CHAIN_FOR_ALL, false).step, CHAIN_PULL_FENCE);
     struct paper longer = replica(9000); /* on the older branch */
     peer[1] = answered(&longer);
-    pull = chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL);
+    pull = chain_pull(of(&p), peer, 2, CHAIN_FOR_ALL, true);
     expect_eq(pull.step, CHAIN_PULL_FROM);
     expect_eq(pull.index, 0);
+    expect_eq(pull.epoch, 2);
 }
 END_TEST
 
@@ -342,14 +357,19 @@ START_TEST(test_h5_a_position_of_a_lost_tail_is_lost_in_failover) {
 END_TEST
 
 /* Two that fork from one end: no LSN is given by both. */
-START_TEST(test_h5_branches_of_one_end_lie_in_different_lanes) {
+START_TEST(test_h5_branches_of_one_end_lie_apart) {
     struct paper p = paper(1000), a = p, b = p;
     fork_as(&p, CHAIN_UNCLEAN, 2, 1);
     fork_as(&a, CHAIN_PROMOTION, 3, 0);
-    fork_as(&b, CHAIN_PROMOTION, 4, CHAIN_LANES - 1);
+    fork_as(&b, CHAIN_PROMOTION, 4, CHAIN_REGION - 3 * J - 1);
     expect_eq(p.chain[1].start, 1000 + J);
-    expect_eq(a.chain[1].start, 1000 + 2 * J);
-    expect_eq(b.chain[1].start, 1000 + (1 + CHAIN_LANES) * J);
+    expect_eq(a.chain[1].start, 2 * CHAIN_REGION + 2 * J);
+    expect_eq(b.chain[1].start, 3 * CHAIN_REGION - J - 1);
+    promote(&a, 5); /* the higher epoch has the higher LSN, whatever was drawn */
+    expect(a.chain[2].start > b.chain[1].start + J);
+    struct paper far = paper(7 * CHAIN_REGION);
+    promote(&far, 6);
+    expect(far.chain[1].start > far.chain[1].parent_end + J);
     struct paper end = paper(LSN_MAX - J);
     struct history h;
     expect_eq(chain_fork(of(&end), CHAIN_PROMOTION, 5, 0, &h), DC_ELIMIT);
@@ -451,6 +471,9 @@ START_TEST(test_h52_a_replica_refuses_to_copy_emptiness) {
     p.view.empty = false; /* somebody has written to it meanwhile */
     expect_eq(ask(&p, &r, by_itself).verdict, CHAIN_REFUSE);
     expect_eq(ask(&p, &r, explicitly).verdict, CHAIN_COPY);
+    r.view.epoch = 2; /* its cluster has seen a failover: the emptied one hasn't, whoever orders */
+    expect_eq(ask(&p, &r, explicitly).verdict, CHAIN_REFUSE);
+    expect_eq(ask(&p, &r, forced).verdict, CHAIN_COPY);
     struct paper fresh = no_data(CHAIN_REPLICA);
     expect_eq(ask(&p, &fresh, by_itself).verdict, CHAIN_COPY);
     struct paper old = emptied(); /* the emptied one attaches itself */
@@ -499,7 +522,7 @@ START_TEST(test_h54_without_evidence_a_primary_goes_on) {
     struct paper r = replica(1000);
     expect(!chain_may_fence(of(&p), of(&r)));
     struct chain_peer silent = {.contact = CHAIN_SILENT};
-    struct chain_pull pull = chain_pull(of(&p), &silent, 1, CHAIN_TIME_IS_UP);
+    struct chain_pull pull = chain_pull(of(&p), &silent, 1, CHAIN_TIME_IS_UP, false);
     expect_eq(pull.step, CHAIN_PULL_GO_ON);
     expect_eq(pull.missing, 1);
 }
@@ -522,25 +545,23 @@ START_TEST(a_fence_ends_with_a_promotion_or_when_the_higher_one_gives_way) {
 }
 END_TEST
 
-CHECK_MAIN("chain", a_replica_goes_on_from_its_end,
-           the_youngest_history_of_both_decides_and_the_lower_end_in_it,
-           a_chain_that_forgot_its_beginning_is_still_related,
-           a_log_that_is_gone_or_damaged_is_copied, chains_that_cannot_be_are_known,
-           a_source_may_be_a_copy_itself, a_copy_lets_a_higher_peer_wait_and_passes_the_epoch_on,
-           an_answer_that_contradicts_the_views_is_not_followed,
-           test_h1_a_fork_at_an_unclean_open_is_not_continued_silently,
-           test_h1_the_same_lsn_with_other_bytes_is_refused,
-           test_h1_a_primary_that_goes_on_where_a_peer_has_more_forks_first,
-           test_h2_a_primary_back_from_a_power_cut_pulls_what_it_lost,
-           test_h2_a_peer_that_cannot_be_reached_holds_writes_for_a_bounded_time,
-           test_h2_back_behind_a_failover_it_follows_or_is_fenced,
-           test_h5_a_position_of_a_lost_tail_is_lost_in_failover,
-           test_h5_branches_of_one_end_lie_in_different_lanes, test_h9_half_a_frame_is_no_tail,
-           test_h10_two_failovers_from_one_end_need_no_copy,
-           test_h50_a_cut_tells_what_is_left_of_chain_and_snapshots,
-           test_h51_a_replica_from_a_drill_gives_up_its_branch,
-           test_h51_a_drill_fences_nobody_who_does_not_ask,
-           test_h52_a_replica_refuses_to_copy_emptiness,
-           test_h53_of_two_primaries_of_one_epoch_one_fences_itself, test_h53_the_order_of_fences,
-           test_h54_without_evidence_a_primary_goes_on,
-           a_fence_ends_with_a_promotion_or_when_the_higher_one_gives_way)
+CHECK_MAIN(
+    "chain", a_replica_goes_on_from_its_end,
+    the_youngest_history_of_both_decides_and_the_lower_end_in_it,
+    a_chain_that_forgot_its_beginning_is_still_related, a_log_that_is_gone_or_damaged_is_copied,
+    chains_that_cannot_be_are_known, a_source_may_be_a_copy_itself, a_copy_lets_a_higher_peer_wait,
+    an_answer_that_contradicts_the_views_is_not_followed,
+    test_h1_a_fork_at_an_unclean_open_is_not_continued_silently,
+    test_h1_the_same_lsn_with_other_bytes_is_refused,
+    test_h1_a_primary_that_goes_on_where_a_peer_has_more_forks_first,
+    test_h2_a_primary_back_from_a_power_cut_pulls_what_it_lost,
+    test_h2_a_peer_that_cannot_be_reached_holds_writes_for_a_bounded_time,
+    a_pull_is_given_to_who_has_nothing_else, test_h2_back_behind_a_failover_it_follows_or_is_fenced,
+    test_h5_a_position_of_a_lost_tail_is_lost_in_failover, test_h5_branches_of_one_end_lie_apart,
+    test_h9_half_a_frame_is_no_tail, test_h10_two_failovers_from_one_end_need_no_copy,
+    test_h50_a_cut_tells_what_is_left_of_chain_and_snapshots,
+    test_h51_a_replica_from_a_drill_gives_up_its_branch,
+    test_h51_a_drill_fences_nobody_who_does_not_ask, test_h52_a_replica_refuses_to_copy_emptiness,
+    test_h53_of_two_primaries_of_one_epoch_one_fences_itself, test_h53_the_order_of_fences,
+    test_h54_without_evidence_a_primary_goes_on,
+    a_fence_ends_with_a_promotion_or_when_the_higher_one_gives_way)

@@ -90,6 +90,28 @@ START_TEST(what_followed_forks_when_it_is_opened_as_a_primary) {
 }
 END_TEST
 
+/* The CLOSE that it has is the primary's. */
+START_TEST(an_end_of_the_primary_is_no_end_of_its_own) {
+    (void)begin_half();
+    log_file_close(&c.log);
+    open_data(true, true);
+    put_up_to(log_file_end(&c.log));
+    close_data(false);
+    open_data(false, true);
+    expect_eq(data_chain(&d)->count, 2);
+    close_data(false);
+    open_data(true, true);
+    uint64_t head = log_head(d.log).v;
+    struct history next = {.id = 78, .start = head + LSN_JUMP, .epoch = 9, .parent_end = head};
+    must(data_begin_history(&d, &next));
+    close_data(true);
+    open_data(false, true); /* this one is its own */
+    expect_eq(data_chain(&d)->count, 3);
+    close_data(true);
+    case_close(&c);
+}
+END_TEST
+
 START_TEST(without_data_it_has_a_history_of_its_own_until_a_copy_comes) {
     case_open(&c);
     open_data(true, true);
@@ -181,6 +203,7 @@ END_TEST
 
 CHECK_MAIN("data_follow", a_follower_goes_on_where_its_last_good_frame_ends,
            what_followed_forks_when_it_is_opened_as_a_primary,
+           an_end_of_the_primary_is_no_end_of_its_own,
            without_data_it_has_a_history_of_its_own_until_a_copy_comes,
            a_promotion_begins_a_history_that_the_next_start_finds,
            a_fork_of_the_log_that_is_followed_is_taken_if_it_continues_this_one,

@@ -66,12 +66,12 @@ static void answer(uint32_t peer, struct chain_view view, int64_t now_ms) {
 START_TEST(a_node_without_peers_goes_on_at_once) {
     setup_with(0);
     expect_wait(INT64_MAX, 0);
-    peers_ask(p, PEERS_KILLED, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_KILLED, &self, 0, 3000);
     struct peers_todo todo = expect_go_on(0, 0);
     expect(todo.forks);
     expect_eq(todo.fork, CHAIN_UNCLEAN);
     expect_wait(INT64_MAX, 0);
-    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 3000);
     expect(!expect_go_on(0, 0).forks);
     peers_destroy(p);
     peers_destroy(NULL);
@@ -80,7 +80,7 @@ END_TEST
 
 START_TEST(test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled) {
     setup_with(3);
-    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 3000);
     expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
     expect_todo(PEERS_PROBE, 2, 0);
@@ -88,14 +88,22 @@ START_TEST(test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled
     answer(0, replica_at(1500), 10);
     peers_silent(p, ids[1], 20);
     answer(2, replica_at(1400), 30);
-    expect_wait(220, 30);
+    expect_wait(210, 30);
+    expect_todo(PEERS_PROBE, 0, 220); /* its log may have grown */
     expect_todo(PEERS_PROBE, 1, 220);
     answer(1, replica_at(1600), 230);
+    answer(0, replica_at(1500), 230);
     expect_todo(PEERS_PULL, 1, 230);
     expect_wait(INT64_MAX, 240);
     self.head = 1550;
-    peers_pulled(p, ids[1], false, 250); /* it went away */
-    struct peers_todo todo = expect_go_on(0, 250);
+    peers_pulled(p, ids[1], false, 250); /* the connection breaks: once more */
+    expect_wait(450, 250);
+    expect_todo(PEERS_PULL, 1, 450);
+    peers_pulled(p, ids[1], false, 3001);
+    expect_wait(3201, 3001); /* it is late, but three times it is tried */
+    expect_todo(PEERS_PULL, 1, 3201);
+    peers_pulled(p, ids[1], false, 3300);
+    struct peers_todo todo = expect_go_on(0, 3300);
     expect_eq(todo.fork, CHAIN_UNCLEAN);
     peers_destroy(p);
 }
@@ -103,22 +111,58 @@ END_TEST
 
 START_TEST(test_h2_waiting_is_bounded_and_says_who_is_missing) {
     setup_with(2);
-    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 3000);
     expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
     answer(0, replica_at(1500), 10);
-    expect_wait(3000, 10);
-    expect_todo(PEERS_PULL, 0, 3000);
+    for (int64_t now = 10; now < 3000; now += 200) {
+        expect_wait(now + 200 < 3000 ? now + 200 : 3000, now);
+        if (now + 200 >= 3000) {
+            break;
+        }
+        expect_todo(PEERS_PROBE, 0, now + 200);
+        answer(0, replica_at(1500), now + 200);
+    }
+    expect_wait(INT64_MAX, 3100); /* the last question isn't answered yet */
+    peers_silent(p, ids[1], 4000);
+    expect_todo(PEERS_PULL, 0, 4000);
     self.head = 1500;
-    peers_pulled(p, ids[0], true, 3010);
-    expect_go_on(1, 3010);
+    peers_pulled(p, ids[0], true, 4010);
+    expect_go_on(1, 4010);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(a_peer_that_has_less_than_it_said_is_pulled_once) {
+    setup_with(1);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    answer(0, replica_at(1600), 10);
+    expect_todo(PEERS_PULL, 0, 10);
+    self.head = 1500; /* a power cut took the rest */
+    peers_pulled(p, ids[0], true, 20);
+    expect_go_on(0, 20);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(a_process_that_was_frozen_asks_anew) {
+    setup_with(1);
+    peers_ask(p, PEERS_PROMOTED, &self, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    expect_wait(3000, 0);
+    expect_wait(9000, 6000);           /* an answer waits to be read */
+    answer(0, replica_at(1000), 6001); /* it is old */
+    expect_todo(PEERS_PROBE, 0, 6001);
+    answer(0, replica_at(1600), 6002);
+    expect_todo(PEERS_PULL, 0, 6002);
     peers_destroy(p);
 }
 END_TEST
 
 START_TEST(who_was_only_killed_waits_for_one_answer) {
     setup_with(2);
-    peers_ask(p, PEERS_KILLED, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_KILLED, &self, 0, 3000);
     expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
     answer(1, replica_at(1000), 5);
@@ -127,16 +171,18 @@ START_TEST(who_was_only_killed_waits_for_one_answer) {
 }
 END_TEST
 
-START_TEST(a_promoted_replica_pulls_from_the_others_and_not_from_its_source) {
+START_TEST(a_promoted_replica_pulls_from_the_others_and_does_not_wait_for_the_dead) {
     setup_with(2);
-    peers_ask(p, PEERS_PROMOTED, &self, ids[0], 0, 3000);
+    peers_ask(p, PEERS_PROMOTED, &self, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
-    expect_wait(3000, 0);
     answer(1, replica_at(1100), 5);
-    expect_todo(PEERS_PULL, 1, 5);
+    expect_wait(205, 5);
+    peers_silent(p, ids[0], 6); /* its source refuses the connection */
+    expect_todo(PEERS_PULL, 1, 6);
     self.head = 1100;
     peers_pulled(p, ids[1], true, 9);
-    struct peers_todo todo = expect_go_on(0, 9);
+    struct peers_todo todo = expect_go_on(1, 9);
     expect(todo.forks);
     expect_eq(todo.fork, CHAIN_PROMOTION);
     peers_destroy(p);
@@ -147,7 +193,7 @@ START_TEST(a_start_behind_a_failover_follows_or_is_fenced) {
     setup_with(1);
     for (int tail = 0; tail < 2; tail++) {
         self.head = 1000 + (uint64_t)tail * 10;
-        peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 3000);
+        peers_ask(p, PEERS_CLEAN_START, &self, 0, 3000);
         expect_todo(PEERS_PROBE, 0, 0);
         answer(0, promoted(), 1);
         expect_todo(tail ? PEERS_FENCE : PEERS_FOLLOW, 0, 1);
@@ -157,27 +203,32 @@ START_TEST(a_start_behind_a_failover_follows_or_is_fenced) {
 }
 END_TEST
 
-/* The other primary may be one still: two of one epoch must not be. */
-START_TEST(a_pulled_history_of_another_primary_makes_the_fork_a_promotion) {
+START_TEST(the_branch_of_a_primary_that_is_gone_is_pulled_by_who_is_chosen_only) {
     setup_with(1);
     struct chain_view left = promoted();
     left.role = CHAIN_REPLICA;
-    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 3000);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 3000);
     expect_todo(PEERS_PROBE, 0, 0);
     answer(0, left, 1);
-    expect_todo(PEERS_PULL, 0, 1);
+    expect_todo(PEERS_FENCE, 0, 1);
+    peers_ask(p, PEERS_PROMOTED, &self, 300, 3000);
+    expect_todo(PEERS_PROBE, 0, 300);
+    answer(0, left, 301);
+    expect_todo(PEERS_PULL, 0, 301);
     self.count = 2;
     self.head = left.head;
     self.epoch = 2;
-    peers_pulled(p, ids[0], true, 2);
-    expect_eq(expect_go_on(0, 2).fork, CHAIN_PROMOTION);
+    peers_pulled(p, ids[0], true, 302);
+    struct peers_todo todo = expect_go_on(0, 302);
+    expect_eq(todo.fork, CHAIN_PROMOTION);
+    expect_eq(todo.epoch, 2);
     peers_destroy(p);
 }
 END_TEST
 
 START_TEST(test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence) {
     setup_with(2);
-    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 10);
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 10);
     expect_todo(PEERS_PROBE, 0, 0);
     expect_todo(PEERS_PROBE, 1, 0);
     peers_silent(p, ids[0], 5);
@@ -195,15 +246,19 @@ START_TEST(test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence)
     expect_todo(PEERS_PROBE, 0, 2110);
     expect_todo(PEERS_PROBE, 1, 2110);
     answer(1, promoted(), 2120);
-    expect_todo(PEERS_FENCE, 1, 2120);
+    struct peers_todo todo = peers_next(p, &self, 2120);
+    expect_eq(todo.action, PEERS_FENCE);
+    expect_eq(todo.epoch, 2);
     expect_wait(INT64_MAX, 2120);
+    peers_watch(p); /* the higher one has given way */
+    expect_wait(3120, 2120);
     peers_destroy(p);
 }
 END_TEST
 
 START_TEST(test_h51_what_nobody_asked_for_is_no_evidence) {
     setup_with(2);
-    peers_ask(p, PEERS_CLEAN_START, &self, NULL, 0, 0);
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 0);
     expect_go_on(2, 0);
     answer(0, promoted(), 1);
     expect_wait(1001, 1);
@@ -235,7 +290,7 @@ END_TEST
 
 START_TEST(a_view_that_cannot_be_is_silence) {
     setup_with(1);
-    peers_ask(p, PEERS_POWER_CUT, &self, NULL, 0, 1000);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 1000);
     expect_todo(PEERS_PROBE, 0, 0);
     struct chain_view bad = replica_at(50);
     answer(0, bad, 1);
@@ -247,10 +302,11 @@ END_TEST
 CHECK_MAIN("peers", a_node_without_peers_goes_on_at_once,
            test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled,
            test_h2_waiting_is_bounded_and_says_who_is_missing,
+           a_peer_that_has_less_than_it_said_is_pulled_once, a_process_that_was_frozen_asks_anew,
            who_was_only_killed_waits_for_one_answer,
-           a_promoted_replica_pulls_from_the_others_and_not_from_its_source,
+           a_promoted_replica_pulls_from_the_others_and_does_not_wait_for_the_dead,
            a_start_behind_a_failover_follows_or_is_fenced,
-           a_pulled_history_of_another_primary_makes_the_fork_a_promotion,
+           the_branch_of_a_primary_that_is_gone_is_pulled_by_who_is_chosen_only,
            test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence,
            test_h51_what_nobody_asked_for_is_no_evidence,
            the_list_is_bounded_and_forgets_who_is_gone_for_long, a_view_that_cannot_be_is_silence)

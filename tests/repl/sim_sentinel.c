@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A model of Sentinel, as far as its orders go: it polls, promotes the replica with the highest LSN that it has heard of, and makes the others follow. */
+#include "tests/repl/sim.h"
+
+enum { POLL_MS = 50, DOWN_MS = 500, FRESH_MS = 200, WRONG_MS = 300, FAILOVER_MS = 1000 };
+
+static bool hears(const struct sim *s, const struct node *n) {
+    return n->running && !n->frozen && net_reaches(s, SENTINEL, n->place);
+}
+
+/* Who says that it is a master tells no offset: it is chosen when there is nobody else. So is a replica that was ordered to follow a source and
+ * hasn't been heard by it yet: it may hold a branch that it is to give up. */
+static uint64_t offset_of(const struct node *n) {
+    if (n->role == CHAIN_FENCED || n->count == 0) {
+        return 0;
+    }
+    bool pending = n->role == CHAIN_REPLICA && n->ask.explicit_ && n->refused == NULL;
+    return n->stored_role != CHAIN_REPLICA || pending ? 1 : node_head(n);
+}
+
+/* INFO. Who is fenced says that it is a replica. slave_priority is 0, so that it is never promoted, of whoever is fenced and of a replica without data.
+ * One that is being promoted is a replica until its fork is durable. */
+static void poll(struct sim *s) {
+    struct sentinel *se = &s->sentinel;
+    for (uint32_t i = 0; i < s->opts.nodes; i++) {
+        const struct node *n = &s->nodes[i];
+        if (hears(s, n)) {
+            se->info[i].seen_ms = s->now_ms;
+            se->info[i].primary = n->role != CHAIN_REPLICA && n->role != CHAIN_FENCED &&
+                                  n->stored_role == CHAIN_PRIMARY;
+            se->info[i].offset = offset_of(n);
+            se->info[i].refuses = n->refused == chain_reason_text(CHAIN_BY_UNRELATED) ||
+                                  n->refused == chain_reason_text(CHAIN_BY_UNRELATED_LOWER) ||
+                                  n->refused == chain_reason_text(CHAIN_BY_SOURCE_EMPTY);
+            se->info[i].fenced = n->role == CHAIN_FENCED;
+            se->info[i].target = n->role == CHAIN_FENCED ? NODES_MAX : n->target;
+        }
+    }
+}
+
+static bool is_fresh(const struct sim *s, uint32_t node) {
+    return s->now_ms - s->sentinel.info[node].seen_ms < FRESH_MS;
+}
+
+static uint32_t choose(const struct sim *s) {
+    uint32_t best = NODES_MAX;
+    for (uint32_t i = 0; i < s->opts.nodes; i++) {
+        if (i != s->sentinel.master && is_fresh(s, i) && s->sentinel.info[i].offset > 0 &&
+            (best == NODES_MAX || s->sentinel.info[i].offset > s->sentinel.info[best].offset)) {
+            best = i;
+        }
+    }
+    return best;
+}
+
+static void fail_over(struct sim *s) {
+    struct sentinel *se = &s->sentinel;
+    uint32_t chosen = choose(s);
+    if (chosen < NODES_MAX) {
+        sim_say(s, "sentinel: promotes %c", sim_name(chosen));
+        se->chosen = chosen;
+        se->failover_ms = s->now_ms;
+        if (hears(s, &s->nodes[chosen])) {
+            sim_promote(s, chosen);
+        }
+    }
+}
+
+static void go_on(struct sim *s) {
+    struct sentinel *se = &s->sentinel;
+    if (is_fresh(s, se->chosen) && se->info[se->chosen].primary) {
+        se->master = se->chosen;
+        check_chosen(s, &s->nodes[se->master]);
+        se->failover_ms = 0;
+        for (uint32_t i = 0; i < s->opts.nodes; i++) {
+            se->info[i].wrong_ms = s->now_ms - WRONG_MS + 2 * POLL_MS;
+        }
+    } else if (s->now_ms - se->failover_ms > FAILOVER_MS) {
+        se->failover_ms = 0;
+    }
+}
+
+static void set_right(struct sim *s, uint32_t node) {
+    struct sentinel *se = &s->sentinel;
+    bool wrong = se->info[node].primary || se->info[node].target != se->master;
+    if (!wrong || !is_fresh(s, node)) {
+        se->info[node].wrong_ms = 0;
+    } else if (se->info[node].wrong_ms == 0) {
+        se->info[node].wrong_ms = s->now_ms;
+    } else if (s->now_ms - se->info[node].wrong_ms >= WRONG_MS && hears(s, &s->nodes[node])) {
+        se->info[node].wrong_ms = 0;
+        sim_attach(s, node, se->master, false);
+    }
+}
+
+static bool master_is_down(struct sim *s) {
+    struct sentinel *se = &s->sentinel;
+    uint32_t m = se->master;
+    if (s->now_ms - se->info[m].seen_ms > DOWN_MS) {
+        return true;
+    }
+    /* It has become a replica; or, and that an operator sees, others refuse its data. */
+    bool wrong = !se->info[m].primary;
+    for (uint32_t i = 0; i < s->opts.nodes; i++) {
+        wrong |= s->healing && is_fresh(s, i) && se->info[i].refuses && se->info[i].target == m;
+    }
+    if (!wrong) {
+        se->info[m].wrong_ms = 0;
+    } else if (se->info[m].wrong_ms == 0) {
+        se->info[m].wrong_ms = s->now_ms;
+    }
+    return wrong && s->now_ms - se->info[m].wrong_ms > 2 * DOWN_MS;
+}
+
+/* What an operator does in the end about a fence without a higher primary. */
+static void lift_fence(struct sim *s) {
+    uint32_t m = s->sentinel.master;
+    if (s->healing && s->sentinel.info[m].fenced && s->now_ms % 2000 == 0 &&
+        hears(s, &s->nodes[m])) {
+        sim_promote(s, m);
+    }
+}
+
+void sentinel_step(struct sim *s) {
+    struct sentinel *se = &s->sentinel;
+    if (!se->on || s->now_ms < se->poll_ms) {
+        return;
+    }
+    se->poll_ms = s->now_ms + POLL_MS;
+    poll(s);
+    if (se->failover_ms > 0) {
+        go_on(s);
+    } else if (master_is_down(s)) {
+        fail_over(s);
+    } else {
+        lift_fence(s);
+        for (uint32_t i = 0; i < s->opts.nodes; i++) {
+            if (i != se->master) {
+                set_right(s, i);
+            }
+        }
+    }
+}
