@@ -24,6 +24,7 @@
 #include "persist/adopt.h"
 
 #include "persist/snap_fmt.h"
+#include "persist/standing.h"
 #include "persist/warm_priv.h"
 #include "server/base/assert.h"
 #include "server/base/diag.h"
@@ -37,6 +38,9 @@
 
 static const char note_name[] = "adopt";
 static const char replaced_prefix[] = "replaced-";
+
+/* The text "followed" (data.c): what the log ends with is another node's history, which may go on elsewhere. Whoever doesn't follow it forks. */
+static const char not_ours[] = "0";
 
 enum { NOTE_LEN = 512, NAME_MAX_LEN = SEGMENT_NAME_MAX };
 
@@ -227,15 +231,21 @@ static enum dc_err move_all(const struct io *io, const char *from, const char *t
     return err != DC_OK ? err : sync_both(io, from, to);
 }
 
-/* Whose data the directory holds; what the metadata said of other files counts no more. */
+/* Whose data the directory holds; what the metadata said of other files counts no more. Nor does what replicas have acknowledged, if it is another
+ * data set: its LSNs are others. (First, while that can still be told.) */
 static enum dc_err take_over_identity(struct meta *m, const struct data_plan *plan) {
-    struct meta_node node = {.known = true};
+    struct meta_node node;
+    enum dc_err err = meta_get_node(m, &node);
+    if (err == DC_OK && memcmp(node.node_id, plan->node_id, NODE_ID_LEN) != 0) {
+        err = standing_put_peers(m, NULL, 0);
+    }
+    node.known = true;
     memcpy(node.node_id, plan->node_id, NODE_ID_LEN);
     memcpy(node.seed, plan->seed, SEED_LEN);
-    enum dc_err err = meta_put_node(m, &node);
+    err = err != DC_OK ? err : meta_put_node(m, &node);
     err = err != DC_OK ? err : meta_put_chain(m, plan->chain, plan->chain_count);
     err = err != DC_OK ? err : meta_set_files(m, NULL, 0);
-    struct meta_text texts[] = {{"unlogged", ""}, {"followed", ""}};
+    struct meta_text texts[] = {{"unlogged", ""}, {"followed", not_ours}};
     return err != DC_OK ? err : meta_put_texts(m, texts, 2);
 }
 
@@ -347,11 +357,12 @@ static enum dc_err look_at_fork(const struct warm_opts *opts, uint64_t history) 
     return err;
 }
 
-/* A log that wasn't kept from some point behind the fork on: that is cut off too. */
-static enum dc_err rewind_unlogged(struct meta *m, uint64_t lsn) {
+/* Others go on from there. A log that wasn't kept from some point behind the fork on: that is cut off too. */
+static enum dc_err rewind_texts(struct meta *m, uint64_t lsn) {
     char text[64];
     uint64_t from;
-    enum dc_err err = meta_get_text(m, "unlogged", text, sizeof(text));
+    enum dc_err err = meta_put_text(m, "followed", not_ours);
+    err = err != DC_OK ? err : meta_get_text(m, "unlogged", text, sizeof(text));
     return err == DC_OK && sscanf(text, "%" SCNu64, &from) == 1 && from >= lsn
                ? meta_put_text(m, "unlogged", "")
                : err;
@@ -375,7 +386,7 @@ static enum dc_err rewind_log(const struct io *io, const char *dir, struct meta 
     told->cut_bytes = plan->cut_bytes;
     memcpy(told->cut_file, plan->cut_file, sizeof(told->cut_file));
     mem_free(plan);
-    err = err != DC_OK ? err : rewind_unlogged(m, n->lsn);
+    err = err != DC_OK ? err : rewind_texts(m, n->lsn);
     return err != DC_OK ? err : adopt_forget(m);
 }
 

@@ -176,23 +176,29 @@ static struct chain_answer answer_higher_peer(const struct chain_view *source,
 static struct chain_answer answer_tail(const struct chain_view *source,
                                        const struct chain_view *peer, uint64_t lsn) {
     bool is_prefix = source->head == lsn;
-    bool lost = is_prefix && descends_from(source, peer);
     if (is_prefix && is_copy(source)) {
         return say(CHAIN_PEER_IS_AHEAD, CHAIN_BY_SOURCE_BEHIND, lsn);
     }
-    if (lost && source->role == CHAIN_FENCED) {
-        return say(CHAIN_PEER_IS_AHEAD, CHAIN_BY_SOURCE_LOST, lsn);
-    }
-    if (lost) {
+    if (is_prefix && descends_from(source, peer)) {
         /* A primary that goes on in a history of which the peer has more: it would give LSNs twice. */
         return say(CHAIN_RAISE_FIRST, CHAIN_BY_SOURCE_LOST, lsn);
     }
     return say(CHAIN_REWIND, CHAIN_BY_TAIL, lsn);
 }
 
+/* The peer has more of the history in which the source's log ends. */
+static bool has_lost(const struct chain_view *source, const struct chain_view *peer) {
+    uint32_t link = source->count == 0 ? NO_LINK : link_of(peer, last_of(source)->id);
+    return link != NO_LINK && end_of(peer, link) > source->head;
+}
+
 static struct chain_answer answer_related(const struct chain_view *source,
                                           const struct chain_view *peer, struct chain_ask ask,
                                           const struct chain_local *local, uint64_t lsn) {
+    if (source->role == CHAIN_FENCED &&
+        has_lost(source, peer)) { /* it was fenced before it could pull that */
+        return say(CHAIN_PEER_IS_AHEAD, CHAIN_BY_SOURCE_LOST, lsn);
+    }
     if (source_is_lower(source, peer)) {
         return answer_higher_peer(source, ask);
     }

@@ -1,84 +1,384 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+/* Life, commands and questions; repl_role.c has the table of roles. */
 #include "replication/repl.h"
 
-#include "server/base/conf.h"
+#include "replication/repl_priv.h"
+#include "server/base/assert.h"
 #include "server/base/diag.h"
-#include "server/base/lock.h"
 #include "server/base/mem.h"
-#include "server/base/time.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-struct repl {
-    struct conf *conf;
-    _Atomic uint32_t *writes;
-    struct lock lock;
-    struct repl_view view; /* under lock */
-    _Atomic bool is_current;
-};
+#include <unistd.h>
 
 const char *repl_link_name(enum repl_link link) {
     static const char *const names[] = {"connect", "connecting", "sync", "connected"};
     return names[link];
 }
 
-struct repl *repl_create(const struct repl_opts *opts) {
+void repl_warn(const char *what, enum dc_err err) {
+    diag(DIAG_WARNING, "repl.failed what=\"%s\" error=\"%s\"", what, dc_fail_take(err));
+}
+
+void repl_set_writes(struct repl *r, enum writes writes) {
+    atomic_store_explicit(r->writes, writes, memory_order_release);
+}
+
+/* --- the start --------------------------------------------------------------------------------------------------- */
+
+static bool parse_target(const char *text, struct standing *out) {
+    unsigned port;
+    out->host[0] = '\0';
+    out->port = 0;
+    out->role = STANDING_PRIMARY;
+    if (sscanf(text, "%255s %u", out->host, &port) == 2) {
+        out->port = (uint16_t)port;
+        out->role = STANDING_REPLICA;
+    }
+    return out->role == STANDING_REPLICA;
+}
+
+void repl_show_target(struct conf *conf, const struct standing *s) {
+    char text[HOST_NAME_MAX_LEN + 8];
+    int len = s->role == STANDING_REPLICA
+                  ? snprintf(text, sizeof(text), "%s %" PRIu32, s->host, (uint32_t)s->port)
+                  : 0;
+    conf_set_text(conf, CONF_ID_replicaof, bytes_of(text, (size_t)len));
+}
+
+/* The option has changed, or there is nothing else to go by. */
+static enum dc_err obey_option(struct meta *m, const char *option, struct standing *s) {
+    struct standing before = *s;
+    bool is_order = parse_target(option, s) && (before.role != s->role || before.port != s->port ||
+                                                strcmp(before.host, s->host) != 0);
+    enum dc_err err = standing_put(m, s);
+    err = err == DC_OK && is_order ? meta_put_text(m, REPL_ASK, "explicit") : err;
+    return err == DC_OK ? meta_put_text(m, REPL_CONF_SEEN, option) : err;
+}
+
+enum dc_err repl_decide(struct meta *m, struct conf *conf, bool in_place, struct standing *out) {
+    char option[HOST_NAME_MAX_LEN + 8];
+    char seen[HOST_NAME_MAX_LEN + 8];
+    (void)conf_text(conf, CONF_ID_replicaof, option, sizeof(option));
+    enum dc_err err = standing_get(m, out);
+    err = err == DC_OK ? meta_get_text(m, REPL_CONF_SEEN, seen, sizeof(seen)) : err;
+    if (err != DC_OK) {
+        return err;
+    }
+    if (out->role == STANDING_UNKNOWN || (!in_place && strcmp(option, seen) != 0)) {
+        err = obey_option(m, option, out);
+    }
+    repl_show_target(conf, out);
+    return err;
+}
+
+/* --- the thread ---------------------------------------------------------------------------------------------------- */
+
+static enum order take_order(struct repl *r, struct sink_target *target) {
+    lock_acquire(&r->lock);
+    enum order order = r->order;
+    *target = r->target;
+    r->order = ORDER_NONE;
+    lock_release(&r->lock);
+    return order;
+}
+
+static void tick(struct repl *r) {
+    source_tick(r->source);
+    repl_peers_note(r, false);
+    data_set_pin_limit(r->self.data, (uint64_t)conf_get(r->self.conf, replication_pin_size));
+    if (atomic_exchange_explicit(&r->epoch_moved, false, memory_order_acquire)) {
+        enum dc_err err = repl_store_standing(r);
+        if (err != DC_OK) {
+            repl_warn("noting the epoch", err);
+        }
+    }
+    if (atomic_exchange_explicit(&r->ask_over, false, memory_order_acquire)) {
+        enum dc_err err = meta_put_text(r->self.data->meta, REPL_ASK, "");
+        if (err != DC_OK) {
+            repl_warn("noting that REPLICAOF was taken", err);
+        }
+    }
+}
+
+static void run(void *arg) {
+    struct repl *r = arg;
+    struct sink_target target;
+    while (!atomic_load_explicit(&r->stop, memory_order_acquire)) {
+        switch (take_order(r, &target)) {
+        case ORDER_FOLLOW:
+            repl_do_follow(r, &target);
+            break;
+        case ORDER_PROMOTE:
+            repl_do_promote(r);
+            break;
+        case ORDER_NONE:
+            repl_serve_raise(r);
+            tick(r);
+            if (r->goes_on) {
+                repl_go_on(r, true, r->goes_on_as);
+            }
+            repl_peers_step(r);
+            (void)wake_wait(&r->wake, repl_peers_wait_ms(r, TICK_MS) * 1000);
+            break;
+        }
+    }
+}
+
+/* What the node was when it ended; a primary asks its peers before it goes on. */
+static void begin_role(struct repl *r) {
+    if (r->standing.role == STANDING_REPLICA) {
+        repl_set_role(r, ROLE_REPLICA);
+        repl_set_writes(r, WRITES_READONLY);
+        memcpy(r->view.host, r->standing.host, sizeof(r->view.host));
+        r->view.port = r->standing.port;
+        repl_begin_sink(r);
+        return;
+    }
+    enum peers_why why = repl_why_at_start(r);
+    if (r->standing.fence_epoch != 0) {
+        repl_set_role(r, ROLE_FENCED);
+        repl_set_writes(r, WRITES_FENCED);
+        return;
+    }
+    repl_set_writes(r, WRITES_HELD);
+    repl_peers_ask(r, why);
+    repl_peers_step(r);
+}
+
+bool repl_opens_following(const struct data *d, const struct standing *s) {
+    struct standing_peer *peers = mem_must_alloc(PEERS_MAX * sizeof(*peers));
+    uint32_t count = 0;
+    bool known = standing_get_peers(d->meta, peers, &count) == DC_OK && count > 0;
+    mem_free(peers);
+    return s->role == STANDING_REPLICA || s->fence_epoch != 0 ||
+           (known && !d->plan->empty && !d->plan->clean);
+}
+
+enum dc_err repl_start(const struct repl_opts *opts, const struct standing *standing,
+                       struct repl **out) {
     struct repl *r = mem_must_zalloc(sizeof(*r));
-    r->conf = opts->conf;
+    r->self.conf = opts->conf;
+    r->self.data = opts->data;
+    r->self.log = opts->data->log;
+    r->self.store = opts->store;
+    r->self.clock = opts->clock;
+    r->self.replicas = opts->replicas;
+    r->self.host = opts->host;
+    r->self.host_arg = opts->arg;
+    r->self.fresh_us = opts->fresh_us;
+    r->self.link_key = opts->link_key;
     r->writes = opts->writes;
+    r->standing = *standing;
+    r->start_time_ms = opts->data->plan->last_time_ms;
+    atomic_init(&r->self.epoch, standing->epoch);
     lock_init(&r->lock, LOCK_RANK_REPL);
-    atomic_init(&r->is_current, true);
-    return r;
+    wake_init(&r->wake);
+    r->source = source_create(&r->self);
+    r->peers = peers_create(&(struct peers_opts){.ask_again_ms = 0});
+    *out = r;
+    enum dc_err err = standing_own_id(opts->data->meta, r->self.peer_id);
+    err = err == DC_OK ? repl_peers_load(r) : err;
+    if (err == DC_OK) {
+        begin_role(r);
+        thread_start(&r->thread, "repl", run, r);
+    }
+    return err;
+}
+
+struct drain {
+    uint64_t head;
+    bool all;
+};
+
+static void look_at_replica(const struct replica_seen *seen, void *arg) {
+    struct drain *d = arg;
+    d->all =
+        d->all && (seen->slot < 0 || seen->state != REPLICA_ONLINE || seen->received >= d->head);
+}
+
+/* Nobody writes any more: what was acknowledged to clients gets to the replicas that are there, so that each could take over. */
+static void drain(struct repl *r) {
+    int64_t end_us = time_mono_us() + (int64_t)DRAIN_MS * 1000;
+    struct drain d;
+    do {
+        d = (struct drain){.head = log_head(r->self.log).v, .all = true};
+        replicas_each(r->self.replicas, look_at_replica, &d);
+    } while (!d.all && time_mono_us() < end_us && usleep(1000) == 0);
+}
+
+void repl_stop(struct repl *r) {
+    if (r == NULL || r->thread.run == NULL) {
+        return;
+    }
+    drain(r);
+    atomic_store_explicit(&r->stop, true, memory_order_release);
+    wake_raise(&r->wake);
+    thread_join(&r->thread);
+    lock_acquire(&r->lock);
+    r->raised = DC_ESTOPPED;
+    r->raise_over = r->stopped = true;
+    lock_release(&r->lock);
+    repl_peers_end(r);
+    repl_peers_note(r, true);
+    source_stop(r->source);
+    repl_end_sink(r);
+    tick(r);
 }
 
 void repl_destroy(struct repl *r) {
     if (r != NULL) {
+        source_destroy(r->source);
+        peers_destroy(r->peers);
         lock_fini(&r->lock);
         mem_free(r);
     }
 }
 
-static void set_writes(struct repl *r, enum writes writes) {
-    atomic_store_explicit(r->writes, writes, memory_order_release);
+/* --- commands ---------------------------------------------------------------------------------------------------- */
+
+void repl_accept(struct repl *r, int fd, struct bytes early) {
+    source_accept(r->source, fd, early);
+}
+
+static void give_order(struct repl *r, enum order order, const struct sink_target *target) {
+    lock_acquire(&r->lock);
+    r->order = order;
+    if (target != NULL) {
+        r->target = *target;
+    }
+    lock_release(&r->lock);
+    wake_raise(&r->wake);
 }
 
 enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool force) {
-    char text[HOST_NAME_MAX_LEN + 8];
-    (void)force;
+    struct sink_target target = {.port = port, .ask = {.explicit_ = true, .force = force}};
     if (host.len == 0 || host.len >= HOST_NAME_MAX_LEN) {
         return dc_fail(DC_ELIMIT, "the address is too long");
     }
-    int len = snprintf(text, sizeof(text), "%.*s %" PRIu32, (int)host.len, host.ptr, port);
-    set_writes(r, WRITES_READONLY); /* I1 */
+    memcpy(target.host, host.ptr, host.len);
+    repl_set_writes(r, WRITES_READONLY); /* I1 */
     lock_acquire(&r->lock);
-    r->view =
-        (struct repl_view){.role = ROLE_REPLICA, .port = port, .down_since_us = time_mono_us()};
-    memcpy(r->view.host, host.ptr, host.len);
+    bool was_replica = r->view.role == ROLE_REPLICA;
+    r->view.role = ROLE_REPLICA;
+    r->view.port = port;
+    memcpy(r->view.host, target.host, sizeof(r->view.host));
     lock_release(&r->lock);
-    atomic_store_explicit(&r->is_current, false, memory_order_relaxed);
-    conf_set_text(r->conf, CONF_ID_replicaof, bytes_of(text, (size_t)len));
-    diag(DIAG_NOTICE, "repl.follow target=%.*s:%" PRIu32, (int)host.len, host.ptr, port);
+    if (!was_replica) {
+        r->self.host->refuse_waiting(r->self.host_arg, "the node follows another one now");
+    }
+    struct standing shown = {.role = STANDING_REPLICA, .port = (uint16_t)port};
+    memcpy(shown.host, target.host, sizeof(shown.host));
+    repl_show_target(r->self.conf, &shown);
+    give_order(r, ORDER_FOLLOW, &target);
     return DC_OK;
 }
 
 void repl_promote(struct repl *r) {
+    struct standing shown = {.role = STANDING_PRIMARY};
     lock_acquire(&r->lock);
-    r->view = (struct repl_view){.role = ROLE_PRIMARY};
+    bool nothing = r->view.role == ROLE_PRIMARY;
+    r->view.role = ROLE_PRIMARY;
     lock_release(&r->lock);
-    atomic_store_explicit(&r->is_current, true, memory_order_relaxed);
-    conf_set_text(r->conf, CONF_ID_replicaof, BYTES(""));
-    set_writes(r, WRITES_TAKEN);
-    diag(DIAG_NOTICE, "repl.primary");
+    repl_show_target(r->self.conf, &shown);
+    if (!nothing) {
+        repl_set_writes(r, WRITES_HELD);
+        give_order(r, ORDER_PROMOTE, NULL);
+    }
 }
 
+/* --- questions --------------------------------------------------------------------------------------------------- */
+
 bool repl_is_current(const struct repl *r) {
-    return atomic_load_explicit(&r->is_current, memory_order_relaxed);
+    return r == NULL || atomic_load_explicit(&r->self.role, memory_order_relaxed) != ROLE_REPLICA ||
+           atomic_load_explicit(&r->self.linked, memory_order_relaxed);
+}
+
+int64_t repl_reap_ms(const struct repl *r, int64_t now_ms) {
+    if (r == NULL || atomic_load_explicit(&r->self.role, memory_order_acquire) != ROLE_REPLICA) {
+        return now_ms;
+    }
+    int64_t passed_ms = atomic_load_explicit(&r->self.passed_ms, memory_order_relaxed);
+    passed_ms = passed_ms > r->start_time_ms ? passed_ms : r->start_time_ms;
+    return passed_ms - REAP_SLACK_MS < now_ms ? passed_ms - REAP_SLACK_MS : now_ms;
 }
 
 void repl_view(struct repl *r, struct repl_view *out) {
     lock_acquire(&r->lock);
     *out = r->view;
+    if (r->sink != NULL) {
+        sink_view(r->sink, out);
+    }
     lock_release(&r->lock);
+    out->received_lsn = log_head(r->self.log).v;
+    out->applied_lsn = log_applied(r->self.log).v;
+}
+
+void repl_stats(struct repl *r, struct repl_stats *out) {
+    struct source_stats source;
+    struct sink_stats sink = {.full = 0};
+    source_stats(r->source, &source);
+    lock_acquire(&r->lock);
+    if (r->sink != NULL) {
+        sink_stats(r->sink, &sink);
+    }
+    lock_release(&r->lock);
+    *out = (struct repl_stats){.sent_full = source.full,
+                               .sent_partial = source.partial,
+                               .refused = source.refused,
+                               .copies_under_way = source.copies_under_way,
+                               .got_full = sink.full,
+                               .got_partial = sink.partial};
+    memcpy(out->sent_full_reason, source.last_full_reason, sizeof(out->sent_full_reason));
+    memcpy(out->got_full_reason, sink.last_full_reason, sizeof(out->got_full_reason));
+}
+
+/* --- from the links ---------------------------------------------------------------------------------------------- */
+
+void repl_note_epoch(struct self *self, uint64_t epoch) {
+    struct repl *r = (struct repl *)self;
+    uint64_t seen = atomic_load_explicit(&self->epoch, memory_order_relaxed);
+    while (epoch > seen) {
+        if (atomic_compare_exchange_weak_explicit(&self->epoch, &seen, epoch, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+            atomic_store_explicit(&r->epoch_moved, true, memory_order_release);
+            wake_raise(&r->wake);
+            return;
+        }
+    }
+}
+
+void repl_ask_taken(struct self *self) {
+    struct repl *r = (struct repl *)self;
+    atomic_store_explicit(&r->ask_over, true, memory_order_release);
+    wake_raise(&r->wake);
+}
+
+enum dc_err repl_raise(struct self *self, const struct chain_view *peer) {
+    struct repl *r = (struct repl *)self;
+    lock_acquire(&r->lock);
+    bool taken = !r->stopped && r->raise_peer == NULL;
+    if (taken) {
+        r->raise_peer = peer;
+        r->raise_over = false;
+    }
+    lock_release(&r->lock);
+    if (!taken) {
+        return dc_fail(DC_ELIMIT, "another history is being begun");
+    }
+    wake_raise(&r->wake);
+    for (;;) {
+        lock_acquire(&r->lock);
+        bool over = r->raise_over;
+        enum dc_err err = r->raised;
+        if (over) {
+            r->raise_peer = NULL;
+        }
+        lock_release(&r->lock);
+        if (over) {
+            return err;
+        }
+        usleep(1000);
+    }
 }

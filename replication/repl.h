@@ -2,12 +2,19 @@
 /*
  * repl: what this node is to other nodes: a primary, or the replica of one.
  *
- * Purpose: the role, its changes (REPLICAOF, the start, a promotion), and what INFO and ROLE show of it. Links have threads of their
+ * Purpose: the role, its changes (the start, REPLICAOF, a promotion), and what INFO and ROLE show of it. Links have threads of their
  *   own: source.h sends the log, sink.h receives it.
+ *
+ *     repl_decide()     what the node is to be, before its log is opened
+ *     repl_start()      the links begin
+ *     repl_follow(), repl_promote()   commands; the thread repl does it
+ *     repl_stop()
+ *
  * Invariants: I1 'writes' says what the role allows before repl_follow() returns: no command that is admitted later writes.
- *   I2 writes are taken again only when the new history is durable.
+ *   I2 writes are taken again only when the new history is durable. I3 what was decided last survives the process.
  * Threads: any may ask and look; a change is made by the thread repl. Nobody waits for it.
  * Ownership: the node's. The views are copies.
+ * Failure: a promotion that the disk doesn't take leaves the node a replica; INFO tells why.
  */
 #ifndef DC_REPLICATION_REPL_H
 #define DC_REPLICATION_REPL_H
@@ -16,12 +23,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "persist/standing.h"
 #include "server/base/bytes.h"
 #include "server/base/err.h"
 #include "server/base/limits.h"
 
 struct conf;
+struct data;
+struct node_clock;
 struct repl;
+struct replicas;
+struct self;
+struct store;
 
 /* Why writes aren't taken. */
 enum writes {
@@ -42,13 +55,54 @@ enum repl_link {
 };
 const char *repl_link_name(enum repl_link link);
 
-struct repl_opts {
-    struct conf *conf;
-    _Atomic uint32_t *writes; /* enum writes; the node's */
+/* What replication asks of the floor above. */
+struct repl_host {
+    /* A snapshot: begun, or waited for. */
+    uint64_t (*snapshot_begin)(void *arg);
+    bool (*snapshot_is_over)(void *arg, uint64_t ticket);
+    enum dc_err (*snapshot_result)(void *arg, uint64_t ticket);
+    /* The process begins anew in place; returns at once. */
+    void (*restart)(void *arg);
+    /* The role has changed: held requests try again. */
+    void (*resume)(void *arg);
+    /* Waits until every command that was admitted before is complete; at most 'timeout_ms'. False: it isn't known. */
+    bool (*quiesce)(void *arg, int64_t timeout_ms);
+    /* Replies that wait for their level are refused: they can't be confirmed here any more. */
+    void (*refuse_waiting)(void *arg, const char *why);
 };
 
-struct repl *repl_create(const struct repl_opts *opts);
+struct repl_opts {
+    struct conf *conf;
+    struct data *data; /* open, with its log */
+    struct store *store;
+    struct node_clock *clock;
+    struct replicas *replicas;
+    _Atomic uint32_t *writes; /* enum writes; the node's */
+    _Atomic int64_t *
+        fresh_us; /* monotonic: when a replica last had all that its source had told of; NULL = nobody asks */
+    const uint8_t *link_key; /* CRYPTO_KEY_LEN bytes that stay; NULL = links are in clear */
+    const struct repl_host *host;
+    void *arg;
+};
+
+/* What the node is to be: what the metadata remember, or what the option 'replicaof' says, if that has changed since the last start
+ * ('in_place': the options are those of the run before). Stored. Errors: those of the metadata. */
+DC_MUST enum dc_err repl_decide(struct meta *m, struct conf *conf, bool in_place,
+                                struct standing *out);
+
+/* Whether the log is to be opened as one that follows: it isn't forked at the start then. A replica's; that of a primary that has to ask first
+ * what it lost. */
+bool repl_opens_following(const struct data *d, const struct standing *s);
+
+/* The role of 'standing' is in force at the return. Errors: those of the metadata. */
+DC_MUST enum dc_err repl_start(const struct repl_opts *opts, const struct standing *standing,
+                               struct repl **out);
+/* Links end; what was received is applied. The node still answers INFO. NULL is legal. */
+void repl_stop(struct repl *r);
 void repl_destroy(struct repl *r); /* NULL is legal */
+
+/* A peer's connection, whose REPLSTREAM was answered; 'early' is what came behind that. */
+void repl_accept(struct repl *r, int fd, struct bytes early);
 
 /* REPLICAOF host port. 'force': also when the other one is empty. Errors: DC_ELIMIT when the host is too long. */
 DC_MUST enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool force);
@@ -57,6 +111,8 @@ void repl_promote(struct repl *r);
 
 /* Commands may be answered although the primary isn't reachable: always true of a primary. */
 bool repl_is_current(const struct repl *r);
+/* Entries may be reclaimed that had expired by then: 'now_ms', or on a replica what its log has surely passed. */
+int64_t repl_reap_ms(const struct repl *r, int64_t now_ms);
 
 struct repl_view {
     enum repl_role role;
@@ -66,9 +122,27 @@ struct repl_view {
     int64_t last_io_us;    /* monotonic; 0 = never */
     int64_t down_since_us; /* monotonic */
     uint64_t received_lsn, applied_lsn;
+    uint64_t source_head;          /* as the source told last; 0 = unknown */
+    int64_t behind_us;             /* since when not all of that is here; 0 = it is */
     uint64_t copy_bytes, copy_len; /* of a full copy under way */
     char why_down[256];            /* what ended the last link, or keeps it from beginning */
 };
 void repl_view(struct repl *r, struct repl_view *out);
+
+struct repl_stats {
+    uint64_t sent_full, sent_partial, refused; /* to others */
+    uint64_t copies_under_way;
+    uint64_t got_full, got_partial; /* from a source, in this run */
+    char sent_full_reason[128];     /* why the last one was needed */
+    char got_full_reason[128];
+};
+void repl_stats(struct repl *r, struct repl_stats *out);
+
+/* For source and sink: an epoch was heard of; the order REPLICAOF was taken by a source. */
+void repl_note_epoch(struct self *self, uint64_t epoch);
+void repl_ask_taken(struct self *self);
+/* A primary begins a higher history than the peer's, because that gives way to it. Waits until it is done. Errors: DC_EIO, DC_ELIMIT: not now. */
+struct chain_view;
+DC_MUST enum dc_err repl_raise(struct self *self, const struct chain_view *peer);
 
 #endif

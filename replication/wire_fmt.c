@@ -361,6 +361,52 @@ bool wire_bye_decode(struct bytes body, struct wire_bye *out) {
     return true;
 }
 
+void wire_peers_encode(const struct wire_peer *list, uint32_t count, struct buf *to) {
+    uint8_t head[WIRE_PEERS_LEN] = {0};
+    dc_assert(count <= PEERS_MAX);
+    put_u32(head, count);
+    buf_append(to, head, sizeof(head));
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t f[PEER_ID_LEN + 4];
+        dc_assert(list[i].address.len > 0 && list[i].address.len <= WIRE_ADDRESS_MAX);
+        memcpy(f, list[i].id, PEER_ID_LEN);
+        put_u16(f + PEER_ID_LEN, list[i].port);
+        put_u16(f + PEER_ID_LEN + 2, (uint16_t)list[i].address.len);
+        buf_append(to, f, sizeof(f));
+        buf_append_bytes(to, list[i].address);
+    }
+}
+
+/* Takes one from the front of 'rest'. */
+static bool peer_decode(struct bytes *rest, struct wire_peer *out) {
+    if (rest->len < PEER_ID_LEN + 4) {
+        return false;
+    }
+    size_t len = get_u16(rest->ptr + PEER_ID_LEN + 2);
+    if (len == 0 || len > WIRE_ADDRESS_MAX || rest->len - (PEER_ID_LEN + 4) < len) {
+        return false;
+    }
+    memcpy(out->id, rest->ptr, PEER_ID_LEN);
+    out->port = get_u16(rest->ptr + PEER_ID_LEN);
+    out->address = bytes_of(rest->ptr + PEER_ID_LEN + 4, len);
+    *rest = bytes_of(out->address.ptr + len, rest->len - (PEER_ID_LEN + 4) - len);
+    return true;
+}
+
+bool wire_peers_decode(struct bytes body, struct wire_peer *list, uint32_t *count) {
+    if (body.len < WIRE_PEERS_LEN || get_u32(body.ptr) > PEERS_MAX || get_u32(body.ptr + 4) != 0) {
+        return false;
+    }
+    struct bytes rest = bytes_of(body.ptr + WIRE_PEERS_LEN, body.len - WIRE_PEERS_LEN);
+    *count = get_u32(body.ptr);
+    for (uint32_t i = 0; i < *count; i++) {
+        if (!peer_decode(&rest, &list[i])) {
+            return false;
+        }
+    }
+    return rest.len == 0;
+}
+
 /* --- the copy -------------------------------------------------------------------------------------------------- */
 
 enum {

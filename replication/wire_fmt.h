@@ -31,6 +31,7 @@ enum {
     WIRE_HISTORY_LEN = 32,
     WIRE_CHAIN_LEN_MAX = WIRE_CHAIN_MAX * WIRE_HISTORY_LEN,
     PEER_ID_LEN = 16,
+    WIRE_PEER_LEN_MAX = PEER_ID_LEN + 4 + WIRE_ADDRESS_MAX, /* in PEERS */
 };
 
 enum wire_type {
@@ -171,6 +172,16 @@ struct wire_bye {
 /* A longer text is cut. */
 void wire_bye_encode(const struct wire_bye *m, struct buf *to);
 bool wire_bye_decode(struct bytes body, struct wire_bye *out);
+
+/* PEERS: after the ANSWER, before a copy, and whenever it changes. The source itself may be among them. */
+struct wire_peer {
+    uint8_t id[PEER_ID_LEN];
+    uint16_t port;
+    struct bytes address; /* not empty */
+};
+void wire_peers_encode(const struct wire_peer *list, uint32_t count, struct buf *to);
+/* 'list' has room for PEERS_MAX. */
+bool wire_peers_decode(struct bytes body, struct wire_peer *list, uint32_t *count);
 
 /* --- the copy -------------------------------------------------------------------------------------------------- */
 

@@ -24,6 +24,7 @@
 #include "server/cmd/janitor.h"
 #include "server/cmd/saver.h"
 #include "server/cmd/node.h"
+#include "server/cmd/repl_host.h"
 #include "server/cmd/tables.h"
 #include "server/net/listen.h"
 #include "server/net/loop.h"
@@ -58,6 +59,7 @@ struct server {
     struct node node;
     struct data data;
     struct store *store;
+    struct standing standing; /* among other nodes, at the start */
     struct listeners *listeners;
     struct janitor *janitor;
     uint8_t link_key[CRYPTO_KEY_LEN];
@@ -163,7 +165,7 @@ static uint64_t log_memory_limit(const struct conf *conf) {
 }
 
 /* Directory, store, log. */
-static enum dc_err open_data(struct server *s) {
+static enum dc_err open_data(struct server *s, bool continues) {
     struct node *n = &s->node;
     const struct conf *conf = &s->conf;
     /* The whole path: messages name it, in commands that can be copied. */
@@ -171,6 +173,7 @@ static enum dc_err open_data(struct server *s) {
         return dc_fail(DC_EIO, "the path of the data directory: %s", dc_errno_text(errno));
     }
     enum dc_err err = data_open(&s->data, &io_posix, s->dir);
+    err = err == DC_OK ? repl_decide(s->data.meta, &s->conf, continues, &s->standing) : err;
     if (err != DC_OK) {
         return err;
     }
@@ -185,7 +188,8 @@ static enum dc_err open_data(struct server *s) {
     n->worker_count = worker_count(conf);
     n->warm = s->data.warm; /* before anybody may take an empty store for the data */
     err = warm_attach(n->warm, s->store);
-    struct log_opts log = {.keeps = conf_get(conf, appendonly) != 0,
+    struct log_opts log = {.follows = repl_opens_following(&s->data, &s->standing),
+                           .keeps = conf_get(conf, appendonly) != 0,
                            .sync = (enum log_sync)conf_get(conf, appendfsync),
                            .segment_len = (uint64_t)conf_get(conf, log_segment_size),
                            .memory_limit = log_memory_limit(conf),
@@ -229,22 +233,12 @@ static void start_warming(struct server *s) {
     }
     lock_init(&s->evict_lock, LOCK_RANK_EVICT);
     s->evict_feed = log_feed_create(n->log);
-    warm_set_evict(n->warm, evict_unloaded, s);
-    warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory),
-                   (enum evict_policy)conf_get(&s->conf, maxmemory_policy));
-    warm_start(n->warm, (uint32_t)threads, warm_done, n);
-}
-
-/* What the options say of it. */
-static enum dc_err begin_role(struct server *s) {
-    char text[HOST_NAME_MAX_LEN + 8];
-    char host[HOST_NAME_MAX_LEN];
-    unsigned port;
-    (void)conf_text(&s->conf, CONF_ID_replicaof, text, sizeof(text));
-    if (sscanf(text, "%255s %u", host, &port) != 2) {
-        return DC_OK;
+    if (!node_is_replica(n)) { /* which evicts what its log says, and nothing else */
+        warm_set_evict(n->warm, evict_unloaded, s);
+        warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory),
+                       (enum evict_policy)conf_get(&s->conf, maxmemory_policy));
     }
-    return repl_follow(s->node.repl, bytes_str(host), port, false);
+    warm_start(n->warm, (uint32_t)threads, warm_done, n);
 }
 
 /* The path is one from the data directory, like that of the pidfile. */
@@ -254,12 +248,12 @@ static enum dc_err read_link_key(struct server *s, bool *has) {
     return *has ? link_key_read(path, s->link_key) : DC_OK;
 }
 
-static enum dc_err start(struct server *s) {
+static enum dc_err start(struct server *s, bool continues) {
     struct node *n = &s->node;
     bool has_link_key;
     enum dc_err opened = read_link_key(s, &has_link_key);
     if (opened == DC_OK) {
-        opened = open_data(s);
+        opened = open_data(s, continues);
     }
     if (opened != DC_OK) {
         return opened;
@@ -275,8 +269,7 @@ static enum dc_err start(struct server *s) {
         return err;
     }
     n->saver = saver_start(n, &s->data);
-    n->repl = repl_create(&(struct repl_opts){.conf = &s->conf, .writes = &n->writes});
-    err = begin_role(s);
+    err = repl_host_start(n, &s->data, &s->standing);
     if (err != DC_OK) {
         return err;
     }
@@ -304,6 +297,10 @@ static void stop_workers(struct node *n) {
 static void tear_down(struct server *s, bool clean, struct handover *after) {
     struct node *n = &s->node;
     listeners_close(s->listeners, after);
+    if (n->log != NULL &&
+        node_is_replica(n)) { /* REPLICAOF: the log ends as it is, so that another one can follow */
+        log_set_follows(n->log, true);
+    }
     data_close(&s->data, clean,
                CLOSE_TIMEOUT_MS); /* until then the log's threads call the workers */
     n->log = NULL;
@@ -312,6 +309,7 @@ static void tear_down(struct server *s, bool clean, struct handover *after) {
         worker_destroy((struct worker *)n->workers[i]);
     }
     if (s->store != NULL) {
+        repl_destroy(n->repl);
         node_fini(n);
         store_destroy(s->store);
     }
@@ -379,10 +377,10 @@ static void prepare_handover(struct server *s) {
 }
 
 /* Serves until the end. 'restarts': the process is to start anew in place; its sockets go on listening. */
-static enum dc_err serve(struct server *s, bool *restarts) {
+static enum dc_err serve(struct server *s, bool continues, bool *restarts) {
     sigset_t ends;
     block_signals(&ends);
-    enum dc_err err = start(s);
+    enum dc_err err = start(s, continues);
     if (err == DC_OK) {
         diag(DIAG_NOTICE, "server.ready version=" DC_VERSION " port=%d workers=%u pid=%d",
              (int)conf_get(&s->conf, port), s->node.worker_count, (int)getpid());
@@ -392,8 +390,8 @@ static enum dc_err serve(struct server *s, bool *restarts) {
         saver_give_up(s->node.saver); /* a worker may be waiting for it */
         stop_workers(&s->node);
         janitor_stop(s->janitor);
+        repl_stop(s->node.repl);
         saver_stop(s->node.saver);
-        repl_destroy(s->node.repl);
         diag(DIAG_NOTICE, "server.stopped");
     }
     if (*restarts) {
@@ -442,7 +440,7 @@ int main(int argc, char **argv) {
     }
     if (err == DC_OK) {
         write_pidfile(&server.conf);
-        err = serve(&server, &restarts);
+        err = serve(&server, continues, &restarts);
     }
     if (err == DC_OK && restarts) {
         err = handover_exec(&server.handover);

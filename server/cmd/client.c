@@ -57,6 +57,7 @@ static void client_leave(struct client *c) {
 void client_fini(struct client *c) {
     struct node *n = c->worker->node;
     client_leave(c);
+    wait_client_gone(c);
     backup_client_gone(c);
     lock_acquire(&n->clients_lock);
     if (c->prev != NULL) {

@@ -51,10 +51,15 @@ struct client {
     enum reply_proto proto;
     uint32_t flags;
     struct keyspace *ks;
-    uint64_t last_version;      /* of the last write: LASTVER */
-    struct ack_level ack;       /* CLIENT ACK */
-    int64_t max_stale_ms;       /* CLIENT MAXSTALE, 0 = any */
-    int64_t wait_until_ms;      /* WAIT, WAITAOF or READAFTER under way, 0 = none */
+    uint64_t last_version; /* of the last write: LASTVER */
+    struct ack_level ack;  /* CLIENT ACK */
+    int64_t max_stale_ms;  /* CLIENT MAXSTALE, 0 = any */
+    int64_t wait_until_ms; /* WAIT, WAITAOF or READAFTER under way, 0 = none */
+    enum {
+        UNBLOCK_NOT,
+        UNBLOCK_TIMEOUT,
+        UNBLOCK_ERROR
+    } unblock;                  /* CLIENT UNBLOCK ended the last wait */
     struct tx *tx;              /* queued commands and watched keys, NULL = none */
     struct client_subs *subs;   /* NULL = none */
     struct backup_task *backup; /* BACKUP under way, NULL = none */
@@ -68,6 +73,7 @@ struct client {
     _Atomic int32_t seen_multi; /* queued commands, -1 = no MULTI */
     _Atomic uint32_t seen_subs, seen_psubs, seen_ssubs;
     _Atomic uint32_t seen_watches;
+    _Atomic bool seen_waits;      /* wait_until_ms isn't 0 */
     _Atomic uint64_t seen_input;  /* bytes of unfinished input */
     _Atomic uint64_t seen_output; /* bytes of unsent output */
     _Atomic uint64_t seen_commands;

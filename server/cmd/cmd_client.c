@@ -511,22 +511,6 @@ enum dc_err cmd_client_unpause(struct cmd_ctx *ctx) {
     return DC_OK;
 }
 
-/* No command waits inside the server, so there is nobody to wake. */
-enum dc_err cmd_client_unblock(struct cmd_ctx *ctx) {
-    int64_t id;
-    if (ctx->argc > 4) {
-        return ctx_fail_subcommand(ctx);
-    }
-    if (ctx->argc == 4 && !ctx_arg_is(ctx, 3, "timeout") && !ctx_arg_is(ctx, 3, "error")) {
-        return dc_fail(DC_EGENERIC, "CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
-    }
-    enum dc_err err = ctx_arg_i64(ctx, 2, &id);
-    if (err == DC_OK) {
-        reply_int(ctx->reply, 0);
-    }
-    return err;
-}
-
 enum dc_err cmd_client_help(struct cmd_ctx *ctx) {
     static const char *const lines[] = {
         "GETNAME",

@@ -3,6 +3,7 @@
 #include "replication/repl.h"
 #include "replication/wire_fmt.h"
 #include "server/base/diag.h"
+#include "server/base/num.h"
 #include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
@@ -46,6 +47,39 @@ enum dc_err cmd_replicaof(struct cmd_ctx *ctx) {
     return err;
 }
 
+struct role_lines {
+    struct buf text;
+    struct reply reply;
+    int64_t count;
+};
+
+static void add_replica(const struct replica_seen *seen, void *arg) {
+    struct role_lines *l = arg;
+    char number[NUM_I64_TEXT_MAX];
+    if (seen->slot < 0) {
+        return; /* known, not attached */
+    }
+    reply_array(&l->reply, 3);
+    reply_bulk_str(&l->reply, seen->addr);
+    reply_bulk(&l->reply, bytes_of(number, num_format_i64(number, seen->port)));
+    reply_bulk(&l->reply, bytes_of(number, num_format_i64(number, (int64_t)seen->received)));
+    l->count++;
+}
+
+static enum dc_err reply_replicas(struct cmd_ctx *ctx) {
+    struct role_lines l = {.count = 0};
+    buf_init(&l.text, 0);
+    l.reply = (struct reply){.out = &l.text, .proto = ctx->reply->proto};
+    replicas_each(ctx->node->replicas, add_replica, &l);
+    enum dc_err err = l.text.failed ? DC_ENOMEM : DC_OK;
+    if (err == DC_OK) {
+        reply_array(ctx->reply, l.count);
+        buf_append_bytes(ctx->reply->out, buf_bytes(&l.text));
+    }
+    buf_fini(&l.text);
+    return err;
+}
+
 enum dc_err cmd_role(struct cmd_ctx *ctx) {
     struct repl_view v = {.role = ROLE_PRIMARY};
     struct reply *r = ctx->reply;
@@ -64,8 +98,7 @@ enum dc_err cmd_role(struct cmd_ctx *ctx) {
     reply_array(r, 3);
     reply_bulk_str(r, "master");
     reply_int(r, (int64_t)log_head(ctx->node->log).v);
-    reply_array(r, 0);
-    return DC_OK;
+    return reply_replicas(ctx);
 }
 
 /* --- REPLSTREAM -------------------------------------------------------------------------------------------------- */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * CLIENT ACK, WAIT, WAITAOF, READAFTER, CLIENT MAXSTALE: how safe what was written is, and how new what is read.
+ * CLIENT ACK, WAIT, WAITAOF, CLIENT UNBLOCK, READAFTER, CLIENT MAXSTALE: how safe what was written is, and how new what is read.
  *
  * The three that wait are held (cmd_is_held) while ..._is_pending() says so, and run when the wait is over. Inside MULTI they don't wait.
  */
 #include "replication/replicas.h"
+#include "server/base/mem.h"
 #include "server/cmd/acks.h"
 #include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
@@ -53,17 +54,43 @@ static enum dc_err read_timeout(struct bytes arg, int64_t now_ms, int64_t *out) 
     return *out <= INT64_MAX - now_ms ? DC_OK : dc_fail(DC_EGENERIC, "timeout is out of range");
 }
 
+static void end_wait(struct client *c) {
+    if (c->wait_until_ms != 0) {
+        c->wait_until_ms = 0;
+        atomic_store_explicit(&c->seen_waits, false, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&c->worker->node->waiting_count, 1, memory_order_relaxed);
+    }
+}
+
+static void begin_wait(struct client *c, int64_t until_ms) {
+    c->wait_until_ms = until_ms;
+    c->unblock = UNBLOCK_NOT;
+    atomic_store_explicit(&c->seen_waits, true, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->worker->node->waiting_count, 1, memory_order_relaxed);
+}
+
+void wait_client_gone(struct client *c) {
+    end_wait(c);
+}
+
 /* What waits hasn't been answered yet: still so, and in time? Notes when the wait began. */
 static bool stays(struct cmd_worker *w, struct client *c, bool waits, int64_t timeout_ms) {
     int64_t now_ms = w->now_us / 1000;
     if (waits && c->wait_until_ms == 0) {
-        c->wait_until_ms = timeout_ms == 0 ? INT64_MAX : now_ms + timeout_ms;
+        begin_wait(c, timeout_ms == 0 ? INT64_MAX : now_ms + timeout_ms);
     }
-    if (!waits || now_ms >= c->wait_until_ms) {
-        c->wait_until_ms = 0;
+    if (!waits || now_ms >= c->wait_until_ms || c->unblock != UNBLOCK_NOT) {
+        end_wait(c);
         return false;
     }
     return true;
+}
+
+/* The wait is over, or there was none: what CLIENT UNBLOCK has to do with it. */
+static enum dc_err take_unblock(struct client *c) {
+    bool error = c->unblock == UNBLOCK_ERROR;
+    c->unblock = UNBLOCK_NOT;
+    return error ? DC_EUNBLOCKED : DC_OK;
 }
 
 static enum dc_err refuse_replica(const struct node *n, const char *command) {
@@ -98,6 +125,7 @@ static enum dc_err read_wait(const struct node *n, const struct bytes *argv, int
 enum dc_err cmd_wait(struct cmd_ctx *ctx) {
     struct wait wait;
     enum dc_err err = read_wait(ctx->node, ctx->argv, ctx->now_ms, &wait);
+    err = err == DC_OK ? take_unblock(ctx->client) : err;
     if (err == DC_OK) {
         reply_int(ctx->reply,
                   replicas_count_at(ctx->node->replicas, ctx->client->last_version, false));
@@ -161,6 +189,7 @@ enum dc_err cmd_waitaof(struct cmd_ctx *ctx) {
     uint64_t lsn = ctx->client->last_version;
     struct waitaof wait;
     enum dc_err err = read_waitaof(n, ctx->argv, ctx->now_ms, &wait);
+    err = err == DC_OK ? take_unblock(ctx->client) : err;
     if (err == DC_OK) {
         reply_array(ctx->reply, 2);
         reply_int(ctx->reply, is_safe(n->log, lsn));
@@ -190,6 +219,64 @@ bool waitaof_is_pending(struct cmd_worker *w, struct client *c, const struct byt
     return stays(w, c, waits, wait.timeout_ms);
 }
 
+/* --- CLIENT UNBLOCK ---------------------------------------------------------------------------------- */
+
+struct unblock {
+    struct message message; /* first */
+    uint64_t id;
+    bool error;
+};
+
+static void unblock_if_meant(struct client *c, void *arg) {
+    const struct unblock *u = arg;
+    if (c->id == u->id && c->wait_until_ms != 0) {
+        c->unblock = u->error ? UNBLOCK_ERROR : UNBLOCK_TIMEOUT;
+    }
+}
+
+static void run_unblock(struct cmd_worker *w, struct message *m) {
+    w->node->host->each_client(w, unblock_if_meant, m);
+    w->node->host->resume(w->node);
+    mem_free(m);
+}
+
+/* The worker of a client that waits; -1 = there is none. */
+static int64_t find_waiting(struct node *n, uint64_t id) {
+    int64_t worker = -1;
+    lock_acquire(&n->clients_lock);
+    for (const struct client *c = n->clients; c != NULL; c = c->next) {
+        if (c->id == id && atomic_load_explicit(&c->seen_waits, memory_order_relaxed)) {
+            worker = c->worker->index;
+        }
+    }
+    lock_release(&n->clients_lock);
+    return worker;
+}
+
+/* CLIENT UNBLOCK id [TIMEOUT|ERROR]: as if the time were over, or with an error. */
+enum dc_err cmd_client_unblock(struct cmd_ctx *ctx) {
+    int64_t id;
+    bool error = ctx->argc == 4 && ctx_arg_is(ctx, 3, "error");
+    if (ctx->argc > 4) {
+        return ctx_fail_subcommand(ctx);
+    }
+    if (ctx->argc == 4 && !error && !ctx_arg_is(ctx, 3, "timeout")) {
+        return dc_fail(DC_EGENERIC, "CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+    }
+    enum dc_err err = ctx_arg_i64(ctx, 2, &id);
+    if (err != DC_OK) {
+        return err;
+    }
+    int64_t worker = find_waiting(ctx->node, (uint64_t)id);
+    if (worker >= 0) {
+        struct unblock *u = mem_must_alloc(sizeof(*u));
+        *u = (struct unblock){{.run = run_unblock}, (uint64_t)id, error};
+        ctx->node->host->post(ctx->node, (uint32_t)worker, &u->message);
+    }
+    reply_int(ctx->reply, worker >= 0);
+    return DC_OK;
+}
+
 /* --- reading on a replica ---------------------------------------------------------------------------- */
 
 struct readafter {
@@ -209,6 +296,7 @@ enum dc_err cmd_readafter(struct cmd_ctx *ctx) {
     struct node *n = ctx->node;
     struct readafter wait;
     enum dc_err err = read_readafter(ctx->argv, ctx->now_ms, &wait);
+    err = err == DC_OK ? take_unblock(ctx->client) : err;
     if (err != DC_OK) {
         return err;
     }

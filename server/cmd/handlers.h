@@ -27,6 +27,7 @@ bool readafter_is_pending(struct cmd_worker *w, struct client *c, const struct b
 /* The same for BACKUP, which begins when it is first asked. */
 bool backup_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
                        uint32_t argc);
+void wait_client_gone(struct client *c);
 /* And for SAVE. */
 bool save_is_pending(struct cmd_worker *w, struct client *c, uint32_t argc);
 /* The backup goes on; nobody waits for it. */

@@ -58,18 +58,81 @@ static void write_replica(struct node *n, const struct repl_view *v, struct buf 
         conf_get(n->conf, replica_priority), conf_get(n->conf, replica_announced));
 }
 
+/* --- replicas of this node --------------------------------------------------------------------------------------- */
+
+struct replica_lines {
+    struct node *node;
+    struct buf text;
+    uint32_t count;
+    uint64_t head;
+    int64_t now_us;
+};
+
+static const char *state_name(enum replica_state state) {
+    return state == REPLICA_ONLINE   ? "online"
+           : state == REPLICA_COPIES ? "send_bulk"
+                                     : "wait_bgsave";
+}
+
+static void add_replica(const struct replica_seen *seen, void *arg) {
+    struct replica_lines *l = arg;
+    if (seen->slot < 0) {
+        return; /* known, not attached */
+    }
+    int64_t lag_us = seen->noted_us != 0 ? l->now_us - seen->noted_us : l->now_us - seen->joined_us;
+    uint64_t behind = histories_distance(log_chain(l->node->log), seen->received,
+                                         l->head > seen->received ? l->head : seen->received);
+    buf_printf(
+        &l->text,
+        "slave%" PRIu32 ":ip=%s,port=%u,state=%s,offset=%" PRIu64 ",lag=%" PRId64
+        ",lag_bytes=%" PRIu64 ",durable=%" PRIu64 ",applied=%" PRIu64 ",sent_bytes=%" PRIu64 "\r\n",
+        l->count++, seen->addr, (unsigned)seen->port, state_name(seen->state), seen->received,
+        lag_us > 0 ? lag_us / 1000000 : 0, behind, seen->durable, seen->applied, seen->sent_bytes);
+}
+
+static void write_replicas(struct node *n, struct buf *out) {
+    struct replica_lines l = {.node = n, .head = log_head(n->log).v, .now_us = time_mono_us()};
+    buf_init(&l.text, 0);
+    replicas_each(n->replicas, add_replica, &l);
+    buf_printf(out, "connected_slaves:%" PRIu32 "\r\n", l.count);
+    if (conf_get(n->conf, min_replicas_to_write) > 0 &&
+        conf_get(n->conf, min_replicas_max_lag) > 0) {
+        buf_printf(out, "min_slaves_good_slaves:%" PRIu32 "\r\n", acks_good_replicas(n));
+    }
+    buf_append_bytes(out, buf_bytes(&l.text));
+    buf_fini(&l.text);
+}
+
+static void write_syncs(struct node *n, struct buf *out) {
+    struct repl_stats s = {.sent_full = 0};
+    if (n->repl != NULL) {
+        repl_stats(n->repl, &s);
+    }
+    buf_printf(out,
+               "replication_full_sent:%" PRIu64 "\r\nreplication_partial_sent:%" PRIu64
+               "\r\nreplication_refused:%" PRIu64 "\r\nreplication_copies_under_way:%" PRIu64
+               "\r\nreplication_full_sent_reason:%s\r\nreplication_full_received:%" PRIu64
+               "\r\nreplication_partial_received:%" PRIu64
+               "\r\nreplication_full_received_reason:%s\r\n",
+               s.sent_full, s.sent_partial, s.refused, s.copies_under_way, s.sent_full_reason,
+               s.got_full, s.got_partial, s.got_full_reason);
+}
+
+/* --- histories --------------------------------------------------------------------------------------------------- */
+
 static void write_histories(const struct node *n, struct buf *out) {
-    const struct histories *chain = log_chain(n->log);
-    const struct history *last = histories_last(chain);
-    uint32_t count = chain->count;
-    put_replid(out, "master_replid", last->id);
-    put_replid(out, "master_replid2", count > 1 ? chain->list[count - 2].id : 0);
+    const struct histories *h = log_chain(n->log);
+    const struct history *last = histories_last(h);
+    uint32_t count = h->count;
+    put_replid(out, "master_replid", last != NULL ? last->id : 1);
+    put_replid(out, "master_replid2", count > 1 ? h->list[count - 2].id : 0);
     buf_printf(out, "master_repl_offset:%" PRIu64 "\r\n", log_head(n->log).v);
     if (count > 1) {
         buf_printf(out, "second_repl_offset:%" PRIu64 "\r\n", last->parent_end + 1);
     } else {
         buf_append_str(out, "second_repl_offset:-1\r\n");
     }
+    buf_printf(out, "replication_epoch:%" PRIu64 "\r\n", last != NULL ? last->epoch : 0);
 }
 
 void info_write_replication(struct node *n, struct buf *out) {
@@ -81,13 +144,10 @@ void info_write_replication(struct node *n, struct buf *out) {
     if (v.role == ROLE_REPLICA) {
         write_replica(n, &v, out);
     }
-    buf_append_str(out, "connected_slaves:0\r\n");
-    if (conf_get(n->conf, min_replicas_to_write) > 0 &&
-        conf_get(n->conf, min_replicas_max_lag) > 0) {
-        buf_printf(out, "min_slaves_good_slaves:%" PRIu32 "\r\n", acks_good_replicas(n));
-    }
+    write_replicas(n, out);
     buf_append_str(out, "master_failover_state:no-failover\r\n");
     write_histories(n, out);
     buf_append_str(out, "repl_backlog_active:0\r\nrepl_backlog_size:0\r\n"
                         "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n");
+    write_syncs(n, out);
 }

@@ -128,7 +128,8 @@ static void write_clients(struct node *n, struct buf *out) {
     put_number(out, "maxclients", conf_get(n->conf, maxclients));
     put_count(out, "client_recent_max_input_buffer", v.input_max);
     put_count(out, "client_recent_max_output_buffer", v.output_max);
-    put_count(out, "blocked_clients", 0);
+    put_count(out, "blocked_clients",
+              atomic_load_explicit(&n->waiting_count, memory_order_relaxed));
     put_count(out, "tracking_clients", 0);
     put_count(out, "clients_in_timeout_table", 0);
     put_count(out, "pubsub_clients", v.subscribed);
@@ -317,9 +318,13 @@ static void write_stats(struct node *n, struct buf *out) {
     put_ratio(out, "instantaneous_input_kbps", (double)r.input_per_s / 1024);
     put_ratio(out, "instantaneous_output_kbps", (double)r.output_per_s / 1024);
     put_metric(out, METRIC_CONNECTIONS_REJECTED);
-    put_count(out, "sync_full", 0);
-    put_count(out, "sync_partial_ok", 0);
-    put_count(out, "sync_partial_err", 0);
+    struct repl_stats links = {.sent_full = 0};
+    if (n->repl != NULL) {
+        repl_stats(n->repl, &links);
+    }
+    put_count(out, "sync_full", links.sent_full);
+    put_count(out, "sync_partial_ok", links.sent_partial);
+    put_count(out, "sync_partial_err", links.refused);
     write_expiry(n, &r, out);
     write_eviction(n, out);
     put_metric(out, METRIC_HITS);

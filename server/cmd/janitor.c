@@ -95,8 +95,8 @@ static uint32_t sweep_place(const struct janitor *j) {
 static bool sweep_until(struct janitor *j, int64_t end_us) {
     struct node *n = j->node;
     for (;;) {
-        store_sweep(&j->store, &j->sweep, clock_now_ms(&n->clock), SWEEP_STEP,
-                    wants_expired(n) ? tell_expired : NULL, n);
+        store_sweep(&j->store, &j->sweep, repl_reap_ms(n->repl, clock_now_ms(&n->clock)),
+                    SWEEP_STEP, wants_expired(n) ? tell_expired : NULL, n);
         uint64_t rounds = j->sweep.wrapped - j->round_number;
         if (rounds > 1 || (rounds == 1 && sweep_place(j) >= j->round_first)) {
             j->round_number = j->sweep.wrapped;
@@ -141,7 +141,9 @@ static void evict(struct janitor *j, int64_t limit_us) {
     struct evictor by = {.node = n, .store = &j->store, .mut = &j->mut, .feed = j->feed};
     int64_t end_us = time_mono_us() + limit_us;
     int64_t budget = atomic_load_explicit(&n->memory_budget, memory_order_relaxed);
-    if (conf_get(n->conf, maxmemory_policy) == EVICT_NONE || log_state(n->log) != LOG_WELL) {
+    bool writes = atomic_load_explicit(&n->writes, memory_order_acquire) == WRITES_TAKEN;
+    if (!writes || conf_get(n->conf, maxmemory_policy) == EVICT_NONE ||
+        log_state(n->log) != LOG_WELL) {
         return;
     }
     (void)mem_thread_delta();

@@ -150,6 +150,7 @@ struct node {
     /* atomic */
     _Atomic uint64_t next_client_id;
     _Atomic uint32_t client_count;
+    _Atomic uint32_t waiting_count; /* clients in WAIT, WAITAOF, READAFTER */
     _Atomic uint32_t monitor_count; /* connections in MONITOR; 0 = nobody is told */
     _Atomic uint32_t notify_flags;  /* enum notify_class of notify-keyspace-events */
     _Atomic uint32_t has_password;  /* requirepass is set */

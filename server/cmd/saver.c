@@ -61,7 +61,9 @@ static bool rule_applies(struct saver *s, int64_t passed_s, uint64_t changes) {
 
 static bool log_has_grown(struct saver *s) {
     uint64_t limit = (uint64_t)conf_get(s->node->conf, snapshot_log_size);
-    uint64_t grown = s->found_len + log_head(s->node->log).v - s->base_lsn;
+    const struct log *log = s->node->log;
+    uint64_t grown =
+        s->found_len + histories_distance(log_chain(log), s->base_lsn, log_head(log).v);
     return limit > 0 && conf_get(s->node->conf, appendonly) && grown > limit;
 }
 

@@ -55,6 +55,14 @@ static void beat(struct bytes body, struct buf *out) {
     }
 }
 
+static void peers(struct bytes body, struct buf *out) {
+    struct wire_peer list[PEERS_MAX];
+    uint32_t count;
+    if (wire_peers_decode(body, list, &count)) {
+        wire_peers_encode(list, count, out);
+    }
+}
+
 static void copy(struct bytes body, struct buf *out) {
     struct wire_copy m;
     if (wire_copy_decode(body, chain, &m)) {
@@ -140,6 +148,9 @@ static void decode(enum wire_type type, struct bytes body, struct buf *out) {
         return;
     case WIRE_BYE:
         bye(body, out);
+        return;
+    case WIRE_PEERS:
+        peers(body, out);
         return;
     case WIRE_NONE:
         break;

@@ -336,6 +336,22 @@ class Waiting(AckCase):
         conn.close()
         other.ok("PING")
 
+    def test_a_client_that_waits_can_be_woken(self):
+        conn, other = self.conn, self.connect(self.server)
+        me = conn.ok("CLIENT", "ID")
+        self.assertEqual(other.ok("CLIENT", "UNBLOCK", me), 0)
+        for how, expected in ((("TIMEOUT",), 0), ((), 0), (("ERROR",), "UNBLOCKED client unblocked via CLIENT UNBLOCK")):
+            conn.send("WAIT", 1, 0)
+            self.eventually(lambda: server_info(other, "clients", "blocked_clients") == "1")
+            self.assertEqual(other.ok("CLIENT", "UNBLOCK", me, *how), 1)
+            self.assertEqual(conn.read(), expected)
+        self.assertEqual(server_info(other, "clients", "blocked_clients"), "0")
+        self.assertEqual(conn.ok("WAIT", 1, 50), 0)
+        conn.send("READAFTER", 1 << 50, 0)
+        self.eventually(lambda: server_info(other, "clients", "blocked_clients") == "1")
+        conn.close()
+        self.eventually(lambda: server_info(other, "clients", "blocked_clients") == "0")
+
     def test_inside_a_transaction_nothing_waits(self):
         conn = self.conn
         conn.pipeline([("MULTI",), ("SET", "k", "v"), ("WAIT", 1, 0), ("WAITAOF", 0, 1, 0), ("READAFTER", 1 << 50, 0)])

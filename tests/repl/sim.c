@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <string.h>
 
 void sim_say(struct sim *s, const char *format, ...) {
@@ -32,19 +33,44 @@ void sim_fail(struct sim *s, const char *format, ...) {
     sim_say(s, "FAILED: %s", s->failed);
 }
 
+/* Thousands are made one after the other: the memory of the last one serves again. */
+static struct sim *spare;
+
+static struct sim *sim_alloc(void) {
+    struct sim *s = spare;
+    if (s == NULL) {
+        s = mem_must_zalloc(sizeof(*s));
+        s->writes = mem_must_alloc(WRITES_MAX * sizeof(*s->writes));
+        for (uint32_t i = 0; i < NODES_MAX; i++) {
+            s->nodes[i].frames = mem_must_alloc(FRAMES_MAX * sizeof(*s->nodes[i].frames));
+        }
+        return s;
+    }
+    spare = NULL;
+    struct write *writes = s->writes;
+    struct frame *frames[NODES_MAX];
+    for (uint32_t i = 0; i < NODES_MAX; i++) {
+        frames[i] = s->nodes[i].frames;
+    }
+    memset(s, 0, offsetof(struct sim, conns));
+    s->writes = writes;
+    for (uint32_t i = 0; i < NODES_MAX; i++) {
+        s->nodes[i].frames = frames[i];
+    }
+    return s;
+}
+
 /* A is the primary, the others follow it. */
 struct sim *sim_create(const struct sim_opts *opts) {
-    struct sim *s = mem_must_zalloc(sizeof(*s));
+    struct sim *s = sim_alloc();
     s->opts = *opts;
     s->opts.pull_ms = opts->pull_ms > 0 ? opts->pull_ms : 800;
     dc_assert(opts->nodes >= 1 && opts->nodes <= NODES_MAX);
     rng_seed(&s->rng, opts->seed);
-    s->writes = mem_must_zalloc(WRITES_MAX * sizeof(*s->writes));
     s->sentinel.on = opts->sentinel;
     for (uint32_t i = 0; i < opts->nodes; i++) {
         struct node *n = &s->nodes[i];
         n->place = i;
-        n->frames = mem_must_alloc(FRAMES_MAX * sizeof(*n->frames));
         n->stored_role = i == 0 ? CHAIN_PRIMARY : CHAIN_REPLICA;
         n->empty = true;
         n->epoch = i == 0 && !opts->steady ? 2 : 0; /* as behind a failover long ago */
@@ -57,12 +83,11 @@ struct sim *sim_create(const struct sim_opts *opts) {
 
 void sim_destroy(struct sim *s) {
     for (uint32_t i = 0; i < s->opts.nodes; i++) {
-        mem_free(s->nodes[i].frames);
         peers_destroy(s->nodes[i].peers);
     }
     net_destroy(s);
-    mem_free(s->writes);
-    mem_free(s);
+    dc_assert(spare == NULL);
+    spare = s;
 }
 
 /* Clients write wherever a node takes writes. */

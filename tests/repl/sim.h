@@ -189,7 +189,6 @@ struct sim {
     struct rng rng;
     int64_t now_ms;
     struct node nodes[NODES_MAX];
-    struct conn conns[CONNS_MAX];
     bool cut[PLACES][PLACES];
     int64_t joined_ms[PLACES][PLACES]; /* since when it isn't */
     struct sentinel sentinel;
@@ -206,6 +205,7 @@ struct sim {
     const char *failed_how;
     /* what a run came to */
     uint32_t acked, excused, doomed, forks, pulls;
+    struct conn conns[CONNS_MAX]; /* the last: they are large */
 };
 
 /* --- life ------------------------------------------------------------------------------------------------------ */

@@ -92,6 +92,7 @@ void net_destroy(struct sim *s) {
     for (uint32_t i = 0; i < CONNS_MAX; i++) {
         drain(&s->conns[i].to[0]);
         drain(&s->conns[i].to[1]);
+        s->conns[i].used = false;
     }
 }
 

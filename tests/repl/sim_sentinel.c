@@ -8,14 +8,12 @@ static bool hears(const struct sim *s, const struct node *n) {
     return n->running && !n->frozen && net_reaches(s, SENTINEL, n->place);
 }
 
-/* Who says that it is a master tells no offset: it is chosen when there is nobody else. So is a replica that was ordered to follow a source and
- * hasn't been heard by it yet: it may hold a branch that it is to give up. */
+/* Who says that it is a master tells no offset: it is chosen when there is nobody else. */
 static uint64_t offset_of(const struct node *n) {
     if (n->role == CHAIN_FENCED || n->count == 0) {
         return 0;
     }
-    bool pending = n->role == CHAIN_REPLICA && n->ask.explicit_ && n->refused == NULL;
-    return n->stored_role != CHAIN_REPLICA || pending ? 1 : node_head(n);
+    return n->stored_role != CHAIN_REPLICA ? 1 : node_head(n);
 }
 
 /* INFO. Who is fenced says that it is a replica. slave_priority is 0, so that it is never promoted, of whoever is fenced and of a replica without data.

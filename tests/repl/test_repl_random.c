@@ -85,7 +85,7 @@ int main(int argc, char **argv) {
         return replay(argv[2], strtoull(argv[1], NULL, 0));
     }
     uint64_t first = number("DC_SEED", 1);
-    uint64_t count = number("DC_REPL_SEEDS", 1500);
+    uint64_t count = number("DC_REPL_SEEDS", 4000);
     uint64_t only = number("DC_REPL_ONLY", 0);
     struct schedule sc;
     uint64_t sum[6] = {0};

@@ -142,26 +142,65 @@ static void tell(const char *name) {
     compare(story.path, got, story.expected);
 }
 
-#define STORY(name, file) \
-    START_TEST(name) {    \
-        tell(file);       \
-    }                     \
-    END_TEST
+START_TEST(test_h1_who_went_past_an_unclean_open_is_cut_back) {
+    tell("h01");
+}
+END_TEST
 
-// clang-format off
-STORY(test_h1_who_went_past_an_unclean_open_is_cut_back, "h01")
-STORY(test_h2_a_power_cut_before_the_failover_loses_nothing, "h02")
-STORY(test_h2_nobody_answers_and_writes_are_held_for_a_bounded_time, "h02_alone")
-STORY(test_h9_half_a_frame_does_not_count, "h09")
-STORY(test_h10_two_failovers_from_one_end, "h10")
-STORY(test_h50_past_the_fork_without_a_copy, "h50")
-STORY(test_h51_a_drill_comes_back_to_production, "h51")
-STORY(test_h52_an_emptied_primary_wipes_nobody, "h52")
-STORY(test_h53_two_promotions_at_once, "h53")
-STORY(test_h54_an_isolated_primary_under_sentinel, "h54")
-STORY(test_h55_a_copy_that_is_slower_than_retention, "h55")
-STORY(test_h56_forty_five_restarts_without_a_copy, "h56")
-// clang-format on
+START_TEST(test_h2_a_power_cut_before_the_failover_loses_nothing) {
+    tell("h02");
+}
+END_TEST
+
+START_TEST(test_h2_nobody_answers_and_writes_are_held_for_a_bounded_time) {
+    tell("h02_alone");
+}
+END_TEST
+
+START_TEST(test_h9_half_a_frame_does_not_count) {
+    tell("h09");
+}
+END_TEST
+
+START_TEST(test_h10_two_failovers_from_one_end) {
+    tell("h10");
+}
+END_TEST
+
+START_TEST(test_h50_past_the_fork_without_a_copy) {
+    tell("h50");
+}
+END_TEST
+
+START_TEST(test_h51_a_drill_comes_back_to_production) {
+    tell("h51");
+}
+END_TEST
+
+START_TEST(test_h52_an_emptied_primary_wipes_nobody) {
+    tell("h52");
+}
+END_TEST
+
+START_TEST(test_h53_two_promotions_at_once) {
+    tell("h53");
+}
+END_TEST
+
+START_TEST(test_h54_an_isolated_primary_under_sentinel) {
+    tell("h54");
+}
+END_TEST
+
+START_TEST(test_h55_a_copy_that_is_slower_than_retention) {
+    tell("h55");
+}
+END_TEST
+
+START_TEST(test_h56_forty_five_restarts_without_a_copy) {
+    tell("h56");
+}
+END_TEST
 
 CHECK_MAIN("repl_traces", test_h1_who_went_past_an_unclean_open_is_cut_back,
            test_h2_a_power_cut_before_the_failover_loses_nothing,

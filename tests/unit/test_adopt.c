@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "persist/standing.h"
 #include "tests/support/adopt_case.h"
 
 static struct data_case other;
@@ -59,6 +60,7 @@ static void make_two(void) {
     case_snapshot(&other);
     uint64_t behind = log_file_end(&other.log);
     set(&other, "newer:", 10);
+    log_file_close(&other.log);
     case_write_log(&other, behind, 0);
     k.new_digest = store_digest(other.engine.store);
     k.new_end = log_file_end(&other.log);
@@ -76,6 +78,7 @@ static void note_copy(void) {
     memcpy(node.seed, c.log.seed, SEED_LEN);
     must(meta_put_node(meta, &node));
     must(meta_put_text(meta, "unlogged", "70 0"));
+    must(standing_put_peers(meta, &(struct standing_peer){.host = "replica", .port = 1}, 1));
     must(adopt_note_copy(meta));
 }
 
@@ -85,8 +88,12 @@ static void put_two(struct sim_disk *d) {
 }
 
 static void expect_new(const struct found *f) {
+    static struct standing_peer peers[PEERS_MAX];
     struct meta_node node;
     char text[64];
+    uint32_t count;
+    must(standing_get_peers(meta, peers, &count));
+    expect_eq(count, 0); /* what they had acknowledged was of other data */
     expect_eq(f->err, DC_OK);
     expect(f->digest == k.new_digest);
     must(meta_get_node(meta, &node));
@@ -295,6 +302,8 @@ START_TEST(the_old_data_set_goes_when_the_new_one_is_open) {
     must(data_open(&d, &io_posix, c.dir));
     ck_assert_mem_eq(d.plan->node_id, id, NODE_ID_LEN);
     ck_assert_msg(strstr(d.plan->notes, "A copy was taken over") != NULL, "%s", d.plan->notes);
+    expect(d.followed &&
+           !d.plan->clean); /* though it ends with CLOSE: the other node goes on there */
     expect_eq(count_names(&io_posix, c.dir, "replaced-1"), 1);
     data_close(&d, false, 1000); /* it doesn't come so far as to be open */
     run(&d);

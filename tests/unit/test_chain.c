@@ -542,6 +542,10 @@ START_TEST(a_fence_ends_with_a_promotion_or_when_the_higher_one_gives_way) {
     expect_eq(ask(&p, &r, explicitly).verdict, CHAIN_RAISE_FIRST);
     struct paper innocent = replica(1000);
     expect_answer(&p, &innocent, explicitly, CHAIN_CONTINUE, 1000); /* feeds, and stays fenced */
+    struct paper more = replica(1010); /* of the history in which the fenced one lost its end */
+    promote(&more, 4);
+    more.view.role = CHAIN_REPLICA;
+    expect_answer(&p, &more, explicitly, CHAIN_PEER_IS_AHEAD, 1000);
 }
 END_TEST
 

@@ -289,6 +289,37 @@ START_TEST(bye_cuts_a_long_text) {
 }
 END_TEST
 
+START_TEST(peers_have_their_bytes_and_come_back) {
+    static struct wire_peer got[PEERS_MAX];
+    struct wire_peer list[2] = {{.id = {1}, .port = 7, .address = BYTES("a.b")},
+                                {.id = {2}, .address = BYTES("::1")}};
+    uint32_t count = 9;
+    struct buf b;
+    buf_init(&b, 0);
+    wire_peers_encode(list, 2, &b);
+    check_golden(&b, "0200000000000000"
+                     "01000000000000000000000000000000"
+                     "07000300612e62"
+                     "02000000000000000000000000000000"
+                     "000003003a3a31");
+    ck_assert(wire_peers_decode(buf_bytes(&b), got, &count));
+    ck_assert(count == 2 && got[0].port == 7 && got[1].id[0] == 2);
+    ck_assert(bytes_equal(got[0].address, BYTES("a.b")) &&
+              bytes_equal(got[1].address, BYTES("::1")));
+    for (size_t len = 0; len < b.len; len++) {
+        ck_assert(!wire_peers_decode(bytes_of(b.ptr, len), got, &count));
+    }
+    b.ptr[0] = 1; /* something behind the last */
+    ck_assert(!wire_peers_decode(buf_bytes(&b), got, &count));
+    b.ptr[0] = PEERS_MAX + 1;
+    ck_assert(!wire_peers_decode(buf_bytes(&b), got, &count));
+    buf_reset(&b, 0);
+    wire_peers_encode(NULL, 0, &b);
+    ck_assert(wire_peers_decode(buf_bytes(&b), got, &count) && count == 0);
+    buf_fini(&b);
+}
+END_TEST
+
 /* --- bounds ------------------------------------------------------------------------------------------ */
 
 START_TEST(the_head_knows_the_bounds_of_each_type) {
@@ -328,7 +359,7 @@ START_TEST(there_are_no_other_types) {
         uint8_t head[WIRE_HEAD_LEN];
         enum wire_type type;
         size_t len;
-        bool known = number >= WIRE_HELLO && number <= WIRE_BYE;
+        bool known = number >= WIRE_HELLO && number <= WIRE_PEERS;
         bool any = false;
         for (uint32_t body = 0; body < 200; body++) {
             put_u32(head, body + 1);
@@ -486,7 +517,7 @@ END_TEST
 CHECK_MAIN("wire_fmt", hello_has_its_bytes_and_comes_back, answer_has_its_bytes_and_comes_back,
            copy_has_its_bytes_and_comes_back, the_short_ones_have_their_bytes_and_come_back,
            bytes_of_log_and_copy_follow_their_place, bye_cuts_a_long_text,
-           the_head_knows_the_bounds_of_each_type, there_are_no_other_types,
-           no_message_is_shorter_or_longer_than_it_says, the_longest_chain_fits_and_no_longer_one,
-           values_that_nobody_sends_are_refused, a_chain_that_cannot_be_is_refused,
-           a_mark_that_has_overtaken_is_told_as_the_end)
+           peers_have_their_bytes_and_come_back, the_head_knows_the_bounds_of_each_type,
+           there_are_no_other_types, no_message_is_shorter_or_longer_than_it_says,
+           the_longest_chain_fits_and_no_longer_one, values_that_nobody_sends_are_refused,
+           a_chain_that_cannot_be_is_refused, a_mark_that_has_overtaken_is_told_as_the_end)

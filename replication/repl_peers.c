@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Who has followed this node is remembered. Before it takes writes as a primary it asks them (peers.h decides whom, when, and what follows): a
+ * question is a thread of its own, a pull is a sink that ends where the peer's log ended.
+ */
+#include "replication/repl_priv.h"
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int64_t now_ms(void) {
+    return time_mono_us() / 1000;
+}
+
+/* --- remembered -------------------------------------------------------------------------------------------------- */
+
+struct list {
+    struct repl *repl;
+    struct standing_peer peers[PEERS_MAX];
+    uint32_t count;
+};
+
+static void add_peer(const struct replica_seen *seen, void *arg) {
+    struct list *l = arg;
+    if (l->count == PEERS_MAX || seen->port == 0) {
+        return;
+    }
+    struct standing_peer *to = &l->peers[l->count++];
+    *to = (struct standing_peer){.port = seen->port,
+                                 .received = seen->received,
+                                 .durable = seen->durable,
+                                 .seen_ms = time_wall_us() / 1000};
+    memcpy(to->id, seen->peer, NODE_ID_LEN);
+    snprintf(to->host, sizeof(to->host), "%s", seen->addr);
+}
+
+static void store_peers(struct repl *r) {
+    struct list *l = mem_must_zalloc(sizeof(*l));
+    replicas_each(r->self.replicas, add_peer, l);
+    enum dc_err err = standing_put_peers(r->self.data->meta, l->peers, l->count);
+    if (err != DC_OK) {
+        repl_warn("noting the replicas", err);
+    }
+    mem_free(l);
+}
+
+/* Who is attached now. */
+static void learn_peer(const struct replica_seen *seen, void *arg) {
+    struct repl *r = arg;
+    if (seen->port == 0) {
+        return;
+    }
+    if (seen->slot >= 0 && !peers_learn(r->peers, seen->peer, seen->addr, seen->port, now_ms())) {
+        diag(DIAG_WARNING, "repl.too_many_peers addr=%s", seen->addr);
+    }
+    peers_link(r->peers, seen->peer, seen->slot >= 0 && seen->state == REPLICA_ONLINE, now_ms());
+}
+
+void repl_peers_note(struct repl *r, bool now) {
+    uint64_t moves = replicas_moves(r->self.replicas);
+    if (moves != r->peers_moves) {
+        r->peers_moves = moves;
+        replicas_each(r->self.replicas, learn_peer, r);
+    }
+    if (moves != r->peers_noted && (now || now_ms() * 1000 >= r->peers_due_us)) {
+        r->peers_noted = moves;
+        r->peers_due_us = (now_ms() + PEERS_PERIOD_MS) * 1000;
+        store_peers(r);
+    }
+}
+
+enum dc_err repl_peers_load(struct repl *r) {
+    struct list *l = mem_must_zalloc(sizeof(*l));
+    enum dc_err err = standing_get_peers(r->self.data->meta, l->peers, &l->count);
+    for (uint32_t i = 0; i < l->count && err == DC_OK; i++) {
+        const struct standing_peer *p = &l->peers[i];
+        replicas_know(r->self.replicas, p->id, p->host, p->port, p->received, p->durable);
+        (void)peers_learn(r->peers, p->id, p->host, p->port, now_ms());
+    }
+    r->peers_moves = r->peers_noted = replicas_moves(r->self.replicas);
+    mem_free(l);
+    return err;
+}
+
+/* Whether the machine has run on since the last start: then what was written is in the files. */
+enum peers_why repl_why_at_start(struct repl *r) {
+    char before[64] = "", boot[64] = "";
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd >= 0 ? read(fd, boot, sizeof(boot) - 1) : -1;
+    if (fd >= 0) {
+        close(fd);
+    }
+    boot[len > 0 ? strcspn(boot, "\n") : 0] = '\0';
+    bool known = meta_get_text(r->self.data->meta, REPL_BOOT, before, sizeof(before)) == DC_OK;
+    if (meta_put_text(r->self.data->meta, REPL_BOOT, boot) != DC_OK) {
+        repl_warn("noting the boot of the machine", DC_EIO);
+    }
+    bool same = known && boot[0] != '\0' && strcmp(before, boot) == 0;
+    return !log_follows(r->self.log) ? PEERS_CLEAN_START : same ? PEERS_KILLED : PEERS_POWER_CUT;
+}
+
+/* --- questions under way ----------------------------------------------------------------------------------------- */
+
+static void begin_inquiry(struct repl *r, const struct peers_entry *peer) {
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        if (r->inquiries[i] == NULL) {
+            r->inquiries[i] = inquiry_start(&r->self, peer, PROBE_TIMEOUT_MS, &r->wake);
+            return;
+        }
+    }
+    dc_unreachable(); /* peers.h, I1 */
+}
+
+static void take_answer(struct repl *r, struct inquiry *q) {
+    const uint8_t *id;
+    const uint8_t *asked = inquiry_asked(q);
+    const struct chain_view *view = inquiry_answer(q, &id);
+    if (view == NULL) {
+        peers_silent(r->peers, asked, now_ms());
+    } else if (memcmp(id, asked, PEER_ID_LEN) != 0) { /* another node has its address now */
+        peers_forget(r->peers, asked);
+        replicas_forget(r->self.replicas, asked);
+    } else {
+        peers_answered(r->peers, asked, view, now_ms());
+    }
+}
+
+static void take_answers(struct repl *r) {
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        struct inquiry *q = r->inquiries[i];
+        if (q != NULL && inquiry_is_over(q)) {
+            take_answer(r, q);
+            inquiry_destroy(q);
+            r->inquiries[i] = NULL;
+        }
+    }
+}
+
+static void begin_pull(struct repl *r, const struct peers_entry *peer) {
+    struct sink_target target = {.port = peer->port, .pulls = true, .wake = &r->wake};
+    dc_assert(r->puller == NULL);
+    if (!log_follows(r->self.log)) { /* it goes on in its own history: nothing can be put into it */
+        peers_pulled(r->peers, peer->id, false, now_ms());
+        return;
+    }
+    snprintf(target.host, sizeof(target.host), "%s", peer->host);
+    memcpy(r->pulled_from, peer->id, PEER_ID_LEN);
+    r->puller = sink_start(&r->self, &target);
+}
+
+static void take_pulled(struct repl *r) {
+    if (r->puller != NULL && sink_pull_state(r->puller) != SINK_PULLS) {
+        bool all = sink_pull_state(r->puller) == SINK_PULLED_ALL;
+        sink_stop(r->puller);
+        r->puller = NULL;
+        peers_pulled(r->peers, r->pulled_from, all, now_ms());
+    }
+}
+
+void repl_peers_end(struct repl *r) {
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        inquiry_destroy(r->inquiries[i]);
+        r->inquiries[i] = NULL;
+    }
+    sink_stop(r->puller);
+    r->puller = NULL;
+}
+
+/* --- what follows ------------------------------------------------------------------------------------------------ */
+
+void repl_peers_ask(struct repl *r, enum peers_why why) {
+    struct chain_view self;
+    repl_set_role(r, ROLE_PULLING);
+    self_view(&r->self, &self);
+    peers_ask(r->peers, why, &self, now_ms(), conf_get(r->self.conf, pull_timeout));
+    r->peers_next_ms = 0;
+}
+
+static void follow_peer(struct repl *r, const struct peers_entry *peer) {
+    struct sink_target target = {.port = peer->port};
+    struct standing shown = {.role = STANDING_REPLICA, .port = peer->port};
+    snprintf(target.host, sizeof(target.host), "%s", peer->host);
+    memcpy(shown.host, target.host, sizeof(shown.host));
+    repl_set_writes(r, WRITES_READONLY);
+    lock_acquire(&r->lock);
+    r->view.role = ROLE_REPLICA;
+    r->view.port = peer->port;
+    memcpy(r->view.host, target.host, sizeof(r->view.host));
+    lock_release(&r->lock);
+    repl_show_target(r->self.conf, &shown);
+    r->self.host->refuse_waiting(r->self.host_arg, "another node has become the primary");
+    repl_do_follow(r, &target);
+}
+
+static struct chain_rank rank_seen(struct repl *r) {
+    return (struct chain_rank){atomic_load_explicit(&r->self.epoch, memory_order_relaxed), 0};
+}
+
+/* False: nothing is to be done now. */
+static bool act(struct repl *r, const struct peers_todo *todo) {
+    repl_note_epoch(&r->self, todo->epoch);
+    switch (todo->action) {
+    case PEERS_PROBE:
+        begin_inquiry(r, &todo->peer);
+        return true;
+    case PEERS_PULL:
+        begin_pull(r, &todo->peer);
+        return true;
+    case PEERS_FENCE:
+        repl_fence(r, rank_seen(r));
+        return true;
+    case PEERS_FOLLOW:
+        follow_peer(r, &todo->peer);
+        return true;
+    case PEERS_GO_ON:
+        if (todo->missing > 0) {
+            diag(DIAG_WARNING, "repl.peers_missing count=%" PRIu32 " lost=\"what only they have\"",
+                 todo->missing);
+        }
+        repl_go_on(r, todo->forks, todo->fork);
+        return true;
+    case PEERS_NOTHING:
+        r->peers_next_ms = todo->until_ms;
+        return false;
+    }
+    dc_unreachable();
+}
+
+void repl_peers_step(struct repl *r) {
+    struct chain_view self;
+    struct peers_todo todo;
+    if (r->restarting) {
+        return;
+    }
+    take_answers(r);
+    take_pulled(r);
+    do {
+        self_view(&r->self, &self);
+        todo = peers_next(r->peers, &self, now_ms());
+    } while (act(r, &todo) && !r->restarting);
+}
+
+int64_t repl_peers_wait_ms(const struct repl *r, int64_t ms) {
+    int64_t left = r->peers_next_ms - now_ms();
+    return left < 1 ? 1 : left < ms ? left : ms;
+}

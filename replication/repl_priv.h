@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * repl_priv: what the parts of repl share: repl.c (life, commands, questions), repl_role.c (changes of the role), repl_peers.c (who has
+ * followed this node, and what they say before it takes writes).
+ *
+ * Threads: what isn't atomic or under the lock is the thread repl's.
+ */
+#ifndef DC_REPLICATION_REPL_PRIV_H
+#define DC_REPLICATION_REPL_PRIV_H
+
+#include "replication/inquiry.h"
+#include "replication/peers.h"
+#include "replication/repl.h"
+#include "replication/sink.h"
+#include "replication/source.h"
+#include "server/base/lock.h"
+#include "server/base/thread.h"
+#include "server/base/wake.h"
+
+enum {
+    TICK_MS = 1000,
+    DRAIN_MS = 1000,
+    QUIESCE_MS = 2000,
+    FORK_TRIES = 100,
+    PEERS_PERIOD_MS = 5000,
+    PROBE_TIMEOUT_MS = 1000,
+    REAP_SLACK_MS = 5000, /* times of frames don't quite rise along the log */
+};
+
+/* Texts of the metadata. */
+#define REPL_CONF_SEEN "replicaof-option" /* the option at the last start */
+#define REPL_ASK       "replicaof-ask" /* "explicit", "force": no source has taken the order yet */
+#define REPL_BOOT      "boot"          /* of the machine, at the last start */
+
+enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE };
+
+struct repl {
+    struct self self; /* first: the links know it */
+    _Atomic uint32_t *writes;
+    struct source *source;
+    struct thread thread;
+    struct wake wake;
+    _Atomic bool stop;
+    _Atomic bool epoch_moved;
+    _Atomic bool ask_over;
+    int64_t start_time_ms; /* the latest time that the log had at the start */
+    struct standing standing;
+    bool restarting; /* a start in place is on its way: nothing is begun any more */
+    bool goes_on;    /* as a primary, as soon as the disk takes its history */
+    enum chain_fork_kind goes_on_as;
+    /* repl_peers.c */
+    struct peers *peers;
+    struct inquiry *inquiries[PEERS_MAX]; /* under way; NULL = free */
+    struct sink *puller;                  /* NULL = none */
+    uint8_t pulled_from[PEER_ID_LEN];
+    uint64_t peers_moves; /* of the registry, when it was looked at, */
+    uint64_t peers_noted; /* and when it was stored */
+    int64_t peers_due_us;
+    int64_t peers_next_ms; /* when they want to be looked at */
+    struct lock lock;
+    /* under lock */
+    struct sink *sink; /* NULL = none */
+    struct repl_view view;
+    enum order order;
+    struct sink_target target;           /* of the order */
+    const struct chain_view *raise_peer; /* somebody waits in repl_raise(); NULL = nobody */
+    enum dc_err raised;                  /* what became of it, when raise_over */
+    bool raise_over;
+    bool stopped;
+};
+
+void repl_warn(const char *what, enum dc_err err);
+void repl_set_writes(struct repl *r, enum writes writes);
+/* The option and the view show whom the node follows. */
+void repl_show_target(struct conf *conf, const struct standing *s);
+
+/* repl_role.c */
+void repl_set_role(struct repl *r, enum repl_role role);
+DC_MUST enum dc_err repl_store_standing(struct repl *r);
+void repl_begin_sink(struct repl *r);
+void repl_end_sink(struct repl *r);
+void repl_do_follow(struct repl *r, const struct sink_target *target);
+void repl_do_promote(struct repl *r);
+/* Serves who waits in repl_raise(). */
+void repl_serve_raise(struct repl *r);
+/* Begins what a primary goes on with (unless 'forks' is false), and takes writes. */
+void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind);
+void repl_fence(struct repl *r, struct chain_rank by);
+
+/* repl_peers.c */
+DC_MUST enum dc_err repl_peers_load(struct repl *r);
+/* Nothing is under way any more. */
+void repl_peers_end(struct repl *r);
+/* Writes are held from now on; repl_peers_step() goes on, and ends in repl_go_on(), repl_fence() or repl_do_follow(). */
+void repl_peers_ask(struct repl *r, enum peers_why why);
+void repl_peers_step(struct repl *r);
+/* How long nothing is to be done, at most 'ms'. */
+int64_t repl_peers_wait_ms(const struct repl *r, int64_t ms);
+void repl_peers_note(struct repl *r, bool now);
+enum peers_why repl_why_at_start(struct repl *r);
+
+#endif

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Changes of the role, by the thread repl. A replica that is to follow another node, or nobody, goes on as it is: its sink ends, another one
+ * begins. A primary that is to follow begins anew in place: its log has other appenders, and may have to be cut.
+ *
+ *     from       event                          what is done                                                       to
+ *     primary    REPLICAOF h p                  READONLY; noted; start in place                                    replica
+ *     replica    REPLICAOF h p                  noted; the sink ends, the next begins                              replica
+ *     replica    REPLICAOF NO ONE               held; the sink ends; peers are asked                               pulling
+ *     fenced     REPLICAOF NO ONE               likewise                                                           pulling
+ *     (start)    of a primary                   held; peers are asked                                              pulling
+ *     pulling    peers have answered, or time   new history, durable, unless the start was clean; noted; taken     primary
+ *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
+ *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced
+ *     pulling    a higher primary               or, if nothing is given up: as REPLICAOF                           replica
+ *     primary    a peer of higher rank gives    held; a higher history, durable; taken                             primary
+ *     fenced     way to this node
+ *     replica    a copy, or a cut               noted; start in place                                              replica
+ */
+#include "persist/adopt.h"
+#include "replication/repl_priv.h"
+#include "server/base/assert.h"
+#include "server/base/crypto.h"
+#include "server/base/diag.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+/* --- small steps ------------------------------------------------------------------------------------------------- */
+
+void repl_set_role(struct repl *r, enum repl_role role) {
+    atomic_store_explicit(&r->self.role, role, memory_order_release);
+    lock_acquire(&r->lock);
+    r->view.role = role;
+    lock_release(&r->lock);
+}
+
+/* An order that came meanwhile has said already what becomes of writes. */
+static void allow_writes(struct repl *r, enum writes writes) {
+    lock_acquire(&r->lock);
+    if (r->order == ORDER_NONE && !r->restarting) {
+        repl_set_writes(r, writes);
+    }
+    lock_release(&r->lock);
+    r->self.host->resume(r->self.host_arg);
+}
+
+static void begin_anew(struct repl *r) {
+    r->restarting = true;
+    r->self.host->restart(r->self.host_arg);
+}
+
+enum dc_err repl_store_standing(struct repl *r) {
+    r->standing.epoch = atomic_load_explicit(&r->self.epoch, memory_order_relaxed);
+    return standing_put(r->self.data->meta, &r->standing);
+}
+
+/* The sink as others see it; they hold the lock while they use it. */
+static struct sink *swap_sink(struct repl *r, struct sink *next) {
+    lock_acquire(&r->lock);
+    struct sink *old = r->sink;
+    r->sink = next;
+    lock_release(&r->lock);
+    return old;
+}
+
+static struct chain_ask stored_ask(struct repl *r) {
+    char text[32] = "";
+    if (meta_get_text(r->self.data->meta, REPL_ASK, text, sizeof(text)) != DC_OK) {
+        repl_warn("reading what was asked for", DC_EIO);
+    }
+    struct adopt_note note = {.what = ADOPT_NOTHING};
+    if (adopt_get(r->self.data->meta, &note) != DC_OK) {
+        repl_warn("reading what is to be taken over", DC_EIO);
+    }
+    bool force = strcmp(text, "force") == 0;
+    return (struct chain_ask){.explicit_ = force || strcmp(text, "explicit") == 0,
+                              .force = force,
+                              .damaged = note.what == ADOPT_NEEDS_COPY};
+}
+
+void repl_begin_sink(struct repl *r) {
+    struct sink_target target = {.port = r->standing.port, .ask = stored_ask(r)};
+    memcpy(target.host, r->standing.host, sizeof(target.host));
+    struct sink *old = swap_sink(r, sink_start(&r->self, &target));
+    dc_assert(old == NULL);
+}
+
+void repl_end_sink(struct repl *r) {
+    sink_stop(swap_sink(r, NULL));
+}
+
+/* --- to follow --------------------------------------------------------------------------------------------------- */
+
+void repl_do_follow(struct repl *r, const struct sink_target *target) {
+    struct meta *m = r->self.data->meta;
+    bool follows = log_follows(r->self.log); /* nobody else appends */
+    repl_peers_end(r);
+    peers_rest(r->peers);
+    r->standing.role = STANDING_REPLICA;
+    memcpy(r->standing.host, target->host, sizeof(r->standing.host));
+    r->standing.port = (uint16_t)target->port;
+    r->standing.fence_epoch = r->standing.fence_history = 0;
+    const char *ask = target->ask.force ? "force" : target->ask.explicit_ ? "explicit" : "";
+    enum dc_err err = meta_put_text(m, REPL_ASK, ask);
+    err = err == DC_OK ? repl_store_standing(r) : err;
+    if (err != DC_OK) {
+        repl_warn("noting whom to follow", err);
+    }
+    diag(DIAG_NOTICE, "repl.follow target=%s:%" PRIu32, target->host, target->port);
+    repl_end_sink(r);
+    if (r->restarting) {
+        return;
+    }
+    if (follows) {
+        repl_set_role(r, ROLE_REPLICA);
+        allow_writes(r, WRITES_READONLY);
+        repl_begin_sink(r);
+    } else {
+        begin_anew(r);
+    }
+}
+
+/* --- new histories ----------------------------------------------------------------------------------------------- */
+
+/* A history of its own, durable (I2): above the peer's, or (NULL) as 'kind' begins one. Somebody may still append for a moment, the
+ * janitor: then it is tried again. */
+static enum dc_err fork_history(struct repl *r, enum chain_fork_kind kind,
+                                const struct chain_view *peer) {
+    enum dc_err err = DC_OK;
+    for (int tries = 0; tries < FORK_TRIES; tries++) {
+        struct chain_view self;
+        struct history next;
+        uint64_t random[2] = {0};
+        while (random[0] == 0) {
+            crypto_random(random, sizeof(random));
+        }
+        self_view(&r->self, &self);
+        err = peer == NULL ? chain_fork(&self, kind, random[0], random[1], &next)
+                           : chain_raise(&self, peer, random[0], random[1], &next);
+        err = err == DC_OK ? data_begin_history(r->self.data, &next) : err;
+        if (err != DC_EIO) {
+            break;
+        }
+        usleep(1000);
+    }
+    if (err == DC_OK) {
+        repl_note_epoch(&r->self, histories_last(log_chain(r->self.log))->epoch);
+    }
+    return err;
+}
+
+/* Nobody writes meanwhile: those who want to are held. */
+static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
+    enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
+    if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || r->restarting) {
+        return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
+    }
+    allow_writes(r, WRITES_HELD);
+    bool quiet = r->self.host->quiesce(r->self.host_arg, QUIESCE_MS);
+    enum dc_err err = quiet ? fork_history(r, CHAIN_PROMOTION, peer)
+                            : dc_fail(DC_ELIMIT, "a command takes too long");
+    if (err == DC_OK && role == ROLE_FENCED) {
+        r->standing.fence_epoch = r->standing.fence_history = 0;
+        peers_watch(r->peers);
+        repl_set_role(r, ROLE_PRIMARY);
+        err = repl_store_standing(r);
+    }
+    role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
+    allow_writes(r, role == ROLE_PRIMARY ? WRITES_TAKEN : WRITES_FENCED);
+    if (err == DC_OK) {
+        diag(DIAG_NOTICE, "repl.raised epoch=%" PRIu64 " peer_epoch=%" PRIu64,
+             histories_last(log_chain(r->self.log))->epoch, peer->epoch);
+    }
+    return err;
+}
+
+void repl_serve_raise(struct repl *r) {
+    lock_acquire(&r->lock);
+    const struct chain_view *peer = r->raise_over ? NULL : r->raise_peer;
+    lock_release(&r->lock);
+    if (peer == NULL) {
+        return;
+    }
+    enum dc_err err = raise_above(r, peer);
+    if (err != DC_OK) {
+        repl_warn("a higher history", err);
+        err = DC_ELIMIT;
+    }
+    lock_acquire(&r->lock);
+    r->raised = err;
+    r->raise_over = true;
+    lock_release(&r->lock);
+}
+
+/* --- to be a primary --------------------------------------------------------------------------------------------- */
+
+void repl_do_promote(struct repl *r) {
+    enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
+    if (r->restarting) { /* the next start finds it */
+        r->standing.role = STANDING_PRIMARY;
+        r->standing.host[0] = '\0';
+        if (repl_store_standing(r) != DC_OK) {
+            repl_warn("noting the promotion", DC_EIO);
+        }
+        return;
+    }
+    if (role == ROLE_PRIMARY) {
+        allow_writes(r, WRITES_TAKEN);
+        return;
+    }
+    if (role == ROLE_PULLING) { /* nobody waits for peers any longer */
+        repl_peers_end(r);
+        repl_go_on(r, log_follows(r->self.log), CHAIN_UNCLEAN);
+        peers_watch(r->peers);
+        return;
+    }
+    repl_end_sink(r);
+    int64_t time_ms = atomic_load_explicit(&r->self.passed_ms, memory_order_relaxed);
+    if (time_ms > 0) { /* what has expired there stays so */
+        clock_raise_floor(r->self.clock, time_ms * 1000, time_mono_us());
+    }
+    repl_peers_ask(r, PEERS_PROMOTED);
+    repl_peers_step(r);
+}
+
+static enum dc_err become_primary(struct repl *r, bool forks, enum chain_fork_kind kind) {
+    enum dc_err err = forks ? fork_history(r, kind, NULL) : DC_OK;
+    if (err != DC_OK) {
+        return err;
+    }
+    r->standing.role = STANDING_PRIMARY;
+    r->standing.host[0] = '\0';
+    r->standing.port = 0;
+    r->standing.fence_epoch = r->standing.fence_history = 0;
+    return repl_store_standing(r); /* I3; the history says it already */
+}
+
+void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
+    enum dc_err err = become_primary(r, forks, kind);
+    r->goes_on = err != DC_OK && log_follows(r->self.log) && r->standing.role != STANDING_REPLICA;
+    if (err != DC_OK) {
+        repl_warn("becoming a primary", err);
+    }
+    if (r->goes_on) { /* the disk: tried again; writes are held */
+        r->goes_on_as = kind;
+        return;
+    }
+    if (err != DC_OK && r->standing.role == STANDING_REPLICA) {
+        peers_rest(r->peers);
+        repl_set_role(r, ROLE_REPLICA);
+        allow_writes(r, WRITES_READONLY);
+        repl_begin_sink(r);
+        return;
+    }
+    repl_set_role(r, ROLE_PRIMARY);
+    allow_writes(r, WRITES_TAKEN);
+    diag(DIAG_NOTICE, "repl.primary epoch=%" PRIu64 " head=%" PRIu64,
+         histories_last(log_chain(r->self.log))->epoch, log_head(r->self.log).v);
+}
+
+void repl_fence(struct repl *r, struct chain_rank by) {
+    r->standing.fence_epoch = by.epoch;
+    r->standing.fence_history = by.history;
+    repl_note_epoch(&r->self, by.epoch);
+    repl_set_role(r, ROLE_FENCED);
+    allow_writes(r, WRITES_FENCED);
+    r->self.host->refuse_waiting(r->self.host_arg, "another node has become the primary");
+    diag(DIAG_WARNING, "repl.fenced epoch=%" PRIu64 " history=%016" PRIx64, by.epoch, by.history);
+    if (repl_store_standing(r) != DC_OK) {
+        repl_warn("noting the fence", DC_EIO);
+    }
+}

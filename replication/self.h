@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * self: the node as its links see it, and what it tells others of itself.
+ *
+ * Purpose: source, sink and repl share it. HELLO and ANSWER are made from it, and turned back into the views that chain.h decides on.
+ * Threads: constant after repl_start(), but for the atomics.
+ * Ownership: repl's.
+ */
+#ifndef DC_REPLICATION_SELF_H
+#define DC_REPLICATION_SELF_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "persist/data.h"
+#include "replication/chain.h"
+#include "replication/replicas.h"
+#include "replication/repl.h"
+#include "replication/wire_fmt.h"
+#include "server/base/conf.h"
+#include "server/base/time.h"
+
+struct self {
+    struct conf *conf;
+    struct data *data;
+    struct log *log;
+    struct store *store;
+    struct node_clock *clock;
+    struct replicas *replicas;
+    const struct repl_host *host;
+    void *host_arg;
+    uint8_t peer_id[PEER_ID_LEN];
+    _Atomic int64_t *fresh_us; /* see repl_opts */
+    const uint8_t *link_key;
+    /* atomic */
+    _Atomic uint32_t role;  /* enum repl_role */
+    _Atomic uint64_t epoch; /* the highest that was seen */
+    _Atomic bool linked;    /* a replica that its source feeds now */
+    _Atomic int64_t
+        passed_ms; /* the source's clock when all that the store shows had been written; 0 = unknown */
+};
+
+/* Valid as long as the log. */
+void self_view(const struct self *s, struct chain_view *out);
+
+/* The bodies of HELLO and ANSWER; 'to' is empty. Errors: DC_ENOMEM. */
+DC_MUST enum dc_err self_hello(const struct self *s, enum wire_purpose purpose,
+                               struct chain_ask ask, struct buf *to);
+DC_MUST enum dc_err self_answer(const struct self *s, const struct chain_answer *answer,
+                                const char *text, struct buf *to);
+
+/* What another one has told. The chains stay where they were decoded to. Errors: DC_EPROTO: it can't be so. */
+DC_MUST enum dc_err view_of_hello(const struct wire_hello *m, struct chain_view *out,
+                                  struct chain_ask *ask);
+DC_MUST enum dc_err view_of_answer(const struct wire_answer *m, struct chain_view *out,
+                                   struct chain_answer *answer);
+
+/* Milliseconds of silence after which a link is given up, and between two heartbeats. */
+static inline int64_t self_timeout_ms(const struct self *s) {
+    return conf_get(s->conf, repl_timeout) * 1000;
+}
+static inline int64_t self_beat_ms(const struct self *s) {
+    return conf_get(s->conf, repl_ping_replica_period) * 1000;
+}
+
+#endif

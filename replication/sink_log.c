@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Bytes of the log come in pieces that end anywhere. Whole frames are taken from the message where they are; the beginning of the last one is
+ * kept until the rest is there.
+ */
+#include "persist/adopt.h"
+#include "persist/log_tail.h"
+#include "replication/sink_priv.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { PENDING_KEEP_LEN = 1024 * 1024, ROOM_WAIT_US = 50 * 1000, ACK_STEP_LEN = 1024 * 1024 };
+
+static struct history current(const struct sink *s) {
+    const struct history *last = histories_last(log_chain(s->self->log));
+    return last != NULL ? *last : (struct history){.id = 0};
+}
+
+/* --- shown ------------------------------------------------------------------------------------------------------- */
+
+/* Asked by who says how stale an answer may be. It counts from when the source said so, as far as is known. */
+static void note_fresh(struct sink *s) {
+    if (s->self->fresh_us != NULL && s->beat_us > 0) {
+        atomic_store_explicit(s->self->fresh_us, s->beat_us, memory_order_relaxed);
+    }
+}
+
+/* The time up to which everything is shown: that of the last frame, or of a heartbeat if nothing is missing before it. */
+static void note_time(struct sink *s) {
+    int64_t time_ms = apply_time_ms(s->apply);
+    uint64_t head = log_head(s->self->log).v;
+    if (head >= s->beat_head) {
+        time_ms = s->beat_ms > time_ms ? s->beat_ms : time_ms;
+        note_fresh(s);
+    }
+    if (time_ms > atomic_load_explicit(&s->self->passed_ms, memory_order_relaxed)) {
+        atomic_store_explicit(&s->self->passed_ms, time_ms, memory_order_relaxed);
+    }
+    bool behind = head < s->beat_head;
+    int64_t since = atomic_load_explicit(&s->behind_since_us, memory_order_relaxed);
+    if (behind != (since != 0)) {
+        atomic_store_explicit(&s->behind_since_us, behind ? time_mono_us() : 0,
+                              memory_order_relaxed);
+    }
+}
+
+/* What is in memory and not durable is bounded here as on a primary. */
+static enum dc_err wait_for_room(struct sink *s) {
+    struct log *log = s->self->log;
+    while (!log_has_room(log)) {
+        if (sink_must_end(s)) {
+            return DC_ESTOPPED;
+        }
+        (void)log_wait(log, LOG_LEVEL_DISK, (struct lsn){log_durable(log).v + 1}, ROOM_WAIT_US);
+    }
+    return DC_OK;
+}
+
+/* What is here isn't what the log was made for: only a copy helps. Remembered, whatever happens. The error stays the one that was found. */
+static void note_damage(struct sink *s) {
+    char why[ERR_TEXT_MAX];
+    snprintf(why, sizeof(why), "%s", dc_fail_take(DC_ECORRUPT));
+    s->target.ask.damaged = true;
+    if (adopt_note_need(s->self->data->meta, why) != DC_OK) {
+        diag(DIAG_WARNING, "sink.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
+    }
+    diag(DIAG_WARNING, "sink.damaged error=\"%s\"", why);
+    (void)dc_fail(DC_ECORRUPT, "%s", why);
+}
+
+static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, size_t len) {
+    struct log *log = s->self->log;
+    enum dc_err err = len > 0 ? wait_for_room(s) : DC_OK;
+    if (err != DC_OK || len == 0) {
+        return err;
+    }
+    err = log_put(s->feed, lsn, bytes, len);
+    if (err != DC_OK) {
+        return err;
+    }
+    log_kick(log);
+    uint64_t acked = atomic_load_explicit(&s->acked_received, memory_order_relaxed);
+    if (!link_has_message(s->link) || lsn + len - acked >= ACK_STEP_LEN) {
+        err = sink_ack(s);
+    }
+    enum dc_err shown = apply_frames(s->apply, lsn, bytes, len);
+    if (shown == DC_OK) {
+        log_set_applied(log, (struct lsn){lsn + len});
+        note_time(s);
+        return err;
+    }
+    if (shown == DC_ECORRUPT) {
+        note_damage(s);
+    } else { /* no memory: the log is right, the store isn't */
+        sink_begin_anew(s);
+    }
+    return shown;
+}
+
+/* --- a new history ----------------------------------------------------------------------------------------------- */
+
+/* The source's log goes on in another history: so does ours. */
+static enum dc_err take_fork(struct sink *s, uint64_t lsn, const char *frame, size_t len) {
+    struct log *log = s->self->log;
+    enum dc_err err = data_take_fork(s->self->data, lsn, frame, len);
+    if (err != DC_OK) {
+        return err;
+    }
+    struct history now = current(s);
+    log_set_applied(log, log_head(log));
+    diag(DIAG_NOTICE, "sink.history id=%016" PRIx64 " start=%" PRIu64 " epoch=%" PRIu64, now.id,
+         now.start, now.epoch);
+    return sink_ack(s);
+}
+
+/* --- frames ------------------------------------------------------------------------------------------------------ */
+
+static enum dc_err fail_bytes(uint64_t lsn) {
+    return dc_fail(DC_EPROTO, "what the source sent for LSN %" PRIu64 " is no frame of its log",
+                   lsn);
+}
+
+/* All whole frames; '*used' bytes of them. */
+static enum dc_err take_frames(struct sink *s, uint64_t lsn, const char *bytes, size_t len,
+                               size_t *used) {
+    size_t from = 0, at = 0;
+    enum dc_err err = DC_OK;
+    uint64_t history = current(s).id;
+    bool more = true;
+    while (err == DC_OK && more && len - at >= FRAME_HEADER_LEN) {
+        struct frame_head head;
+        bool fork = bytes[at + FRAME_KIND_AT] == FRAME_FORK;
+        uint64_t frame_len = frame_len_at(bytes + at);
+        if (fork && frame_len > FORK_FRAME_MAX) {
+            return fail_bytes(lsn + at);
+        }
+        if (frame_len > len - at) { /* a header that is wrong is noticed at once */
+            bool wrong = !fork && frame_check_head(bytes + at, len - at, history, lsn + at,
+                                                   &head) == FRAME_BAD_HEAD;
+            err = wrong ? fail_bytes(lsn + at) : DC_OK;
+            more = false;
+        } else if (fork) {
+            err = take_run(s, lsn + from, bytes + from, at - from);
+            err = err == DC_OK ? take_fork(s, lsn + at, bytes + at, (size_t)frame_len) : err;
+            history = current(s).id;
+            at += (size_t)frame_len;
+            from = at;
+        } else if (frame_check(bytes + at, len - at, history, lsn + at, &head) == FRAME_OK) {
+            at += (size_t)frame_len;
+        } else {
+            err = fail_bytes(lsn + at);
+        }
+    }
+    *used = at;
+    return err == DC_OK ? take_run(s, lsn + from, bytes + from, at - from) : err;
+}
+
+static enum dc_err take_from_message(struct sink *s, const struct wire_log *m) {
+    size_t used = 0;
+    enum dc_err err = take_frames(s, m->lsn, m->bytes.ptr, m->bytes.len, &used);
+    if (err == DC_OK && used < m->bytes.len) {
+        s->pending_lsn = m->lsn + used;
+        buf_append(&s->pending, m->bytes.ptr + used, m->bytes.len - used);
+        err = s->pending.failed ? DC_ENOMEM : DC_OK;
+    }
+    return err;
+}
+
+static enum dc_err take_with_pending(struct sink *s, const struct wire_log *m) {
+    size_t used = 0;
+    if (m->lsn != s->pending_lsn + s->pending.len) {
+        return fail_bytes(m->lsn);
+    }
+    buf_append_bytes(&s->pending, m->bytes);
+    if (s->pending.failed) {
+        return DC_ENOMEM;
+    }
+    enum dc_err err = take_frames(s, s->pending_lsn, s->pending.ptr, s->pending.len, &used);
+    if (err == DC_OK && used == s->pending.len) {
+        buf_reset(&s->pending, PENDING_KEEP_LEN);
+    } else if (err == DC_OK) {
+        buf_consume(&s->pending, used);
+        s->pending_lsn += used;
+    }
+    return err;
+}
+
+static enum dc_err take_log(struct sink *s, struct bytes body) {
+    struct wire_log m;
+    if (!wire_log_decode(body, &m)) {
+        return dc_fail(DC_EPROTO, "a message of the source can't be read");
+    }
+    if (s->pending.len > 0) {
+        return take_with_pending(s, &m);
+    }
+    bool jumps = m.bytes.len > FRAME_KIND_AT && m.bytes.ptr[FRAME_KIND_AT] == FRAME_FORK;
+    if (m.lsn != log_head(s->self->log).v && !jumps) {
+        return fail_bytes(m.lsn);
+    }
+    return take_from_message(s, &m);
+}
+
+enum dc_err sink_stream(struct sink *s) {
+    enum dc_err err = DC_OK;
+    uint64_t lsn;
+    buf_reset(&s->pending, PENDING_KEEP_LEN);
+    while (err == DC_OK && !sink_must_end(s) &&
+           (s->pull_to == 0 || log_head(s->self->log).v < s->pull_to)) {
+        struct link_message m;
+        err = sink_receive(s, SINK_LOOK_MS * 4, &m);
+        if (err != DC_OK) {
+            break;
+        }
+        if (m.type == WIRE_LOG) {
+            err = take_log(s, m.body);
+        } else if (m.type == WIRE_HURRY && wire_hurry_decode(m.body, &lsn)) {
+            atomic_store_explicit(&s->hurry_lsn, lsn, memory_order_release);
+            log_hurry(s->self->log);
+            wake_raise(&s->ack_wake);
+        } else if (m.type == WIRE_BEAT) {
+            note_time(s);
+        } else if (m.type != WIRE_NONE && m.type != WIRE_PEERS) {
+            err = dc_fail(DC_EPROTO, "the source sent %s, which has no place here",
+                          wire_type_name(m.type));
+        }
+    }
+    return err;
+}

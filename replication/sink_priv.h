@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* sink_priv: what the parts of the sink share: sink.c (links, one after the other), sink_log.c (the log), sink_copy.c (a full copy). */
+#ifndef DC_REPLICATION_SINK_PRIV_H
+#define DC_REPLICATION_SINK_PRIV_H
+
+#include "replication/apply.h"
+#include "replication/link.h"
+#include "replication/sink.h"
+#include "server/base/buf.h"
+#include "server/base/lock.h"
+#include "server/base/rng.h"
+#include "server/base/thread.h"
+#include "server/base/wake.h"
+
+#include <pthread.h>
+
+enum {
+    SINK_LOOK_MS = 50,
+    BACKOFF_MIN_MS = 50,
+    BACKOFF_MAX_MS = 5000,
+    FORK_FRAME_MAX = FRAME_HEADER_LEN + 8 + WIRE_CHAIN_MAX * WIRE_HISTORY_LEN,
+};
+
+struct sink {
+    struct self *self;
+    struct sink_target target;
+    struct thread thread, acker;
+    struct wake wake; /* of a pause */
+    _Atomic bool stop;
+    /* of the thread */
+    struct apply *apply;
+    struct log_feed *feed;
+    struct buf pending;   /* the beginning of a frame */
+    uint64_t pending_lsn; /* of its first byte */
+    int64_t beat_us;      /* when the last heartbeat came, monotonic */
+    int64_t beat_ms;      /* its clock, */
+    uint64_t beat_head;   /* and the head that it told */
+    struct rng rng;
+    int64_t pause_ms;
+    uint64_t pull_to; /* a pull ends there; 0 = not one, or not yet known */
+    bool restarts;    /* a start in place is on its way */
+    /* sending */
+    pthread_mutex_t send_lock;
+    _Atomic bool acks;          /* there is a log to acknowledge */
+    _Atomic bool link_over;     /* the acker ends */
+    _Atomic uint64_t hurry_lsn; /* somebody waits until the disk has this */
+    struct wake ack_wake;       /* of the acker */
+    _Atomic uint64_t acked_received;
+    /* atomic */
+    _Atomic int64_t behind_since_us;
+    _Atomic uint32_t pulled; /* enum sink_pull */
+    /* under lock */
+    struct lock lock;
+    struct link *link; /* NULL = none */
+    struct repl_view view;
+    struct sink_stats stats;
+};
+
+bool sink_must_end(const struct sink *s);
+void sink_set_link(struct sink *s, enum repl_link state);
+void sink_note_io(struct sink *s);
+/* Tells the source how far the log has come. Errors: those of the link. */
+DC_MUST enum dc_err sink_ack(struct sink *s);
+
+/* The node starts anew in place; the sink waits for it. */
+void sink_begin_anew(struct sink *s);
+
+/* sink_log.c: the link is open, the log follows from its end on. Until it ends. */
+DC_MUST enum dc_err sink_stream(struct sink *s);
+/* sink_copy.c: until the copy is complete and noted. */
+DC_MUST enum dc_err sink_copy(struct sink *s);
+
+/* The next message that isn't about the link itself; a heartbeat is noted. WIRE_NONE: nothing came for a while. Errors: those of the link;
+ * DC_EIO: silence, or BYE. */
+DC_MUST enum dc_err sink_receive(struct sink *s, int64_t timeout_ms, struct link_message *out);
+
+#endif

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "replication/source.h"
+
+#include "replication/source_priv.h"
+#include "server/base/assert.h"
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+bool session_must_end(const struct session *s) {
+    return atomic_load_explicit(&s->stop, memory_order_acquire);
+}
+
+/* --- the stream -------------------------------------------------------------------------------------------------- */
+
+enum dc_err session_beat(struct session *s) {
+    int64_t now_us = time_mono_us();
+    if (now_us < s->beat_us) {
+        return DC_OK;
+    }
+    s->beat_us = now_us + self_beat_ms(s->self) * 1000;
+    /* The clock is read first: whatever has an older time is below the head by then, but for commands under way. */
+    struct wire_beat m = {.clock_ms = clock_now_ms(s->self->clock)};
+    m.durable = log_durable(s->self->log).v;
+    m.head = log_head(s->self->log).v;
+    return link_send_beat(s->link, &m);
+}
+
+static enum dc_err send_hurry(struct session *s) {
+    uint64_t lsn = replicas_hurry_lsn(s->self->replicas);
+    if (lsn <= s->hurried) {
+        return DC_OK;
+    }
+    s->hurried = lsn;
+    return link_send_hurry(s->link, lsn);
+}
+
+/* Waits for more log, or until something else is to be done. */
+static void wait_for_log(struct session *s, uint64_t sent) {
+    int64_t left_us = s->beat_us - time_mono_us();
+    int64_t wait_us = left_us < LOOK_US ? left_us : LOOK_US;
+    if (wait_us > 0) {
+        (void)log_wait(s->self->log, LOG_LEVEL_OS, (struct lsn){sent + 1}, wait_us);
+    }
+}
+
+static enum dc_err send_bytes(struct session *s, uint64_t lsn, const char *bytes, size_t len) {
+    enum dc_err err = link_send_log(s->link, lsn, bytes_of(bytes, len));
+    if (err == DC_OK) {
+        replicas_note_sent(s->self->replicas, s->slot, lsn + len, len);
+    }
+    return err;
+}
+
+static enum dc_err stream(struct session *s, struct log_tail *tail, uint64_t from) {
+    char *buffer = mem_must_alloc(SEND_LEN);
+    enum dc_err err = DC_OK;
+    uint64_t sent = from;
+    while (err == DC_OK && !session_must_end(s)) {
+        uint64_t lsn;
+        size_t len;
+        switch (log_tail_read(tail, &lsn, buffer, SEND_LEN, &len)) {
+        case TAIL_BYTES:
+            err = send_bytes(s, lsn, buffer, len);
+            sent = lsn + len;
+            break;
+        case TAIL_NOTHING:
+            wait_for_log(s, sent);
+            break;
+        case TAIL_GONE:
+            err = dc_fail(DC_EIO, "the log from LSN %" PRIu64 " on isn't here any more", sent);
+            break;
+        case TAIL_FAILED:
+            err = DC_EIO;
+            break;
+        }
+        err = err == DC_OK ? session_beat(s) : err;
+        err = err == DC_OK ? send_hurry(s) : err;
+    }
+    mem_free(buffer);
+    return err;
+}
+
+/* --- what comes back --------------------------------------------------------------------------------------------- */
+
+static bool take_message(struct session *s, const struct link_message *m) {
+    struct wire_ack ack;
+    struct wire_beat beat;
+    struct wire_bye bye;
+    switch (m->type) {
+    case WIRE_ACK:
+        if (!wire_ack_decode(m->body, &ack)) {
+            return false;
+        }
+        replicas_note(s->self->replicas, s->slot, ack.received, ack.durable, ack.applied,
+                      time_mono_us());
+        return true;
+    case WIRE_BEAT:
+        return wire_beat_decode(m->body, &beat);
+    case WIRE_BYE:
+        if (wire_bye_decode(m->body, &bye)) {
+            diag(DIAG_NOTICE, "source.bye peer=%s text=\"%.*s\"", link_peer(s->link),
+                 (int)bye.text.len, bye.text.ptr);
+        }
+        return false;
+    case WIRE_NONE:
+        return time_mono_us() - link_heard_us(s->link) < self_timeout_ms(s->self) * 1000;
+    case WIRE_HELLO:
+    case WIRE_ANSWER:
+    case WIRE_LOG:
+    case WIRE_COPY:
+    case WIRE_COPY_DATA:
+    case WIRE_COPY_END:
+    case WIRE_HURRY:
+    case WIRE_PROMOTE:
+    case WIRE_PEERS:
+        break;
+    }
+    return false;
+}
+
+static void receive(void *arg) {
+    struct session *s = arg;
+    struct link_message m;
+    while (link_receive(s->link, self_timeout_ms(s->self), &m) == DC_OK && take_message(s, &m)) {}
+    atomic_store_explicit(&s->stop, true, memory_order_release);
+    link_shutdown(s->link);
+}
+
+/* --- the session ------------------------------------------------------------------------------------------------- */
+
+struct greeting {
+    struct history chain[WIRE_CHAIN_MAX];
+    struct wire_hello hello;
+    struct chain_view peer;
+    struct chain_ask ask;
+    struct chain_answer answer;
+    struct log_tail *tail; /* for CONTINUE */
+};
+
+static enum dc_err read_hello(struct session *s, struct greeting *g) {
+    struct link_message m;
+    enum dc_err err = link_receive(s->link, self_timeout_ms(s->self), &m);
+    if (err != DC_OK) {
+        return err;
+    }
+    if (m.type != WIRE_HELLO || !wire_hello_decode(m.body, g->chain, &g->hello)) {
+        return dc_fail(DC_EPROTO, "%s doesn't begin with a greeting", link_peer(s->link));
+    }
+    memcpy(s->peer_id, g->hello.peer_id, PEER_ID_LEN);
+    return view_of_hello(&g->hello, &g->peer, &g->ask);
+}
+
+/* Whether our log is other bytes than the peer's before its head. */
+static bool hash_differs(struct session *s, const struct greeting *g,
+                         const struct chain_view *self) {
+    bool same = true;
+    uint32_t count = g->peer.count;
+    if (count == 0 || !chain_holds(self, g->peer.head, g->peer.chain[count - 1].id)) {
+        return false;
+    }
+    return log_tail_same(s->self->data, g->peer.head, g->hello.hash, &same) == DC_OK && !same;
+}
+
+static void ask_chain(struct session *s, struct greeting *g, struct chain_view *self,
+                      struct chain_local *local) {
+    local->oldest = log_tail_oldest(s->self->data);
+    self_view(s->self, self);
+    local->hash_differs = hash_differs(s, g, self);
+    g->answer = chain_answer(self, &g->peer, g->ask, local);
+}
+
+/* The verdict; for CONTINUE the log is held from there on. */
+static void decide(struct session *s, struct greeting *g) {
+    struct chain_view self;
+    struct chain_local local;
+    ask_chain(s, g, &self, &local);
+    bool serves = g->hello.purpose != WIRE_PROBE;
+    if (serves && g->answer.verdict == CHAIN_RAISE_FIRST &&
+        repl_raise(s->self, &g->peer) == DC_OK) {
+        ask_chain(s, g, &self, &local);
+    }
+    if (serves && g->answer.verdict == CHAIN_CONTINUE &&
+        log_tail_open(&g->tail, s->self->data, g->answer.lsn) != DC_OK) {
+        local.oldest = UINT64_MAX; /* it went meanwhile, or can't be read */
+        g->answer = chain_answer(&self, &g->peer, g->ask, &local);
+    }
+}
+
+static bool take_copy_turn(struct source *src) {
+    lock_acquire(&src->lock);
+    bool free = src->copies < (uint32_t)conf_get(src->self->conf, replication_full_copies);
+    src->copies += free;
+    lock_release(&src->lock);
+    return free;
+}
+
+static void give_copy_turn(struct source *src) {
+    lock_acquire(&src->lock);
+    src->copies--;
+    lock_release(&src->lock);
+}
+
+static void count_verdict(struct source *src, const struct chain_answer *a) {
+    lock_acquire(&src->lock);
+    if (a->verdict == CHAIN_CONTINUE) {
+        src->stats.partial++;
+    } else if (a->verdict == CHAIN_COPY) {
+        src->stats.full++;
+        snprintf(src->stats.last_full_reason, sizeof(src->stats.last_full_reason), "%s",
+                 chain_reason_text(a->reason));
+    } else {
+        src->stats.refused++;
+    }
+    lock_release(&src->lock);
+}
+
+static enum dc_err send_answer(struct session *s, const struct chain_answer *a, const char *text) {
+    struct buf body;
+    buf_init(&body, 0);
+    enum dc_err err = self_answer(s->self, a, text, &body);
+    err = err == DC_OK ? link_send(s->link, WIRE_ANSWER, buf_bytes(&body), NULL, 0) : err;
+    buf_fini(&body);
+    return err;
+}
+
+static enum dc_err serve_log(struct session *s, struct greeting *g) {
+    enum dc_err err = stream(s, g->tail, g->answer.lsn);
+    log_tail_close(g->tail);
+    g->tail = NULL;
+    return err;
+}
+
+static void join_registry(struct session *s, const struct greeting *g) {
+    char addr[REPLICA_ADDR_MAX];
+    const char *peer = link_peer(s->link);
+    const char *colon = strrchr(peer, ':');
+    if (g->hello.address.len > 0 && g->hello.address.len < sizeof(addr)) {
+        snprintf(addr, sizeof(addr), "%.*s", (int)g->hello.address.len, g->hello.address.ptr);
+    } else {
+        snprintf(addr, sizeof(addr), "%.*s", colon != NULL ? (int)(colon - peer) : 0, peer);
+    }
+    s->slot = replicas_join(s->self->replicas, s->peer_id, addr, g->hello.port);
+    if (s->slot >= 0) {
+        replicas_set_state(s->self->replicas, s->slot,
+                           g->answer.verdict == CHAIN_COPY ? REPLICA_COPIES : REPLICA_ONLINE);
+    }
+}
+
+/* The peer stays: what it gets, while another thread listens to it. */
+static enum dc_err attend(struct session *s, struct greeting *g) {
+    join_registry(s, g);
+    if (s->slot < 0) {
+        return dc_fail(DC_ELIMIT, "too many replicas");
+    }
+    source_unpin(s->source, s->peer_id);
+    thread_start(&s->receiver, "repl-acks", receive, s);
+    enum dc_err err = g->answer.verdict == CHAIN_COPY ? session_copy(s) : serve_log(s, g);
+    link_shutdown(s->link);
+    thread_join(&s->receiver);
+    replicas_leave(s->self->replicas, s->slot);
+    return err;
+}
+
+static enum dc_err greet(struct session *s, struct greeting *g) {
+    enum dc_err err = read_hello(s, g);
+    if (err != DC_OK) {
+        return err;
+    }
+    decide(s, g);
+    const char *text = chain_reason_text(g->answer.reason);
+    bool turn = g->hello.purpose != WIRE_PROBE && g->answer.verdict == CHAIN_COPY;
+    if (turn && !take_copy_turn(s->source)) {
+        g->answer.verdict = CHAIN_LATER;
+        text = "the source is sending a full copy to another replica";
+        turn = false;
+    }
+    diag(DIAG_NOTICE,
+         "source.answer peer=%s head=%" PRIu64 " verdict=%s lsn=%" PRIu64 " reason=\"%s\"",
+         link_peer(s->link), g->peer.head, chain_verdict_name(g->answer.verdict), g->answer.lsn,
+         text);
+    err = send_answer(s, &g->answer, text);
+    if (err == DC_OK && g->hello.purpose != WIRE_PROBE) {
+        count_verdict(s->source, &g->answer);
+        if (g->answer.verdict == CHAIN_COPY || g->answer.verdict == CHAIN_CONTINUE) {
+            err = attend(s, g);
+        }
+    }
+    if (turn) {
+        give_copy_turn(s->source);
+    }
+    return err;
+}
+
+static void run(void *arg) {
+    struct session *s = arg;
+    struct greeting *g = mem_must_zalloc(sizeof(*g));
+    int fd = s->fd;
+    s->fd = -1;
+    enum dc_err err = link_accept(s->link, fd, buf_bytes(&s->early));
+    err = err == DC_OK ? greet(s, g) : err;
+    if (err != DC_OK) {
+        diag(DIAG_NOTICE, "source.closed peer=%s error=\"%s\"", link_peer(s->link),
+             dc_fail_take(err));
+    }
+    if (g->tail != NULL) {
+        log_tail_close(g->tail);
+    }
+    mem_free(g);
+    atomic_store_explicit(&s->ended, true, memory_order_release);
+}
+
+/* --- all of them ------------------------------------------------------------------------------------------------- */
+
+struct source *source_create(struct self *self) {
+    struct source *s = mem_must_zalloc(sizeof(*s));
+    s->self = self;
+    lock_init(&s->lock, LOCK_RANK_SOURCE);
+    return s;
+}
+
+void source_accept(struct source *src, int fd, struct bytes early) {
+    struct session *s = mem_must_zalloc(sizeof(*s));
+    struct link_opts opts = {.timeout_ms = self_timeout_ms(src->self), .key = src->self->link_key};
+    s->source = src;
+    s->self = src->self;
+    s->fd = fd;
+    s->slot = -1;
+    buf_init(&s->early, 0);
+    buf_append_bytes(&s->early, early);
+    lock_acquire(&src->lock);
+    bool taken = !src->stopping && src->session_count < SESSIONS_MAX && !s->early.failed &&
+                 link_create(&opts, &s->link) == DC_OK;
+    if (taken) {
+        s->next = src->sessions;
+        src->sessions = s;
+        src->session_count++;
+        thread_start(&s->sender, "repl-source", run, s);
+    }
+    lock_release(&src->lock);
+    if (!taken) {
+        close(fd);
+        buf_fini(&s->early);
+        mem_free(s);
+    }
+}
+
+static void free_session(struct session *s) {
+    thread_join(&s->sender);
+    link_destroy(s->link);
+    buf_fini(&s->early);
+    mem_free(s);
+}
+
+/* Takes one that has ended (or, at the end, any) out of the list. */
+static struct session *take_ended(struct source *src, bool any) {
+    struct session **at = &src->sessions;
+    lock_acquire(&src->lock);
+    while (*at != NULL && !any && !atomic_load_explicit(&(*at)->ended, memory_order_acquire)) {
+        at = &(*at)->next;
+    }
+    struct session *s = *at;
+    if (s != NULL) {
+        *at = s->next;
+        src->session_count--;
+    }
+    lock_release(&src->lock);
+    return s;
+}
+
+static struct copy_pin *take_pin(struct source *src, const uint8_t *peer_id, int64_t now_us) {
+    struct copy_pin **at = &src->pins;
+    lock_acquire(&src->lock);
+    while (*at != NULL && now_us < (*at)->until_us &&
+           (peer_id == NULL || memcmp((*at)->peer_id, peer_id, PEER_ID_LEN) != 0)) {
+        at = &(*at)->next;
+    }
+    struct copy_pin *p = *at;
+    if (p != NULL) {
+        *at = p->next;
+    }
+    lock_release(&src->lock);
+    return p;
+}
+
+static void free_pins(struct source *src, const uint8_t *peer_id, int64_t now_us) {
+    struct copy_pin *p;
+    while ((p = take_pin(src, peer_id, now_us)) != NULL) {
+        log_tail_close(p->tail);
+        mem_free(p);
+    }
+}
+
+void source_unpin(struct source *src, const uint8_t *peer_id) {
+    free_pins(src, peer_id, time_mono_us());
+}
+
+void source_tick(struct source *src) {
+    struct session *s;
+    while ((s = take_ended(src, false)) != NULL) {
+        free_session(s);
+    }
+    free_pins(src, NULL, time_mono_us());
+}
+
+void source_drop_all(struct source *src, const char *why) {
+    lock_acquire(&src->lock);
+    for (struct session *s = src->sessions; s != NULL; s = s->next) {
+        diag(DIAG_NOTICE, "source.drop why=\"%s\"", why);
+        atomic_store_explicit(&s->stop, true, memory_order_release);
+        link_shutdown(s->link);
+    }
+    lock_release(&src->lock);
+}
+
+void source_stop(struct source *src) {
+    struct session *s;
+    lock_acquire(&src->lock);
+    src->stopping = true;
+    lock_release(&src->lock);
+    source_drop_all(src, "the node ends");
+    while ((s = take_ended(src, true)) != NULL) {
+        free_session(s);
+    }
+    free_pins(src, NULL, INT64_MAX);
+}
+
+void source_destroy(struct source *src) {
+    if (src != NULL) {
+        dc_assert(src->sessions == NULL && src->pins == NULL);
+        lock_fini(&src->lock);
+        mem_free(src);
+    }
+}
+
+void source_stats(struct source *src, struct source_stats *out) {
+    lock_acquire(&src->lock);
+    *out = src->stats;
+    out->copies_under_way = src->copies;
+    lock_release(&src->lock);
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* source_priv: what the parts of the source share: source.c (sessions), source_copy.c (full copies). */
+#ifndef DC_REPLICATION_SOURCE_PRIV_H
+#define DC_REPLICATION_SOURCE_PRIV_H
+
+#include "persist/log_tail.h"
+#include "replication/link.h"
+#include "replication/source.h"
+#include "server/base/buf.h"
+#include "server/base/lock.h"
+#include "server/base/thread.h"
+
+enum {
+    SEND_LEN = 256 * 1024, /* of the log in one message */
+    LOOK_US = 50 * 1000,   /* so soon a sender sees that it has to end */
+    COPY_PIN_MS = 60 * 1000,
+    SESSIONS_MAX = 2 * REPLICAS_MAX,
+};
+
+struct session {
+    struct session *next;
+    struct source *source;
+    struct self *self;
+    struct thread sender, receiver;
+    struct link *link;
+    int fd; /* until the link has it */
+    struct buf early;
+    /* of the peer, known behind HELLO */
+    uint8_t peer_id[PEER_ID_LEN];
+    int32_t slot;    /* in the registry, -1 = none */
+    int64_t beat_us; /* when the next is due */
+    uint64_t hurried;
+    _Atomic bool stop;  /* somebody wants it to end */
+    _Atomic bool ended; /* may be joined */
+};
+
+/* Log behind a copy, for a replica that is about to come back. */
+struct copy_pin {
+    struct copy_pin *next;
+    uint8_t peer_id[PEER_ID_LEN];
+    struct log_tail *tail;
+    int64_t until_us;
+};
+
+struct source {
+    struct self *self;
+    struct lock lock;
+    /* under lock */
+    struct session *sessions;
+    uint32_t session_count;
+    uint32_t copies;
+    struct copy_pin *pins;
+    bool stopping;
+    struct source_stats stats;
+};
+
+/* The heartbeat, if it is due. */
+DC_MUST enum dc_err session_beat(struct session *s);
+bool session_must_end(const struct session *s);
+
+/* source_copy.c: sends a full copy and leaves a pin. Errors: DC_EIO, DC_ESTOPPED, ... */
+DC_MUST enum dc_err session_copy(struct session *s);
+/* The pin of this peer, if there is one, isn't needed any more. */
+void source_unpin(struct source *s, const uint8_t *peer_id);
+
+#endif

@@ -1,0 +1,364 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Do the copies of a node hold what it holds, in any order of starts, ends and roles?"""
+import os
+import random
+import sys
+import threading
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.disk import first_lsn, offset_of  # noqa: E402
+from support.replicas import ReplicaCase  # noqa: E402
+from support.resp import Error  # noqa: E402
+
+SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
+
+
+def fill(conn, count, prefix="key", length=20):
+    conn.pipeline([("SET", "%s:%d" % (prefix, i), ("%d/" % i) * (length // 4)) for i in range(count)])
+
+
+def every_kind(conn, r):
+    """Commands that make every kind of effect."""
+    key = "k%d" % r.randrange(50)
+    other = "k%d" % r.randrange(50)
+    dice = r.randrange(15)
+    commands = [
+        [("SET", key, "v" * r.randrange(100))],
+        [("SET", key, r.randrange(10 ** 6), "PX", 100000)],
+        [("INCR", "n%d" % r.randrange(9))],
+        [("APPEND", key, "more")],
+        [("SETRANGE", key, r.randrange(200), "xyz")],
+        [("DEL", key, other)],
+        [("EXPIRE", key, 1000)],
+        [("PERSIST", key)],
+        [("MSET", key, 1, other, 2, "third", 3)],
+        [("COPY", key, other, "REPLACE")],
+        [("GETDEL", key)],
+        [("SETBIT", key, r.randrange(4000), 1)],
+        [("MULTI",), ("SET", key, "in exec"), ("APPEND", key, "!"), ("DEL", other), ("EXEC",)],
+        [("SELECT", r.randrange(4))],
+        [("MULTI",), ("SET", key, 1), ("FLUSHDB",), ("SET", other, 2), ("EXEC",)] if r.randrange(8) == 0 else
+        [("UNLINK", other)],
+    ]
+    conn.pipeline(commands[dice])
+
+
+class Copies(ReplicaCase):
+    def test_an_empty_node_becomes_a_replica_and_follows(self):
+        primary, replica = self.node(), self.node()
+        conn = self.connect(primary)
+        fill(conn, 2000)
+        self.assertEqual(self.ask(replica, "ROLE")[0], b"master")
+        self.follow(replica, primary)
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(replica, "GET", "key:7"), conn.ok("GET", "key:7"))
+        self.assertEqual(self.ask(replica, "ROLE")[:4], [b"slave", b"127.0.0.1", primary.port, b"connected"])
+        conn.ok("SET", "later", "1")
+        self.eventually(lambda: self.ask(replica, "GET", "later") == b"1")
+        self.same(primary, replica)
+        state = self.state(primary)
+        self.assertEqual((state["role"], state["connected_slaves"]), ("master", "1"))
+        self.assertRegex(state["slave0"], "ip=127.0.0.1,port=%d,state=online,offset=[0-9]+,lag=[01]," % replica.port)
+        self.assertEqual(state["sync_full"], "1")
+        self.assertGreater(self.same_log(primary, replica), 0)
+
+    def test_every_kind_of_write_arrives(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        conn = self.connect(primary)
+        r = random.Random(7)
+        for _ in range(600):
+            every_kind(conn, r)
+        conn.ok("SELECT", 0)
+        blob = os.urandom(3_000_000)
+        conn.ok("SET", "blob", blob)
+        conn.ok("SETRANGE", "blob", 1_000_000, "patched")
+        conn.ok("SET", "gone", "x", "PX", 50)
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.assertEqual(self.ask(replica, "GET", "blob")[999_990:1_000_010], blob[999_990:1_000_000] + b"patched" +
+                         blob[1_000_007:1_000_010])
+        time.sleep(0.1)
+        self.assertIsNone(self.ask(replica, "GET", "gone"))
+        conn.ok("FLUSHALL")
+        conn.ok("SET", "after", 1)
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(replica, "KEYS", "*"), [b"after"])
+        self.same(primary, replica)
+        self.assertGreater(self.same_log(primary, replica), 3_000_000)
+
+    def test_a_copy_taken_under_load(self):
+        primary, replica = self.node(), self.node()
+        fill(self.connect(primary), 20000)
+        with Writers(primary, 3):
+            self.follow(replica, primary)
+            self.eventually(lambda: self.state(replica).get("master_link_status") == "up", 20)
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+
+
+class Writers:
+    """Threads that write until the end of the block."""
+
+    def __init__(self, node, count):
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(node, i)) for i in range(count)]
+
+    def run(self, node, seed):
+        r = random.Random(seed)
+        with node.connect(timeout=30) as conn:
+            while not self.stop.is_set():
+                every_kind(conn, r)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+class Roles(ReplicaCase):
+    def test_a_replica_refuses_writes(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        self.in_sync(primary, replica)
+        conn = self.connect(replica)
+        refused = conn.call("SET", "a", 1)
+        self.assertEqual((refused.code, refused), ("READONLY", "READONLY You can't write against a read only replica."))
+        replies = conn.pipeline([("MULTI",), ("SET", "a", 1), ("EXEC",)])
+        self.assertEqual([r.code if isinstance(r, Error) else r for r in replies], ["OK", "READONLY", "EXECABORT"])
+        for command in [("FLUSHALL",), ("INCR", "a"), ("GETDEL", "a"), ("EXPIRE", "a", 1)]:
+            self.assertEqual(conn.call(*command).code, "READONLY")
+        self.assertIsNone(conn.ok("GET", "a"))
+
+    def test_a_promoted_replica_takes_writes_and_begins_a_history(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        before = self.state(replica)
+        self.assertEqual(self.ask(replica, "REPLICAOF", "NO", "ONE"), "OK")
+        self.assertEqual(self.ask(replica, "SET", "mine", 1), "OK")
+        after = self.state(replica)
+        self.assertEqual(after["role"], "master")
+        self.assertEqual(after["master_replid2"], before["master_replid"])
+        self.assertNotEqual(after["master_replid"], before["master_replid"])
+        self.assertGreater(int(after["replication_epoch"]), int(before["replication_epoch"]))
+        self.assertEqual(self.ask(replica, "GET", "key:5"), self.ask(primary, "GET", "key:5"))
+        replica.kill()
+        replica.start()  # the role was remembered, though the options still name the other one
+        self.assertEqual(self.state(replica)["role"], "master")
+        self.assertEqual(self.ask(replica, "GET", "mine"), b"1")
+
+    def test_the_old_primary_follows_the_promoted_one_without_a_copy(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        self.ask(replica, "REPLICAOF", "NO", "ONE")
+        self.ask(replica, "SET", "new", 1)
+        self.follow(primary, replica)
+        self.in_sync(replica, primary)
+        self.assertEqual(self.ask(primary, "GET", "new"), b"1")
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(replica)["sync_full"], "0")
+
+    def test_h51_a_drill_gives_up_its_branch_and_production_goes_on(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        self.ask(replica, "REPLICAOF", "NO", "ONE")
+        self.ask(replica, "SET", "drill", 1)
+        self.ask(primary, "SET", "production", 1)
+        self.follow(replica, primary)
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(replica, "MGET", "drill", "production"), [None, b"1"])
+        self.assertEqual(self.ask(primary, "SET", "more", 1), "OK")
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "1")
+        self.assertTrue(list(replica.dir.glob("cut-*")), "what was given up is kept aside")
+
+    def test_h31_what_had_expired_stays_so_when_the_replica_is_promoted(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        conn = self.connect(primary)
+        conn.ok("SET", "session", 1, "PX", 300)
+        conn.ok("SET", "stays", 1, "PX", 100000)
+        time.sleep(0.4)
+        conn.ok("SET", "x", 1)
+        self.in_sync(primary, replica)
+        self.assertIsNone(conn.ok("GET", "session"))
+        self.ask(replica, "REPLICAOF", "NO", "ONE")
+        self.assertIsNone(self.ask(replica, "GET", "session"))
+        self.assertEqual(self.ask(replica, "SET", "session", 2, "NX"), "OK")
+        self.assertEqual(self.ask(replica, "GET", "stays"), b"1")
+
+    def test_a_replica_of_a_replica(self):
+        primary = self.node()
+        middle = self.replica(primary)
+        fill(self.connect(primary), 500)
+        self.in_sync(primary, middle)
+        last = self.replica(middle)
+        self.in_sync(primary, middle, last)
+        self.ask(primary, "SET", "through", 1)
+        self.in_sync(primary, middle, last)
+        self.assertEqual(self.ask(last, "GET", "through"), b"1")
+        self.assertEqual(self.state(middle)["connected_slaves"], "1")
+        self.same(primary, middle, last)
+        self.same_log(primary, middle, last)
+        self.ask(middle, "REPLICAOF", "NO", "ONE")
+        self.ask(middle, "SET", "mine", 1)
+        self.in_sync(middle, last)  # into the new history, on the same link
+        self.same(middle, last)
+        self.same_log(middle, last)
+        self.assertEqual(self.state(middle)["sync_full"], "1")
+
+
+class Restarts(ReplicaCase):
+    def pair(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        fill(self.connect(primary), 1000)
+        self.in_sync(primary, replica)
+        return primary, replica
+
+    def test_a_replica_goes_on_from_its_own_disk(self):
+        primary, replica = self.pair()
+        for end in (replica.terminate, replica.kill):
+            end()
+            self.ask(primary, "SET", end.__name__, 1)
+            replica.start()
+            self.in_sync(primary, replica)
+            self.assertEqual(self.ask(replica, "GET", end.__name__), b"1")
+        self.same(primary, replica)
+        self.assertGreater(self.same_log(primary, replica), 0)
+        self.assertEqual(self.state(primary)["sync_full"], "1")
+
+    def test_the_primary_comes_back(self):
+        primary, replica = self.pair()
+        for end in (primary.terminate, primary.kill):
+            end()
+            self.eventually(lambda: self.state(replica)["master_link_status"] == "down")
+            self.assertEqual(self.ask(replica, "GET", "key:5"), b"5/5/5/5/5/")
+            primary.start()
+            self.ask(primary, "SET", end.__name__, 1)
+            self.in_sync(primary, replica)
+            self.assertEqual(self.ask(replica, "GET", end.__name__), b"1")
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "0")
+
+    def test_h56_restarts_under_load_need_no_copy(self):
+        primary, replica = self.pair()
+        with Writers(primary, 2):
+            for i in range(45 if os.environ.get("DCACHE_LONG_TESTS") else 6):
+                replica.kill() if i % 3 else replica.terminate()
+                replica.start()
+                self.eventually(lambda: self.state(replica)["master_link_status"] == "up", 20)
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "1")
+
+    def test_h52_an_emptied_primary_wipes_nobody(self):
+        primary, replica = self.pair()
+        primary.kill()
+        for path in [*primary.segments(), *primary.snapshots()]:
+            path.unlink()
+        for path in (primary.dir / "meta").iterdir():
+            path.unlink()
+        primary.start()
+        self.eventually(lambda: "no data" in self.state(replica).get("master_link_down_reason", ""))
+        self.assertEqual(self.ask(replica, "GET", "key:5"), b"5/5/5/5/5/")
+        self.follow(replica, primary)  # not even then, while there is nothing to take over
+        self.eventually(lambda: "no data" in self.state(replica).get("master_link_down_reason", ""))
+        self.assertEqual(self.ask(replica, "GET", "key:5"), b"5/5/5/5/5/")
+        self.follow(replica, primary, "FORCE")
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(replica, "DBSIZE"), 0)
+
+
+class PowerCuts(ReplicaCase):
+    """The primary's disk has less than the primary had told its replicas."""
+
+    def lose(self, node, lsn):
+        """What a power cut leaves of a log that wasn't synced: everything up to 'lsn'."""
+        node.kill()
+        path = max(node.segments(), key=first_lsn)
+        with open(path, "r+b") as file:
+            file.seek(offset_of(path, lsn))
+            file.write(bytes(os.path.getsize(path) - file.tell()))
+
+    def pair(self, **options):
+        primary = self.node(appendfsync="no", **options)
+        replica = self.replica(primary)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        lsn = self.written(primary)
+        fill(self.connect(primary), 100, prefix="late")
+        self.in_sync(primary, replica)
+        return primary, replica, lsn
+
+    def test_h02_a_primary_fetches_what_it_lost_from_its_replica(self):
+        primary, replica, lsn = self.pair()
+        self.eventually(lambda: "slave0" in self.state(primary))
+        time.sleep(1.2)  # the metadata know the replica
+        self.lose(primary, lsn)
+        primary.start()
+        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
+        self.assertEqual(self.ask(primary, "GET", "late:99"), self.ask(replica, "GET", "late:99"))
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "0")
+        self.assertEqual(self.state(primary)["role"], "master")
+
+    def test_h01_what_nobody_could_tell_the_primary_is_cut_from_the_replica(self):
+        primary, replica, lsn = self.pair(**{"pull-timeout": 300})
+        replica.kill()
+        self.lose(primary, lsn)
+        primary.start()
+        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
+        self.assertEqual(self.ask(primary, "EXISTS", "late:99"), 0)
+        replica.start()
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(replica, "EXISTS", "late:99"), 0)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "0")
+        self.assertTrue(list(replica.dir.glob("cut-*")), "what was cut is kept aside")
+
+
+class Time(ReplicaCase):
+    def test_h30_a_session_lives_on_a_replica_that_lags(self):
+        primary = self.node()
+        replica = self.replica(primary)
+        conn = self.connect(primary)
+        conn.ok("SET", "session", "s", "PX", 1000)
+        conn.ok("SET", "gone", "s", "PX", 1000)
+        self.in_sync(primary, replica)
+        replica.kill()
+        conn.ok("EXPIRE", "session", 1800)
+        time.sleep(1.1)
+        replica.start()
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(replica, "MGET", "session", "gone"), [b"s", None])
+        self.assertGreater(self.ask(replica, "TTL", "session"), 1700)
+
+
+if __name__ == "__main__":
+    unittest.main()
