@@ -217,7 +217,7 @@ void peers_answered(struct peers *p, const uint8_t id[PEER_ID_LEN], const struct
 
 void peers_silent(struct peers *p, const uint8_t id[PEER_ID_LEN], int64_t now_ms) {
     struct known *k = end_question(p, id, now_ms);
-    if (k != NULL) {
+    if (k != NULL && k->peer.contact != CHAIN_ANSWERED) { /* what it said before still counts */
         k->peer.contact = CHAIN_UNREACHABLE;
     }
 }

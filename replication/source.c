@@ -302,8 +302,10 @@ static void run(void *arg) {
     int fd = s->fd;
     s->fd = -1;
     enum dc_err err = link_accept(s->link, fd, buf_bytes(&s->early));
-    err = err == DC_OK ? greet(s, g) : err;
     if (err != DC_OK) {
+        diag(DIAG_WARNING, "link.refused peer=%s reason=\"%s\"", link_peer(s->link),
+             dc_fail_take(err));
+    } else if ((err = greet(s, g)) != DC_OK) {
         diag(DIAG_NOTICE, "source.closed peer=%s error=\"%s\"", link_peer(s->link),
              dc_fail_take(err));
     }
@@ -311,6 +313,7 @@ static void run(void *arg) {
         log_tail_close(g->tail);
     }
     mem_free(g);
+    link_shutdown(s->link); /* the peer sees the end now, not when somebody tidies up */
     atomic_store_explicit(&s->ended, true, memory_order_release);
 }
 

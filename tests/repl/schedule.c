@@ -149,8 +149,8 @@ void op_apply(struct sim *s, const struct op *op) {
         return;
     case OP_ATTACH:
     case OP_FORCE:
-        if (s->sentinel.on && n->role != CHAIN_REPLICA) {
-            return; /* who makes a primary follow another one loses what it has */
+        if (s->sentinel.on && (n->role != CHAIN_REPLICA || s->nodes[op->b].role == CHAIN_FENCED)) {
+            return; /* who makes a primary, or its copy, follow a lower one loses what it has */
         }
         sim_attach(s, op->a, op->b, op->kind == OP_FORCE);
         n->by_operator = true;
@@ -206,8 +206,9 @@ static void draw_fault(struct schedule *sc, struct rng *r, uint32_t nodes, bool 
     if (kind == OP_CUT && rng_below(r, 4) == 0) {
         b = SENTINEL;
     }
-    if (kind == OP_DISK && has_kind(sc, OP_DISK)) {
-        kind = OP_POWER; /* after two lost disks nobody but an operator knows whose data counts */
+    if (kind == OP_DISK && (drills || has_kind(sc, OP_DISK))) {
+        kind =
+            OP_POWER; /* after two lost disks, or a drill besides, only an operator knows whose data counts */
     }
     add(sc, at_ms, kind, a, b);
     if (kind == OP_KILL || kind == OP_POWER || kind == OP_DISK || kind == OP_STOP) {

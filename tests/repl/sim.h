@@ -121,6 +121,9 @@ struct node {
     enum chain_role stored_role;
     uint32_t target;
     struct chain_ask ask;
+    uint32_t
+        orders; /* REPLICAOF so often since a source has taken it: each target may have been promoted */
+    bool shared;      /* this data set has followed, or has been followed */
     bool by_operator; /* the target is no choice of Sentinel */
     uint64_t epoch;
     bool clean, power_was_cut;
@@ -179,6 +182,8 @@ struct sim_opts {
     int64_t copy_ms; /* 0 = 60 */
     int64_t pull_ms; /* 0 = 800 */
     bool sentinel;
+    bool
+        drills; /* somebody gives orders besides Sentinel: they may lose what was acknowledged (C2 isn't checked) */
     bool steady; /* no jitter: for traces */
     bool mute;   /* sources don't tell replicas of each other: what then goes wrong? */
     FILE *trace;

@@ -87,6 +87,8 @@ static void take_answer(struct sim *s, struct node *n, const struct message *m) 
         n->ask = (struct chain_ask){0};
         n->epoch = n->epoch > epoch ? n->epoch : epoch;
         n->sink = SINK_STREAMS;
+        n->shared = true;
+        n->orders = 0;
         n->followed_ms = s->now_ms;
         n->refused = NULL;
         n->links++;
@@ -239,6 +241,7 @@ void peers_act(struct sim *s, struct node *n) {
         case PEERS_GO_ON:
             if (todo.forks) {
                 n->epoch = n->epoch > todo.epoch ? n->epoch : todo.epoch;
+                n->epoch += n->chosen && n->shared ? n->orders : 0;
                 node_fork(s, n, todo.fork, todo.missing);
             } else {
                 sim_say(s, "%c: goes on in its history", sim_name(n->place));
@@ -322,6 +325,7 @@ static void answer_follow(struct sim *s, struct conn *c, struct node *n, const s
         c->streams = true;
         c->sent = node_frame_at(n, a.lsn);
         n->pin_ms = 0;
+        n->shared = true;
         peers_link(n->peers, m->id, true, s->now_ms);
     } else if (a.verdict == CHAIN_COPY) {
         n->pins += a.reason == CHAIN_BY_LOG_GONE; /* the one before was too slow, perhaps */
@@ -350,6 +354,8 @@ static void source_receive(struct sim *s, struct conn *c, struct node *n, const 
     }
     struct message *to = net_send(s, c, 1, M_ANSWER);
     to->view = copy_view(n);
+    to->view->v.epoch +=
+        n->shared ? n->orders : 0; /* whom it was to follow may have been promoted */
     node_id(n, to->id);
     if (m->purpose == WIRE_PULL) {
         struct chain_local local = what_is_here(n, m);

@@ -110,6 +110,8 @@ void node_begin_history(struct sim *s, struct node *n, struct history h, const c
     node_append(s, n, &f);
     n->written = n->durable = n->count; /* before anything else */
     n->role = n->stored_role = CHAIN_PRIMARY;
+    n->ask = (struct chain_ask){0};
+    n->orders = 0;
     n->clean = n->power_was_cut = false;
     s->forks++;
     sim_say(s, "%c: begins H%" PRIu32 ", epoch %" PRIu64 ", behind %" PRIu64 " frames: %s",
@@ -218,6 +220,8 @@ void sim_lose_disk(struct sim *s, uint32_t node) {
     n->oldest = 0;
     n->disks++;
     n->epoch = 0;
+    n->shared = false;
+    n->orders = 0;
     n->ask = (struct chain_ask){0};
     n->clean = n->power_was_cut = false;
     n->stored_role = n->stored_role == CHAIN_REPLICA ? CHAIN_REPLICA : CHAIN_PRIMARY; /* conf */
@@ -266,7 +270,8 @@ void node_adopt(struct sim *s, struct node *n, const struct frame *frames, uint3
     sim_say(s, "%c: takes over a copy of %" PRIu32 " frames", sim_name(n->place), count);
     uint32_t same = 0;
     while (same < count && same < n->count && frames[same].end == n->frames[same].end &&
-           frames[same].write == n->frames[same].write) {
+           frames[same].write == n->frames[same].write &&
+           frames[same].history == n->frames[same].history) {
         same++;
     }
     check_dropped(s, n, same, true);
@@ -296,8 +301,7 @@ void sim_promote(struct sim *s, uint32_t node) {
     struct chain_view self = node_view(n);
     sim_say(s, "%c: is promoted, asks %" PRIu32 " peers", sim_name(node), peers_count(n->peers));
     leave_source(n);
-    n->ask = (struct chain_ask){0};
-    n->role = CHAIN_PULLING; /* stored when the fork is durable */
+    n->role = CHAIN_PULLING; /* stored, and the ask forgotten, when the fork is durable */
     n->asked_ms = s->now_ms;
     n->chosen = true;
     peers_ask(n->peers, PEERS_PROMOTED, &self, s->now_ms, s->opts.pull_ms / 2);
@@ -313,6 +317,7 @@ void sim_attach(struct sim *s, uint32_t node, uint32_t target, bool force) {
     leave_source(n);
     n->role = n->stored_role = CHAIN_REPLICA;
     n->target = target;
+    n->orders++;
     n->by_operator = false;
     n->ask = (struct chain_ask){.explicit_ = true, .force = force};
     n->pending_count = 0;

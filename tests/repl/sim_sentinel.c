@@ -10,13 +10,14 @@ static bool hears(const struct sim *s, const struct node *n) {
 
 /* Who says that it is a master tells no offset: it is chosen when there is nobody else. */
 static uint64_t offset_of(const struct node *n) {
-    if (n->role == CHAIN_FENCED || n->count == 0) {
+    bool strange = n->stored_role == CHAIN_REPLICA && !n->shared;
+    if (n->role == CHAIN_FENCED || n->count == 0 || strange) {
         return 0;
     }
     return n->stored_role != CHAIN_REPLICA ? 1 : node_head(n);
 }
 
-/* INFO. Who is fenced says that it is a replica. slave_priority is 0, so that it is never promoted, of whoever is fenced and of a replica without data.
+/* INFO. Who is fenced says that it is a replica. slave_priority is 0, so that it is never promoted, of whoever is fenced, of a replica without data, and of one whose data nobody else has seen.
  * One that is being promoted is a replica until its fork is durable. */
 static void poll(struct sim *s) {
     struct sentinel *se = &s->sentinel;
@@ -40,10 +41,21 @@ static bool is_fresh(const struct sim *s, uint32_t node) {
     return s->now_ms - s->sentinel.info[node].seen_ms < FRESH_MS;
 }
 
+/* In the end an operator has a look: who refuses the primary's data has the old ones. */
+static bool somebody_refuses(const struct sim *s) {
+    bool any = false;
+    for (uint32_t i = 0; i < s->opts.nodes; i++) {
+        any |= s->healing && is_fresh(s, i) && s->sentinel.info[i].refuses;
+    }
+    return any;
+}
+
 static uint32_t choose(const struct sim *s) {
     uint32_t best = NODES_MAX;
+    bool refused = somebody_refuses(s);
     for (uint32_t i = 0; i < s->opts.nodes; i++) {
         if (i != s->sentinel.master && is_fresh(s, i) && s->sentinel.info[i].offset > 0 &&
+            (!refused || s->sentinel.info[i].refuses) &&
             (best == NODES_MAX || s->sentinel.info[i].offset > s->sentinel.info[best].offset)) {
             best = i;
         }

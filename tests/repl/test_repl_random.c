@@ -10,17 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool has_drills(uint64_t seed) {
+    return seed % 3 == 0;
+}
+
 static struct sim_opts opts_of(uint64_t seed) {
-    struct sim_opts o = {.seed = seed, .sentinel = true};
+    struct sim_opts o = {.seed = seed, .sentinel = true, .drills = has_drills(seed)};
     o.nodes = seed % 4 == 3 ? 5 : seed % 4 == 2 ? 4 : 3;
     o.keep_frames = seed % 5 == 0 ? 40 : 0;
     o.pin_frames = 60;
     o.mute = getenv("DC_REPL_MUTE") != NULL;
     return o;
-}
-
-static bool has_drills(uint64_t seed) {
-    return seed % 3 == 0;
 }
 
 /* NULL, or the rule that is broken. */

@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Do ack levels, WAIT, READAFTER and min-replicas-to-write keep their word with real replicas?"""
+import os
+import signal
+import sys
+import threading
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.replicas import ReplicaCase  # noqa: E402
+from support.resp import Error  # noqa: E402
+
+SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
+
+
+class Case(ReplicaCase):
+    def cluster(self, count, **options):
+        """A primary and its replicas, in sync."""
+        primary = self.node(**{"ack-timeout": 10000, **options})
+        replicas = [self.replica(primary, **options) for _ in range(count)]
+        self.in_sync(primary, *replicas)
+        return primary, *replicas
+
+    def freeze(self, node):
+        node.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(lambda: node.alive() and node.process.send_signal(signal.SIGCONT))
+
+    def thaw(self, node):
+        node.process.send_signal(signal.SIGCONT)
+
+    def timed(self, conn, *words):
+        start = time.monotonic()
+        return conn.call(*words), time.monotonic() - start
+
+    def assertCode(self, code, reply):
+        self.assertIsInstance(reply, Error)
+        self.assertEqual(reply.code, code, reply)
+
+
+class Levels(Case):
+    def test_a_frozen_replica_does_not_count_and_counts_again(self):
+        primary, one, two = self.cluster(2)
+        conn = self.connect(primary, timeout=30)
+        conn.ok("CLIENT", "ACK", "replicas:2")
+        self.assertEqual(conn.call("SET", "k", "0"), "OK")
+        self.freeze(two)
+        conn.ok("CONFIG", "SET", "ack-timeout", 300)
+        reply = conn.call("SET", "k", "1")
+        self.assertCode("UNCONFIRMED", reply)
+        self.assertIn("1 of 2 replicas have it after 300 ms (level replicas:2)", reply)
+        conn.ok("CLIENT", "ACK", "replicas:1")
+        self.assertEqual(conn.call("SET", "k", "2"), "OK")
+        self.thaw(two)
+        conn.ok("CONFIG", "SET", "ack-timeout", 20000)
+        conn.ok("CLIENT", "ACK", "os+replicas:2")
+        self.assertEqual(conn.call("SET", "k", "3"), "OK")
+        for node in (one, two):
+            self.eventually(lambda n=node: self.ask(n, "GET", "k") == b"3")
+
+    def test_disks_of_replicas_are_asked_to_hurry(self):
+        primary, *_ = self.cluster(2, appendfsync="no")
+        conn = self.connect(primary, timeout=30)
+        conn.ok("CLIENT", "ACK", "disk+replicas:2:disk")
+        for n in range(5):
+            reply, took = self.timed(conn, "SET", "k", n)
+            self.assertEqual(reply, "OK")
+            self.assertLess(took, 5 * SLOWNESS)  # by themselves they sync after 30 seconds
+        conn.ok("CLIENT", "ACK", "default")
+        conn.ok("SET", "k", "v")
+        reply, took = self.timed(conn, "WAITAOF", 1, 2, 30000)
+        self.assertEqual(reply, [1, 2])
+        self.assertLess(took, 5 * SLOWNESS)
+
+    def test_a_quorum_outlives_a_minority_and_is_remembered(self):
+        primary, one, two = self.cluster(2)
+        conn = self.connect(primary, timeout=30)
+        conn.ok("CLIENT", "ACK", "quorum")
+        self.assertEqual(conn.call("SET", "k", "0"), "OK")
+        one.kill()
+        self.assertEqual(conn.call("SET", "k", "1"), "OK")
+        two.kill()
+        self.eventually(lambda: self.state(primary)["connected_slaves"] == "0")
+        conn.ok("CONFIG", "SET", "ack-timeout", 300)
+        self.assertCode("UNCONFIRMED", conn.call("SET", "k", "2"))
+        primary.terminate()
+        primary.options["ack-timeout"] = 300
+        primary.start()
+        conn = self.connect(primary, timeout=30)
+        conn.ok("CLIENT", "ACK", "quorum")
+        self.assertCode("UNCONFIRMED", conn.call("SET", "k", "3"))
+        one.start()
+        self.eventually(lambda: conn.call("SET", "k", "4") == "OK", 30)
+
+    def test_h02_what_a_replica_has_acknowledged_outlives_the_primary(self):
+        primary, replica = self.cluster(1)
+        acknowledged = [0] * 4
+
+        def write(i):
+            with primary.connect(timeout=30) as conn:
+                conn.ok("CLIENT", "ACK", "replicas:1")
+                try:
+                    for n in range(1, 1 << 30):
+                        if conn.call("SET", "w%d" % i, n) == "OK":
+                            acknowledged[i] = n
+                except OSError:
+                    pass  # it was killed
+
+        threads = [threading.Thread(target=write, args=(i,)) for i in range(len(acknowledged))]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.0)
+        primary.kill()
+        for thread in threads:
+            thread.join()
+        self.ask(replica, "REPLICAOF", "NO", "ONE")
+        self.eventually(lambda: self.state(replica)["role"] == "master")
+        for i, n in enumerate(acknowledged):
+            self.assertGreater(n, 0)
+            self.assertGreaterEqual(int(self.ask(replica, "GET", "w%d" % i)), n)
+
+    def test_h42_a_demotion_refuses_what_waits(self):
+        primary, replica = self.cluster(1)
+        other = self.node()
+        conns = [self.connect(primary, timeout=30) for _ in range(3)]
+        for conn in conns:
+            conn.ok("CLIENT", "ACK", "replicas:2")
+            conn.send("SET", "k", "v")
+        time.sleep(0.2)
+        self.assertEqual([conn.drain() for conn in conns], [[]] * 3)
+        self.ask(primary, "REPLICAOF", "127.0.0.1", other.port)
+        for conn in conns:
+            self.assertCode("UNCONFIRMED", conn.read())
+        self.freeze(other)
+        self.freeze(replica)
+
+
+class Waiting(Case):
+    def test_wait_and_waitaof_count_replicas(self):
+        primary, one, two = self.cluster(2)
+        conn = self.connect(primary, timeout=30)
+        conn.ok("SET", "k", "v")
+        self.assertEqual(conn.ok("WAIT", 2, 0), 2)
+        self.assertEqual(conn.ok("WAITAOF", 1, 2, 0), [1, 2])
+        self.freeze(one)
+        conn.ok("SET", "k", "w")
+        reply, took = self.timed(conn, "WAIT", 2, 300)
+        self.assertEqual(reply, 1)
+        self.assertGreaterEqual(took, 0.25)
+        self.assertEqual(conn.ok("WAIT", 1, 0), 1)
+        conn.send("WAIT", 2, 0)
+        self.assertEqual(conn.drain(), [])
+        self.thaw(one)
+        self.assertEqual(conn.read(), 2)
+        for command in (("WAIT", 1, 0), ("WAITAOF", 0, 1, 0)):
+            self.assertIn("cannot be used with replica instances", self.ask(two, *command))
+
+    def test_read_your_writes_on_a_replica(self):
+        primary, replica = self.cluster(1)
+        writer, reader = self.connect(primary, timeout=30), self.connect(replica, timeout=30)
+        for n in range(300):
+            writer.ok("SET", "k", n)
+            self.assertEqual(reader.pipeline([("READAFTER", writer.ok("LASTVER"), 10000), ("GET", "k")]),
+                             ["OK", b"%d" % n])
+        self.freeze(primary)
+        reply, took = self.timed(reader, "READAFTER", writer_ahead(reader), 200)
+        self.assertCode("BEHIND", reply)
+        self.assertGreaterEqual(took, 0.15)
+
+    def test_h05_a_replica_says_which_position_was_lost(self):
+        primary, one, two = self.cluster(2)
+        conn = self.connect(primary)
+        conn.ok("SET", "k", "v")
+        self.in_sync(primary, one, two)
+        self.freeze(one)
+        self.freeze(two)
+        conn.ok("SET", "k", "lost")
+        lost = conn.ok("LASTVER")
+        primary.kill()
+        self.thaw(one)
+        self.thaw(two)
+        reader = self.connect(two, timeout=30)
+        lsn = reader.ok("LASTVER")
+        self.assertEqual(lsn, 0)
+        reply = reader.call("READAFTER", lost, 300)
+        if reply != "OK":  # else it had been on its way
+            self.assertCode("BEHIND", reply)
+            self.ask(one, "REPLICAOF", "NO", "ONE")
+            self.follow(two, one)
+            self.in_sync(one, two)
+            for node in (one, two):
+                self.assertCode("LOST", self.ask(node, "READAFTER", lost, 10000))
+
+    def test_a_replica_says_when_it_may_be_stale(self):
+        primary, replica = self.cluster(1)
+        self.ask(primary, "SET", "k", "v")
+        self.in_sync(primary, replica)
+        conn = self.connect(replica, timeout=30)
+        conn.ok("CLIENT", "MAXSTALE", 3000)
+        self.eventually(lambda: conn.call("GET", "k") == b"v")
+        self.freeze(primary)
+        self.eventually(lambda: conn.call("GET", "k") != b"v")
+        self.assertCode("STALE", conn.call("GET", "k"))
+        self.assertEqual(conn.call("PING"), "PONG")
+        conn.ok("CLIENT", "MAXSTALE", 0)
+        self.assertEqual(conn.call("GET", "k"), b"v")
+        conn.ok("CLIENT", "MAXSTALE", 3000)
+        self.thaw(primary)
+        self.eventually(lambda: conn.call("GET", "k") == b"v")
+
+
+def writer_ahead(conn):
+    """A position that nobody has reached."""
+    words = conn.ok("LOG", "POSITION")
+    return dict(zip(words[::2], words[1::2]))[b"head"] + 1000
+
+
+class MinReplicas(Case):
+    def test_h54_a_primary_without_its_replicas_stops_writing(self):
+        primary, replica = self.cluster(1)
+        conn = self.connect(primary, timeout=30)
+        conn.ok("CONFIG", "SET", "min-replicas-to-write", 1, "min-replicas-max-lag", 2)
+        self.assertEqual(conn.call("SET", "k", "v"), "OK")
+        self.assertEqual(self.state(primary)["min_slaves_good_slaves"], "1")
+        self.freeze(replica)
+        self.eventually(lambda: conn.call("SET", "k", "w") != "OK")
+        self.assertCode("NOREPLICAS", conn.call("SET", "k", "w"))
+        self.assertEqual(self.state(primary)["min_slaves_good_slaves"], "0")
+        self.assertIsNotNone(conn.call("GET", "k"))
+        self.thaw(replica)
+        self.eventually(lambda: conn.call("SET", "k", "x") == "OK")
+
+
+if __name__ == "__main__":
+    unittest.main()
