@@ -100,7 +100,10 @@ class Client(threading.Thread):
         return isinstance(reply, int) and reply >= 1
 
     def read_keys(self, keys):
-        """What the keys are, as it can't be lost any more; None: that isn't said yet."""
+        """What the keys are, as it can't be lost any more; None: that isn't said yet. A write goes first: a primary that is about to fetch what it
+        lost from its replicas answers reads with what it has, and holds writes."""
+        if self.conn.call("SET", b"mark:" + self.ledger.name, "0") != "OK":
+            return None
         get = "GET" if self.node.is_redis else "GETVER"
         words = [c for key in keys for c in ((get, key), ("PEXPIRETIME", key))]
         replies = self.conn.pipeline(words + [("SET", b"mark:" + self.ledger.name, "1")])
@@ -241,7 +244,7 @@ class Campaign:
             if node.frozen:
                 self.say("thaw", node)
                 node.thaw()
-            else:
+            elif not node.alive():
                 self.say("start", node)
                 node.start(**self.options())
             node.follow(self.primary)
@@ -279,8 +282,11 @@ class Campaign:
                         for i, ledger in enumerate(self.ledgers)]
         for client in self.clients:
             client.start()
+        deadline = time.monotonic() + 30
         for client in self.clients:
-            if not client.checked.wait(30):
+            while not client.checked.wait(0.05) and time.monotonic() < deadline:
+                self.bring_back()  # perhaps nobody else is there to confirm
+            if not client.checked.is_set():
                 raise Mismatch("%s can't check its keys on %s\n%s\n%s" % (
                     client.ledger.name, self.primary, self.primary.repl(), self.primary.last_output()[-3000:]))
         self.raise_failures()
@@ -297,6 +303,7 @@ class Campaign:
                 return conn.ok("WAIT", 1, WAIT_MS) >= 1
             if self.args.ack != "wait":
                 conn.ok("CLIENT", "ACK", self.args.ack)
+            eventually(lambda: conn.call("SET", "mark:counters", "0") == "OK", 30)
             self.shared.reconcile(conn)
             eventually(at_level, 30)
 

@@ -200,8 +200,8 @@ class Commands(unittest.TestCase):
                                          ("CLIENT", "KILL", "TYPE", "pubsub"), ("EXEC",)])
             self.assertEqual(replies[:5], ["OK"] + ["QUEUED"] * 4)
             self.assertEqual(replies[5][:2], ["OK", "OK"], replies[5])
-            self.assertGreaterEqual(replies[5][2], 1)
-            self.assertGreaterEqual(replies[5][3], 1)
+            self.assertGreaterEqual(replies[5][2], 1, replies)
+            self.assertGreaterEqual(replies[5][3], 1, replies)
             for conn in (idle, listener):
                 self.assertEqual(conn.read_until_closed(5), [])
         node.hang_up()
