@@ -27,6 +27,8 @@ class Case(ReplicaCase):
 
     def freeze(self, node):
         node.process.send_signal(signal.SIGSTOP)
+        threads = Path("/proc/%d/task" % node.process.pid)
+        self.eventually(lambda: {(t / "stat").read_text().rsplit(")", 1)[1].split()[0] for t in threads.iterdir()} == {"T"})
         self.addCleanup(lambda: node.alive() and node.process.send_signal(signal.SIGCONT))
 
     def thaw(self, node):
