@@ -136,6 +136,10 @@ struct lsn log_mark(const struct log *l, enum log_level level);
 bool log_is_late(const struct log *l);
 /* Waits until the mark of the level has reached 'lsn', at most so long. */
 bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us);
+/* The same for who is also called for other reasons: returns as well when 'poked' is set, by whoever calls log_poke() then. */
+bool log_wait_poked(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us,
+                    const _Atomic bool *poked);
+void log_poke(struct log *l);
 /* The next time that the mark of the level or the state moves, 'moved' is called (once). */
 void log_want(struct log *l, enum log_level level);
 

@@ -56,14 +56,14 @@ static void learn_peer(const struct replica_seen *seen, void *arg) {
     if (seen->port == 0) {
         return;
     }
-    if (seen->slot >= 0 && !peers_learn(r->peers, seen->peer, seen->addr, seen->port, now_ms())) {
+    if (!peers_learn(r->peers, seen->peer, seen->addr, seen->port, now_ms())) {
         diag(DIAG_WARNING, "repl.too_many_peers addr=%s", seen->addr);
     }
     peers_link(r->peers, seen->peer, seen->slot >= 0 && seen->state == REPLICA_ONLINE, now_ms());
 }
 
 void repl_peers_note(struct repl *r, bool now) {
-    uint64_t moves = replicas_moves(r->self.replicas);
+    uint64_t moves = replicas_moves(r->self.replicas) + replicas_known_count(r->self.replicas);
     if (moves != r->peers_moves) {
         r->peers_moves = moves;
         replicas_each(r->self.replicas, learn_peer, r);
@@ -83,7 +83,8 @@ enum dc_err repl_peers_load(struct repl *r) {
         replicas_know(r->self.replicas, p->id, p->host, p->port, p->received, p->durable);
         (void)peers_learn(r->peers, p->id, p->host, p->port, now_ms());
     }
-    r->peers_moves = r->peers_noted = replicas_moves(r->self.replicas);
+    r->peers_moves = r->peers_noted =
+        replicas_moves(r->self.replicas) + replicas_known_count(r->self.replicas);
     mem_free(l);
     return err;
 }

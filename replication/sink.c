@@ -138,6 +138,24 @@ static enum dc_err note_beat(struct sink *s, struct bytes body) {
     return DC_OK;
 }
 
+/* Whom this node asks if it is promoted. They are known, not attached. */
+static enum dc_err note_peers(struct sink *s, struct bytes body) {
+    struct wire_peer peers[PEERS_MAX];
+    char addr[REPLICA_ADDR_MAX];
+    uint32_t count;
+    if (!wire_peers_decode(body, peers, &count)) {
+        return dc_fail(DC_EPROTO, "what the source tells of other nodes can't be read");
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct wire_peer *p = &peers[i];
+        if (memcmp(p->id, s->self->peer_id, PEER_ID_LEN) != 0 && p->address.len < sizeof(addr)) {
+            snprintf(addr, sizeof(addr), "%.*s", (int)p->address.len, p->address.ptr);
+            replicas_know(s->self->replicas, p->id, addr, p->port, 0, 0);
+        }
+    }
+    return DC_OK;
+}
+
 enum dc_err sink_receive(struct sink *s, int64_t timeout_ms, struct link_message *out) {
     struct wire_bye bye;
     enum dc_err err = link_receive(s->link, timeout_ms, out);
@@ -157,6 +175,11 @@ enum dc_err sink_receive(struct sink *s, int64_t timeout_ms, struct link_message
                    ? dc_fail(DC_EIO, "the source ended the link: %.*s", (int)bye.text.len,
                              bye.text.ptr)
                    : dc_fail(DC_EPROTO, "the last message of the source can't be read");
+    }
+    if (out->type == WIRE_PEERS) {
+        enum dc_err noted = note_peers(s, out->body);
+        out->type = WIRE_NONE; /* nobody else's business */
+        return noted;
     }
     return out->type == WIRE_BEAT ? note_beat(s, out->body) : DC_OK;
 }
@@ -219,6 +242,7 @@ void sink_begin_anew(struct sink *s) {
 
 static enum dc_err follow(struct sink *s, struct greeting *g) {
     repl_note_epoch(s->self, g->source.epoch);
+    replicas_know(s->self->replicas, g->peer_id, s->target.host, (uint16_t)s->target.port, 0, 0);
     if (s->target.ask.explicit_ || s->target.ask.force) {
         s->target.ask = (struct chain_ask){.damaged = s->target.ask.damaged};
         repl_ask_taken(s->self);

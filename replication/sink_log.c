@@ -222,7 +222,7 @@ enum dc_err sink_stream(struct sink *s) {
             wake_raise(&s->ack_wake);
         } else if (m.type == WIRE_BEAT) {
             note_time(s);
-        } else if (m.type != WIRE_NONE && m.type != WIRE_PEERS) {
+        } else if (m.type != WIRE_NONE) {
             err = dc_fail(DC_EPROTO, "the source sent %s, which has no place here",
                           wire_type_name(m.type));
         }

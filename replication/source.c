@@ -5,6 +5,7 @@
 #include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/base/sum.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,6 +14,45 @@
 
 bool session_must_end(const struct session *s) {
     return atomic_load_explicit(&s->stop, memory_order_acquire);
+}
+
+/* --- who else there is ------------------------------------------------------------------------------------------- */
+
+struct told {
+    struct replica_seen seen[PEERS_MAX];
+    struct wire_peer peers[PEERS_MAX];
+    uint32_t count;
+};
+
+static void add_told(const struct replica_seen *seen, void *arg) {
+    struct told *t = arg;
+    if (t->count < PEERS_MAX && seen->port != 0 && seen->addr[0] != '\0') {
+        t->seen[t->count] = *seen;
+        struct wire_peer *p = &t->peers[t->count];
+        p->port = seen->port;
+        p->address = bytes_str(t->seen[t->count].addr);
+        memcpy(p->id, seen->peer, PEER_ID_LEN);
+        t->count++;
+    }
+}
+
+/* The nodes that a replica asks if it is promoted; when they have changed. */
+static enum dc_err send_peers(struct session *s) {
+    struct told *t = mem_must_alloc(sizeof(*t));
+    struct buf body;
+    enum dc_err err = DC_OK;
+    t->count = 0;
+    replicas_each(s->self->replicas, add_told, t);
+    buf_init(&body, 0);
+    wire_peers_encode(t->peers, t->count, &body);
+    uint64_t sum = body.failed ? s->peers_sum : sum64(body.ptr, body.len, 1);
+    if (sum != s->peers_sum) {
+        s->peers_sum = sum;
+        err = link_send(s->link, WIRE_PEERS, buf_bytes(&body), NULL, 0);
+    }
+    buf_fini(&body);
+    mem_free(t);
+    return err;
 }
 
 /* --- the stream -------------------------------------------------------------------------------------------------- */
@@ -27,7 +67,8 @@ enum dc_err session_beat(struct session *s) {
     struct wire_beat m = {.clock_ms = clock_now_ms(s->self->clock)};
     m.durable = log_durable(s->self->log).v;
     m.head = log_head(s->self->log).v;
-    return link_send_beat(s->link, &m);
+    enum dc_err err = link_send_beat(s->link, &m);
+    return err == DC_OK ? send_peers(s) : err;
 }
 
 static enum dc_err send_hurry(struct session *s) {
@@ -41,10 +82,9 @@ static enum dc_err send_hurry(struct session *s) {
 
 /* Waits for more log, or until something else is to be done. */
 static void wait_for_log(struct session *s, uint64_t sent) {
-    int64_t left_us = s->beat_us - time_mono_us();
-    int64_t wait_us = left_us < LOOK_US ? left_us : LOOK_US;
+    int64_t wait_us = s->beat_us - time_mono_us();
     if (wait_us > 0) {
-        (void)log_wait(s->self->log, LOG_LEVEL_OS, (struct lsn){sent + 1}, wait_us);
+        (void)log_wait_poked(s->self->log, LOG_LEVEL_OS, (struct lsn){sent + 1}, wait_us, &s->poked);
     }
 }
 
@@ -78,6 +118,7 @@ static enum dc_err stream(struct session *s, struct log_tail *tail, uint64_t fro
             err = DC_EIO;
             break;
         }
+        atomic_store_explicit(&s->poked, false, memory_order_release);
         err = err == DC_OK ? session_beat(s) : err;
         err = err == DC_OK ? send_hurry(s) : err;
     }
@@ -123,12 +164,19 @@ static bool take_message(struct session *s, const struct link_message *m) {
     return false;
 }
 
+/* Its sender is poked by the caller. */
+static void end_session(struct session *s) {
+    atomic_store_explicit(&s->stop, true, memory_order_release);
+    atomic_store_explicit(&s->poked, true, memory_order_release);
+    link_shutdown(s->link);
+}
+
 static void receive(void *arg) {
     struct session *s = arg;
     struct link_message m;
     while (link_receive(s->link, self_timeout_ms(s->self), &m) == DC_OK && take_message(s, &m)) {}
-    atomic_store_explicit(&s->stop, true, memory_order_release);
-    link_shutdown(s->link);
+    end_session(s);
+    log_poke(s->self->log);
 }
 
 /* --- the session ------------------------------------------------------------------------------------------------- */
@@ -319,10 +367,22 @@ static void run(void *arg) {
 
 /* --- all of them ------------------------------------------------------------------------------------------------- */
 
+/* Somebody waits for disks of replicas. */
+static void hurried(void *arg) {
+    struct source *src = arg;
+    lock_acquire(&src->lock);
+    for (struct session *s = src->sessions; s != NULL; s = s->next) {
+        atomic_store_explicit(&s->poked, true, memory_order_release);
+    }
+    lock_release(&src->lock);
+    log_poke(src->self->log);
+}
+
 struct source *source_create(struct self *self) {
     struct source *s = mem_must_zalloc(sizeof(*s));
     s->self = self;
     lock_init(&s->lock, LOCK_RANK_SOURCE);
+    replicas_on_hurry(self->replicas, hurried, s);
     return s;
 }
 
@@ -414,10 +474,10 @@ void source_drop_all(struct source *src, const char *why) {
     lock_acquire(&src->lock);
     for (struct session *s = src->sessions; s != NULL; s = s->next) {
         diag(DIAG_NOTICE, "source.drop why=\"%s\"", why);
-        atomic_store_explicit(&s->stop, true, memory_order_release);
-        link_shutdown(s->link);
+        end_session(s);
     }
     lock_release(&src->lock);
+    log_poke(src->self->log);
 }
 
 void source_stop(struct source *src) {
@@ -435,6 +495,7 @@ void source_stop(struct source *src) {
 void source_destroy(struct source *src) {
     if (src != NULL) {
         dc_assert(src->sessions == NULL && src->pins == NULL);
+        replicas_on_hurry(src->self->replicas, NULL, NULL);
         lock_fini(&src->lock);
         mem_free(src);
     }

@@ -12,7 +12,6 @@
 
 enum {
     SEND_LEN = 256 * 1024, /* of the log in one message */
-    LOOK_US = 50 * 1000,   /* so soon a sender sees that it has to end */
     COPY_PIN_MS = 60 * 1000,
     SESSIONS_MAX = 2 * REPLICAS_MAX,
 };
@@ -30,7 +29,9 @@ struct session {
     int32_t slot;    /* in the registry, -1 = none */
     int64_t beat_us; /* when the next is due */
     uint64_t hurried;
+    uint64_t peers_sum; /* of what was last told of others */
     _Atomic bool stop;  /* somebody wants it to end */
+    _Atomic bool poked; /* there is something to look at besides the log */
     _Atomic bool ended; /* may be joined */
 };
 
