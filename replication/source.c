@@ -84,7 +84,8 @@ static enum dc_err send_hurry(struct session *s) {
 static void wait_for_log(struct session *s, uint64_t sent) {
     int64_t wait_us = s->beat_us - time_mono_us();
     if (wait_us > 0) {
-        (void)log_wait_poked(s->self->log, LOG_LEVEL_OS, (struct lsn){sent + 1}, wait_us, &s->poked);
+        (void)log_wait_poked(s->self->log, LOG_LEVEL_OS, (struct lsn){sent + 1}, wait_us,
+                             &s->poked);
     }
 }
 
@@ -305,6 +306,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     if (s->slot < 0) {
         return dc_fail(DC_ELIMIT, "too many replicas");
     }
+    self_store_peers(s->self);
     source_unpin(s->source, s->peer_id);
     thread_start(&s->receiver, "repl-acks", receive, s);
     enum dc_err err = g->answer.verdict == CHAIN_COPY ? session_copy(s) : serve_log(s, g);

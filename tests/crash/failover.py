@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -199,6 +200,7 @@ class Campaign:
         secret = {}
         if args.encrypted:
             (root / "key").write_text("%064x\n" % self.rng.getrandbits(256))
+            (root / "key").chmod(0o600)
             secret = {"ours-replication-key-file": root / "key"}
         self.cluster = Cluster(args.nodes, root, **secret)
         self.is_redis = self.cluster[0].is_redis
@@ -349,9 +351,17 @@ class Campaign:
                     down.kill()
                     self.replica_kills += 1
                     if not self.frail and self.rng.random() < 0.3 and self.args.ack.endswith("disk"):
-                        self.say("lost", power.lose_what_is_not_durable(down.dir), "bytes")
+                        self.say("lost", power.lose_what_is_not_durable(down.dir, self.told_durable(down)), "bytes")
                 else:
                     down.freeze()
+
+    def told_durable(self, node):
+        """What the primary knows to be on the disk of a replica: it may have been acknowledged. The mark in the file may be older."""
+        for name, line in self.primary.repl().items():
+            fields = dict(word.split("=", 1) for word in line.split(",") if "=" in word)
+            if name.startswith("slave") and fields.get("port") == str(node.port):
+                return int(fields["durable"])
+        return 2 ** 63  # it is gone already: nothing is taken
 
     def wait_for_the_frail(self):
         self.bring_up_followers()
@@ -472,6 +482,9 @@ def main():
         campaign.run()
     except (Mismatch, ServerFailed, AssertionError, *GONE) as error:
         for node in campaign.cluster:
+            if args.verbose and node.alive() and shutil.which("gdb"):
+                print("--- threads of", node, flush=True)
+                subprocess.run(["gdb", "-p", str(node.process.pid), "-batch", "-ex", "thread apply all bt 14"], stderr=subprocess.DEVNULL, check=False)
             node.kill()
         print("FAILED in reign %d: %s\nkept: %s" % (campaign.reigns, error, campaign.cluster.folder))
         return 1

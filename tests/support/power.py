@@ -9,12 +9,13 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 FORK, KIND_AT = 2, 15
 
 
-def lose_what_is_not_durable(folder):
-    """Returns how many bytes of log are gone. The frame that begins a history was durable before anything else."""
+def lose_what_is_not_durable(folder, told=0):
+    """Returns how many bytes of log are gone. The frame that begins a history was durable before anything else; what is below the
+    LSN 'told' is known to be, though the mark in the file is older."""
     found = segments.segments(folder)
     history = segments.newest(folder).history
     mine = [s for s in found if s.history == history]
-    durable = max(s.durable() for s in mine)
+    durable = max(told, *(s.durable() for s in mine))
     lost = 0
     for segment in mine:
         keep = max(durable, segment.first)
