@@ -104,7 +104,8 @@ class Watched(unittest.TestCase):
 
 
 class Killed(Watched):
-    def test_the_replica_with_the_most_is_promoted_and_the_old_primary_returns_as_a_replica(self):
+    def test_a_killed_primary_is_replaced_and_comes_back_as_a_replica(self):
+        """By the replica that has the most."""
         # With equal offsets the smaller run id would win, so that one is kept behind.
         behind, ahead = sorted(self.cluster.others(self.primary), key=lambda n: n.info("server")["run_id"])
         behind.freeze()
@@ -123,7 +124,8 @@ class Killed(Watched):
 
 
 class Frozen(Watched):
-    def test_a_frozen_primary_is_replaced_and_gives_up_its_branch_when_it_goes_on(self):
+    def test_a_frozen_primary_is_replaced_and_comes_back_as_a_replica(self):
+        """It gives up its branch when it goes on."""
         old = self.primary
         old.freeze()
         new = self.sentinels.wait_for_another(old)
