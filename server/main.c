@@ -15,6 +15,7 @@
  * worker that owns the connection, under the locks of the slots that it touches (server/README.md).
  */
 #include "persist/adopt.h"
+#include "persist/adopt.h"
 #include "persist/data.h"
 #include "replication/link_key.h"
 #include "server/base/crypto.h"
@@ -332,6 +333,12 @@ static bool is_given_up(const struct server *s) {
     return adopt_get(s->data.meta, &n) == DC_OK && (n.what == ADOPT_REWIND || n.what == ADOPT_COPY);
 }
 
+/* A copy of another node takes the place of everything. */
+static bool data_is_given_up(struct server *s) {
+    struct adopt_note note;
+    return adopt_get(s->data.meta, &note) == DC_OK && note.what == ADOPT_COPY;
+}
+
 /* Redis's users expect a snapshot at the end where there is no log. */
 static void save_at_the_end(struct server *s) {
     char rules[256];
@@ -339,6 +346,9 @@ static void save_at_the_end(struct server *s) {
     bool wanted = conf_get(&s->conf, snapshot_on_shutdown) != 0 ||
                   (!conf_get(&s->conf, appendonly) && rules[0] != '\0');
     uint32_t asked = atomic_load_explicit(&s->node.shutting_down, memory_order_relaxed);
+    if (data_is_given_up(s)) {
+        return;
+    }
     /* A log that has just begun to be kept isn't finished without the snapshot that it goes on from. */
     if (is_given_up(s) || (!log_wants_base(s->node.log) &&
                            (asked == SHUTDOWN_NOSAVE || (!wanted && asked != SHUTDOWN_SAVE)))) {
