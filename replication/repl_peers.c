@@ -20,36 +20,6 @@ static int64_t now_ms(void) {
 
 /* --- remembered -------------------------------------------------------------------------------------------------- */
 
-struct list {
-    struct repl *repl;
-    struct standing_peer peers[PEERS_MAX];
-    uint32_t count;
-};
-
-static void add_peer(const struct replica_seen *seen, void *arg) {
-    struct list *l = arg;
-    if (l->count == PEERS_MAX || seen->port == 0) {
-        return;
-    }
-    struct standing_peer *to = &l->peers[l->count++];
-    *to = (struct standing_peer){.port = seen->port,
-                                 .received = seen->received,
-                                 .durable = seen->durable,
-                                 .seen_ms = time_wall_us() / 1000};
-    memcpy(to->id, seen->peer, NODE_ID_LEN);
-    snprintf(to->host, sizeof(to->host), "%s", seen->addr);
-}
-
-static void store_peers(struct repl *r) {
-    struct list *l = mem_must_zalloc(sizeof(*l));
-    replicas_each(r->self.replicas, add_peer, l);
-    enum dc_err err = standing_put_peers(r->self.data->meta, l->peers, l->count);
-    if (err != DC_OK) {
-        repl_warn("noting the replicas", err);
-    }
-    mem_free(l);
-}
-
 /* Who is attached now. */
 static void learn_peer(const struct replica_seen *seen, void *arg) {
     struct repl *r = arg;
@@ -71,21 +41,22 @@ void repl_peers_note(struct repl *r, bool now) {
     if (moves != r->peers_noted && (now || now_ms() * 1000 >= r->peers_due_us)) {
         r->peers_noted = moves;
         r->peers_due_us = (now_ms() + PEERS_PERIOD_MS) * 1000;
-        store_peers(r);
+        self_store_peers(&r->self);
     }
 }
 
 enum dc_err repl_peers_load(struct repl *r) {
-    struct list *l = mem_must_zalloc(sizeof(*l));
-    enum dc_err err = standing_get_peers(r->self.data->meta, l->peers, &l->count);
-    for (uint32_t i = 0; i < l->count && err == DC_OK; i++) {
-        const struct standing_peer *p = &l->peers[i];
+    struct standing_peer *peers = mem_must_zalloc(PEERS_MAX * sizeof(*peers));
+    uint32_t count;
+    enum dc_err err = standing_get_peers(r->self.data->meta, peers, &count);
+    for (uint32_t i = 0; i < count && err == DC_OK; i++) {
+        const struct standing_peer *p = &peers[i];
         replicas_know(r->self.replicas, p->id, p->host, p->port, p->received, p->durable);
         (void)peers_learn(r->peers, p->id, p->host, p->port, now_ms());
     }
     r->peers_moves = r->peers_noted =
         replicas_moves(r->self.replicas) + replicas_known_count(r->self.replicas);
-    mem_free(l);
+    mem_free(peers);
     return err;
 }
 
@@ -166,8 +137,11 @@ static void take_pulled(struct repl *r) {
 
 void repl_peers_end(struct repl *r) {
     for (uint32_t i = 0; i < PEERS_MAX; i++) {
-        inquiry_destroy(r->inquiries[i]);
-        r->inquiries[i] = NULL;
+        if (r->inquiries[i] != NULL) { /* else the next time of asking would wait for its answer */
+            peers_silent(r->peers, inquiry_asked(r->inquiries[i]), now_ms());
+            inquiry_destroy(r->inquiries[i]);
+            r->inquiries[i] = NULL;
+        }
     }
     sink_stop(r->puller);
     r->puller = NULL;

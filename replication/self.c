@@ -2,9 +2,12 @@
 #include "replication/self.h"
 
 #include "persist/log_tail.h"
+#include "persist/standing.h"
 #include "server/base/assert.h"
+#include "server/base/diag.h"
 #include "server/base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Nobody would miss it. */
@@ -204,4 +207,35 @@ enum dc_err view_of_answer(const struct wire_answer *m, struct chain_view *out,
         return dc_fail(DC_EPROTO, "the other node's answer makes no sense");
     }
     return DC_OK;
+}
+
+/* --- remembered -------------------------------------------------------------------------------------------------- */
+
+struct list {
+    struct standing_peer peers[PEERS_MAX];
+    uint32_t count;
+};
+
+static void add_peer(const struct replica_seen *seen, void *arg) {
+    struct list *l = arg;
+    if (l->count == PEERS_MAX || seen->port == 0) {
+        return;
+    }
+    struct standing_peer *to = &l->peers[l->count++];
+    *to = (struct standing_peer){.port = seen->port,
+                                 .received = seen->received,
+                                 .durable = seen->durable,
+                                 .seen_ms = time_wall_us() / 1000};
+    memcpy(to->id, seen->peer, NODE_ID_LEN);
+    snprintf(to->host, sizeof(to->host), "%s", seen->addr);
+}
+
+void self_store_peers(const struct self *s) {
+    struct list *l = mem_must_zalloc(sizeof(*l));
+    replicas_each(s->replicas, add_peer, l);
+    enum dc_err err = standing_put_peers(s->data->meta, l->peers, l->count);
+    if (err != DC_OK) {
+        diag(DIAG_WARNING, "repl.peers_not_stored error=\"%s\"", dc_fail_take(err));
+    }
+    mem_free(l);
 }

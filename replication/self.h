@@ -44,6 +44,9 @@ struct self {
 /* Valid as long as the log. */
 void self_view(const struct self *s, struct chain_view *out);
 
+/* The metadata remember who has followed this node. What a replica acknowledges counts only behind this: after a power cut it has to be asked. */
+void self_store_peers(const struct self *s);
+
 /* The bodies of HELLO and ANSWER; 'to' is empty. Errors: DC_ENOMEM. */
 DC_MUST enum dc_err self_hello(const struct self *s, enum wire_purpose purpose,
                                struct chain_ask ask, struct buf *to);

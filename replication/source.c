@@ -320,6 +320,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     if (s->slot < 0) {
         return dc_fail(DC_ELIMIT, "too many replicas");
     }
+    self_store_peers(s->self);
     source_unpin(s->source, s->peer_id);
     thread_start(&s->receiver, "repl-acks", receive, s);
     enum dc_err err = g->answer.verdict == CHAIN_COPY ? session_copy(s) : serve_log(s, g);

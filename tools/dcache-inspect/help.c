@@ -33,6 +33,11 @@ const struct command commands[] = {
     {"diff", "PATH PATH", 2, FILTER, cmd_diff, "keys that were added (+), removed (-), changed (~)",
      "From the first to the second. Two images of one history are compared by versions,\n"
      "without a look at values; others by their values and expiries.\n"},
+    {"logdiff", "PATH PATH", 2, 0, cmd_logdiff,
+     "whether two nodes have the same log, byte for byte",
+     "Of a primary and a replica: at the same positions of the same histories the bytes are\n"
+     "the same. One log may reach back further, or end earlier: that isn't a difference. Where\n"
+     "they part, each with a history of its own, is shown.\n"},
     {"verify", "PATH", 1, OPT_QUIET, cmd_verify,
      "reads everything and says what is damaged, and where",
      "Checksums of headers, indexes, blocks, frames and large values; that each key is where\n"
@@ -87,7 +92,7 @@ static const char exit_status[] =
     "EXIT STATUS\n"
     "    0    all is well\n"
     "    1    something is damaged (verify and all others, as far as they read), the two\n"
-    "         sides differ (diff), or there is no such key (get)\n"
+    "         sides differ (diff, logdiff), or there is no such key (get)\n"
     "    2    wrong usage, or a file can't be read\n";
 
 void help_all(FILE *to) {

@@ -39,6 +39,7 @@ enum status cmd_diff(struct inspect *in);
 enum status cmd_get(struct inspect *in);
 enum status cmd_keys(struct inspect *in);
 enum status cmd_log(struct inspect *in);
+enum status cmd_logdiff(struct inspect *in);
 enum status cmd_stats(struct inspect *in);
 enum status cmd_summary(struct inspect *in);
 enum status cmd_verify(struct inspect *in);
