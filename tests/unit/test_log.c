@@ -468,6 +468,7 @@ static bool is_empty(void *arg) {
 
 static _Atomic bool stop_hammering;
 
+/* As those who write do: not beyond the memory that they may take. A slow build's writer would never come to an end otherwise. */
 static void hammer(void *arg) {
     struct log_feed *f = log_feed_create(rig.log);
     struct blob *blob = blob_create(BLOB_MIN_LEN, BLOB_MIN_LEN);
@@ -481,6 +482,9 @@ static void hammer(void *arg) {
         }
         if (i % 32 == 0) {
             usleep(500);
+        }
+        while (!log_has_room(rig.log)) {
+            usleep(200);
         }
     }
     blob_release(blob);
@@ -635,6 +639,7 @@ START_TEST(it_may_be_kept_and_not_while_many_append) {
     rig_init();
     rig.opts.keeps = false;
     rig.opts.segment_len = 2 * RIG_SEGMENT_LEN;
+    rig.opts.memory_limit = 16 * BLOB_MIN_LEN;
     rig_open();
     atomic_store(&stop_hammering, false);
     thread_start(&appenders[0], "appender", hammer, NULL);
