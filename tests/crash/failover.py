@@ -279,6 +279,7 @@ class Campaign:
 
     def crown(self):
         """Clients come and look."""
+        self.bring_up_followers()
         half = len(self.ledgers) // 2
         self.clients = [Client(self.primary, ledger, 0 if i < half else i, self.shared if i < half else None, self.args)
                         for i, ledger in enumerate(self.ledgers)]
