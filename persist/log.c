@@ -258,12 +258,7 @@ void log_advance(struct log *l, _Atomic uint64_t *mark, uint64_t lsn) {
     }
 }
 
-static bool is_poked(const _Atomic bool *poked) {
-    return poked != NULL && atomic_load_explicit(poked, memory_order_acquire);
-}
-
-bool log_wait_poked(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us,
-                    const _Atomic bool *poked) {
+bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us) {
     int64_t end_us = time_mono_us() + timeout_us;
     struct timespec until = {.tv_sec = end_us / 1000000, .tv_nsec = end_us % 1000000 * 1000};
     if (log_mark(l, level).v >= lsn.v) {
@@ -276,22 +271,12 @@ bool log_wait_poked(struct log *l, enum log_level level, struct lsn lsn, int64_t
     }
     pthread_mutex_lock(&l->lock);
     int err = 0;
-    while (log_mark(l, level).v < lsn.v && err == 0 && !is_poked(poked)) {
+    while (log_mark(l, level).v < lsn.v && err == 0) {
         err = pthread_cond_clockwait(&l->moved, &l->lock, CLOCK_MONOTONIC, &until);
     }
     pthread_mutex_unlock(&l->lock);
     atomic_fetch_sub_explicit(&l->waiters, 1, memory_order_seq_cst);
     return log_mark(l, level).v >= lsn.v;
-}
-
-bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us) {
-    return log_wait_poked(l, level, lsn, timeout_us, NULL);
-}
-
-void log_poke(struct log *l) {
-    pthread_mutex_lock(&l->lock);
-    pthread_cond_broadcast(&l->moved);
-    pthread_mutex_unlock(&l->lock);
 }
 
 void log_hurry(struct log *l) {
@@ -302,6 +287,12 @@ void log_hurry(struct log *l) {
 
 void log_note_time(struct log *l, int64_t now_ms) {
     atomic_store_explicit(&l->clock_ms, now_ms, memory_order_relaxed);
+}
+
+void log_set_tap(struct log *l, log_tap_fn tap, void *arg) {
+    l->tap_arg = arg;
+    atomic_store_explicit(&l->tap, tap,
+                          memory_order_release); /* pairs with the acquire in finish() */
 }
 
 void log_want(struct log *l, enum log_level level) {

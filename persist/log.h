@@ -136,10 +136,6 @@ struct lsn log_mark(const struct log *l, enum log_level level);
 bool log_is_late(const struct log *l);
 /* Waits until the mark of the level has reached 'lsn', at most so long. */
 bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us);
-/* The same for who is also called for other reasons: returns as well when 'poked' is set, by whoever calls log_poke() then. */
-bool log_wait_poked(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us,
-                    const _Atomic bool *poked);
-void log_poke(struct log *l);
 /* The next time that the mark of the level or the state moves, 'moved' is called (once). */
 void log_want(struct log *l, enum log_level level);
 
@@ -176,6 +172,11 @@ bool log_is_in_files(const struct log *l, uint64_t lsn);
 uint32_t log_layout(const struct log *l);
 /* Since when it has been kept without a gap, in this run; 0 = since its begin, UINT64_MAX = it isn't. */
 uint64_t log_kept_from(const struct log *l);
+
+/* Told of everything that has just been written, for who sends it on: by the writer, in the order of the log. It must not wait. NULL instead of
+ * the bytes when they are many: they are in the file. Set once; 'arg' lives as long as the log. */
+typedef void (*log_tap_fn)(void *arg, uint64_t lsn, const char *bytes, size_t len);
+void log_set_tap(struct log *l, log_tap_fn tap, void *arg);
 
 /* For INFO. */
 struct log_stats {

@@ -26,6 +26,7 @@ enum {
     EVERYSEC_US = 1000 * 1000,
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
+    TAP_LEN = 32 * 1024,             /* more isn't copied for it */
     MARK_STEP_LEN = 64 * 1024,       /* 'always': durable marks are that far apart, or a second */
     WANTED_APPLIED = 1 << 8,
 };
@@ -144,6 +145,8 @@ struct log {
     _Atomic uint64_t syncs, sync_failures, write_failures, rotations;
     _Atomic int64_t last_sync_us;
     _Atomic int64_t clock_ms; /* log_note_time() */
+    _Atomic log_tap_fn tap;   /* log_set_tap(); its argument was set before */
+    void *tap_arg;
     struct wake writer_wake;
     struct wake sync_wake;
     /* under 'lock' */

@@ -208,6 +208,14 @@ enum tail_verdict log_tail_read(struct log_tail *t, uint64_t *lsn, char *to, siz
     return TAIL_BYTES;
 }
 
+void log_tail_skip(struct log_tail *t, uint64_t lsn) {
+    dc_assert(lsn >= t->lsn && lsn <= t->link_end);
+    if (lsn > t->lsn) {
+        t->lsn = lsn;
+        data_move_pin(t->d, t->pin, lsn);
+    }
+}
+
 uint64_t log_tail_lsn(const struct log_tail *t) {
     return t->lsn;
 }

@@ -34,6 +34,8 @@ enum tail_verdict {
  * 'lsn'. It is set for TAIL_NOTHING, too. */
 enum tail_verdict log_tail_read(struct log_tail *t, uint64_t *lsn, char *to, size_t size,
                                 size_t *len);
+/* What lies before 'lsn', in the same history, is known already. */
+void log_tail_skip(struct log_tail *t, uint64_t lsn);
 /* Where it goes on. */
 uint64_t log_tail_lsn(const struct log_tail *t);
 

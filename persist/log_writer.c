@@ -439,11 +439,30 @@ static bool has_file(struct log *l) {
 
 /* --- the thread -------------------------------------------------------------------------------------- */
 
-/* It is in the kernel's hands; the sync thread's turn. */
+/* A copy of a short stretch. False: it is long. */
+static bool copy_short(const struct stretch *s, char to[TAP_LEN]) {
+    if (s->end - s->lsn > TAP_LEN) {
+        return false;
+    }
+    for (uint32_t i = 0; i < s->part_count; i++) {
+        memcpy(to, s->parts[i].ptr, s->parts[i].len);
+        to += s->parts[i].len;
+    }
+    return true;
+}
+
+/* It is in the kernel's hands; the sync thread's turn, which may free it as soon as it is entered. Those who wait here are told first. */
 static void finish(struct log *l, struct stretch *s) {
-    uint64_t end = s->end;
+    uint64_t lsn = s->lsn, end = s->end;
+    char bytes[TAP_LEN];
+    log_tap_fn tap =
+        atomic_load_explicit(&l->tap, memory_order_acquire); /* pairs with log_set_tap() */
+    bool is_short = tap != NULL && copy_short(s, bytes);
     enter(l, s);
     log_advance(l, &l->written, end);
+    if (tap != NULL) {
+        tap(l->tap_arg, lsn, is_short ? bytes : NULL, (size_t)(end - lsn));
+    }
     if (load_lsn(&l->hurry_lsn) > load_lsn(&l->durable) || log_pending(l) > l->o.memory_limit / 2) {
         wake_raise(&l->sync_wake);
     }

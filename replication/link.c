@@ -224,6 +224,37 @@ enum dc_err link_send_log(struct link *l, uint64_t lsn, struct bytes bytes) {
     return send_with_bytes(l, WIRE_LOG, fields, sizeof(fields), bytes);
 }
 
+bool link_try_log(struct link *l, uint64_t lsn, struct bytes bytes, struct buf *rest) {
+    uint8_t head[WIRE_HEAD_LEN + WIRE_LOG_LEN];
+    struct iovec iov[2] = {{head, sizeof(head)}, {(void *)(uintptr_t)bytes.ptr, bytes.len}};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
+    dc_assert(bytes.len > 0 && rest->len == 0);
+    if (l->encrypts || l->send_broken || is_stopping(l)) {
+        return false;
+    }
+    wire_head_encode(WIRE_LOG, WIRE_LOG_LEN + bytes.len, head);
+    wire_log_encode(lsn, head + WIRE_HEAD_LEN);
+    ssize_t n = sendmsg(link_fd(l), &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n <= 0) {
+        return false;
+    }
+    count(&l->sends, 1);
+    count(&l->sent_bytes, (uint64_t)n);
+    skip_sent(&m, (size_t)n);
+    for (; m.msg_iovlen > 0; m.msg_iov++, m.msg_iovlen--) {
+        buf_append(rest, m.msg_iov->iov_base, m.msg_iov->iov_len);
+    }
+    l->send_broken = rest->failed; /* I3 */
+    return !rest->failed;
+}
+
+enum dc_err link_send_rest(struct link *l, struct buf *rest) {
+    struct iovec iov = {rest->ptr, rest->len};
+    enum dc_err err = link_send_all(l, &iov, rest->len > 0);
+    buf_reset(rest, 0);
+    return err;
+}
+
 enum dc_err link_send_copy_data(struct link *l, uint64_t offset, struct bytes bytes) {
     uint8_t fields[WIRE_COPY_DATA_LEN];
     dc_assert(bytes.len > 0);

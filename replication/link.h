@@ -21,6 +21,7 @@
 #include <sys/uio.h>
 
 #include "replication/wire_fmt.h"
+#include "server/base/buf.h"
 #include "server/base/bytes.h"
 #include "server/base/err.h"
 
@@ -66,6 +67,10 @@ DC_MUST enum dc_err link_send(struct link *l, enum wire_type type, struct bytes 
                               const struct iovec *more, int count);
 /* The same for messages that are sent often. */
 DC_MUST enum dc_err link_send_log(struct link *l, uint64_t lsn, struct bytes bytes);
+/* LOG without waiting. True: it is sent, but for what the socket didn't take, which is added to 'rest': link_send_rest() comes before anything
+ * else is sent. False: nothing was sent, because the socket is full, the link is encrypted, or broken (the next call says how). */
+bool link_try_log(struct link *l, uint64_t lsn, struct bytes bytes, struct buf *rest);
+DC_MUST enum dc_err link_send_rest(struct link *l, struct buf *rest);
 DC_MUST enum dc_err link_send_copy_data(struct link *l, uint64_t offset, struct bytes bytes);
 DC_MUST enum dc_err link_send_ack(struct link *l, const struct wire_ack *m);
 DC_MUST enum dc_err link_send_beat(struct link *l, const struct wire_beat *m);

@@ -81,11 +81,11 @@ static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, siz
     if (err != DC_OK) {
         return err;
     }
-    log_kick(log);
     uint64_t acked = atomic_load_explicit(&s->acked_received, memory_order_relaxed);
     if (!link_has_message(s->link) || lsn + len - acked >= ACK_STEP_LEN) {
         err = sink_ack(s);
     }
+    log_kick(log); /* behind the acknowledgement: somebody waits for that */
     enum dc_err shown = apply_frames(s->apply, lsn, bytes, len);
     if (shown == DC_OK) {
         log_set_applied(log, (struct lsn){lsn + len});

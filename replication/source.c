@@ -80,49 +80,65 @@ static enum dc_err send_hurry(struct session *s) {
     return link_send_hurry(s->link, lsn);
 }
 
-/* Waits for more log, or until something else is to be done. */
-static void wait_for_log(struct session *s, uint64_t sent) {
-    int64_t wait_us = s->beat_us - time_mono_us();
-    if (wait_us > 0) {
-        (void)log_wait_poked(s->self->log, LOG_LEVEL_OS, (struct lsn){sent + 1}, wait_us,
-                             &s->poked);
-    }
-}
-
 static enum dc_err send_bytes(struct session *s, uint64_t lsn, const char *bytes, size_t len) {
     enum dc_err err = link_send_log(s->link, lsn, bytes_of(bytes, len));
     if (err == DC_OK) {
-        replicas_note_sent(s->self->replicas, s->slot, lsn + len, len);
+        s->sent = lsn + len;
+        replicas_note_sent(s->self->replicas, s->slot, s->sent, len);
     }
     return err;
+}
+
+/* From the files, behind what was pushed. send_lock held. */
+static enum dc_err send_more(struct session *s, struct log_tail *tail, char *buffer, bool *idle) {
+    uint64_t lsn;
+    size_t len;
+    enum dc_err err = link_send_rest(s->link, &s->rest);
+    if (err != DC_OK) {
+        return err;
+    }
+    if (s->sent > log_tail_lsn(tail)) {
+        log_tail_skip(tail, s->sent);
+    }
+    switch (log_tail_read(tail, &lsn, buffer, SEND_LEN, &len)) {
+    case TAIL_BYTES:
+        return send_bytes(s, lsn, buffer, len);
+    case TAIL_NOTHING:
+        *idle = true;
+        return DC_OK;
+    case TAIL_GONE:
+        return dc_fail(DC_EIO, "the log from LSN %" PRIu64 " on isn't here any more", s->sent);
+    case TAIL_FAILED:
+        break;
+    }
+    return DC_EIO;
+}
+
+/* Until somebody has something for it: log that wasn't pushed, a hurry, the end; or a beat is due. */
+static void wait_for_work(struct session *s) {
+    int64_t wait_us = s->beat_us - time_mono_us();
+    if (wait_us > 0) {
+        (void)wake_wait(&s->wake, wait_us);
+    }
 }
 
 static enum dc_err stream(struct session *s, struct log_tail *tail, uint64_t from) {
     char *buffer = mem_must_alloc(SEND_LEN);
     enum dc_err err = DC_OK;
-    uint64_t sent = from;
+    s->sent = from;
+    source_push_join(s);
     while (err == DC_OK && !session_must_end(s)) {
-        uint64_t lsn;
-        size_t len;
-        switch (log_tail_read(tail, &lsn, buffer, SEND_LEN, &len)) {
-        case TAIL_BYTES:
-            err = send_bytes(s, lsn, buffer, len);
-            sent = lsn + len;
-            break;
-        case TAIL_NOTHING:
-            wait_for_log(s, sent);
-            break;
-        case TAIL_GONE:
-            err = dc_fail(DC_EIO, "the log from LSN %" PRIu64 " on isn't here any more", sent);
-            break;
-        case TAIL_FAILED:
-            err = DC_EIO;
-            break;
-        }
-        atomic_store_explicit(&s->poked, false, memory_order_release);
+        bool idle = false;
+        pthread_mutex_lock(&s->send_lock);
+        err = send_more(s, tail, buffer, &idle);
         err = err == DC_OK ? session_beat(s) : err;
         err = err == DC_OK ? send_hurry(s) : err;
+        pthread_mutex_unlock(&s->send_lock);
+        if (idle && err == DC_OK) {
+            wait_for_work(s);
+        }
     }
+    source_push_leave(s);
     mem_free(buffer);
     return err;
 }
@@ -165,10 +181,9 @@ static bool take_message(struct session *s, const struct link_message *m) {
     return false;
 }
 
-/* Its sender is poked by the caller. */
 static void end_session(struct session *s) {
     atomic_store_explicit(&s->stop, true, memory_order_release);
-    atomic_store_explicit(&s->poked, true, memory_order_release);
+    wake_raise(&s->wake);
     link_shutdown(s->link);
 }
 
@@ -177,7 +192,6 @@ static void receive(void *arg) {
     struct link_message m;
     while (link_receive(s->link, self_timeout_ms(s->self), &m) == DC_OK && take_message(s, &m)) {}
     end_session(s);
-    log_poke(s->self->log);
 }
 
 /* --- the session ------------------------------------------------------------------------------------------------- */
@@ -374,10 +388,9 @@ static void hurried(void *arg) {
     struct source *src = arg;
     lock_acquire(&src->lock);
     for (struct session *s = src->sessions; s != NULL; s = s->next) {
-        atomic_store_explicit(&s->poked, true, memory_order_release);
+        wake_raise(&s->wake);
     }
     lock_release(&src->lock);
-    log_poke(src->self->log);
 }
 
 struct source *source_create(struct self *self) {
@@ -385,7 +398,16 @@ struct source *source_create(struct self *self) {
     s->self = self;
     lock_init(&s->lock, LOCK_RANK_SOURCE);
     replicas_on_hurry(self->replicas, hurried, s);
+    source_push_init(&s->push);
+    log_set_tap(self->log, source_push, s);
     return s;
+}
+
+static void forget_session(struct session *s) {
+    pthread_mutex_destroy(&s->send_lock);
+    buf_fini(&s->rest);
+    buf_fini(&s->early);
+    mem_free(s);
 }
 
 void source_accept(struct source *src, int fd, struct bytes early) {
@@ -396,6 +418,9 @@ void source_accept(struct source *src, int fd, struct bytes early) {
     s->fd = fd;
     s->slot = -1;
     buf_init(&s->early, 0);
+    buf_init(&s->rest, 0);
+    wake_init(&s->wake);
+    pthread_mutex_init(&s->send_lock, NULL);
     buf_append_bytes(&s->early, early);
     lock_acquire(&src->lock);
     bool taken = !src->stopping && src->session_count < SESSIONS_MAX && !s->early.failed &&
@@ -409,16 +434,14 @@ void source_accept(struct source *src, int fd, struct bytes early) {
     lock_release(&src->lock);
     if (!taken) {
         close(fd);
-        buf_fini(&s->early);
-        mem_free(s);
+        forget_session(s);
     }
 }
 
 static void free_session(struct session *s) {
     thread_join(&s->sender);
     link_destroy(s->link);
-    buf_fini(&s->early);
-    mem_free(s);
+    forget_session(s);
 }
 
 /* Takes one that has ended (or, at the end, any) out of the list. */
@@ -479,7 +502,6 @@ void source_drop_all(struct source *src, const char *why) {
         end_session(s);
     }
     lock_release(&src->lock);
-    log_poke(src->self->log);
 }
 
 void source_stop(struct source *src) {
@@ -498,6 +520,7 @@ void source_destroy(struct source *src) {
     if (src != NULL) {
         dc_assert(src->sessions == NULL && src->pins == NULL);
         replicas_on_hurry(src->self->replicas, NULL, NULL);
+        source_push_fini(&src->push);
         lock_fini(&src->lock);
         mem_free(src);
     }

@@ -9,6 +9,7 @@
 #include "server/base/buf.h"
 #include "server/base/lock.h"
 #include "server/base/thread.h"
+#include "server/base/wake.h"
 
 enum {
     SEND_LEN = 256 * 1024, /* of the log in one message */
@@ -31,8 +32,19 @@ struct session {
     uint64_t hurried;
     uint64_t peers_sum; /* of what was last told of others */
     _Atomic bool stop;  /* somebody wants it to end */
-    _Atomic bool poked; /* there is something to look at besides the log */
     _Atomic bool ended; /* may be joined */
+    struct wake wake;   /* of the sender */
+    /* under send_lock: who sends, the sender or log-writer (source_push.c) */
+    pthread_mutex_t send_lock;
+    uint64_t sent;   /* the peer has been sent all up to here */
+    struct buf rest; /* of a message that the socket has taken in part */
+};
+
+/* Sessions that get what is written at once. */
+struct source_push {
+    pthread_mutex_t lock;
+    struct session *sessions[SESSIONS_MAX];
+    _Atomic uint32_t count; /* changes under the lock */
 };
 
 /* Log behind a copy, for a replica that is about to come back. */
@@ -53,7 +65,16 @@ struct source {
     struct copy_pin *pins;
     bool stopping;
     struct source_stats stats;
+    struct source_push push;
 };
+
+/* source_push.c */
+void source_push_init(struct source_push *p);
+void source_push_fini(struct source_push *p);
+void source_push_join(struct session *s);
+/* Returns when log-writer doesn't look at the session any more. */
+void source_push_leave(struct session *s);
+void source_push(void *source, uint64_t lsn, const char *bytes, size_t len); /* a log_tap_fn */
 
 /* The heartbeat, if it is due. */
 DC_MUST enum dc_err session_beat(struct session *s);

@@ -153,6 +153,41 @@ START_TEST(a_quarter_of_a_megabyte_is_one_call) {
 }
 END_TEST
 
+/* Until the socket has taken only a part of a message. */
+START_TEST(what_does_not_wait_leaves_a_rest) {
+    enum { LEN = 30000, TIMES_MAX = 10000 };
+    struct link *a, *b;
+    struct drain d = {0};
+    struct buf rest;
+    uint64_t sent = 0;
+    char *payload = mem_must_zalloc(LEN);
+    make_pair(&a, &b, 0);
+    buf_init(&rest, 0);
+    while (rest.len == 0 && sent < TIMES_MAX &&
+           link_try_log(a, 1 + sent * LEN, bytes_of(payload, LEN), &rest)) {
+        sent++;
+    }
+    ck_assert_uint_gt(sent, 0);
+    ck_assert_uint_lt(sent, TIMES_MAX);
+    ck_assert_uint_lt(rest.len, LEN);
+    d.l = b;
+    thread_start(&d.thread, "drain", drain_messages, &d);
+    ck_assert(link_send_rest(a, &rest) == DC_OK);
+    ck_assert_uint_eq(rest.len, 0);
+    ck_assert(link_send_rest(a, &rest) == DC_OK);
+    ck_assert(link_send_log(a, 1 + sent * LEN, bytes_of(payload, LEN)) == DC_OK);
+    link_bye(a, 0, "enough");
+    thread_join(&d.thread);
+    ck_assert_uint_eq(d.messages, sent + 1);
+    link_shutdown(b);
+    ck_assert(!link_try_log(b, 1, bytes_of(payload, LEN), &rest));
+    buf_fini(&rest);
+    link_destroy(a);
+    link_destroy(b);
+    mem_free(payload);
+}
+END_TEST
+
 /* Messages of random lengths, each a piece of a stream of bytes that the receiver knows. */
 struct talk {
     struct thread thread;
@@ -643,11 +678,12 @@ START_TEST(the_last_words_arrive) {
 END_TEST
 
 CHECK_MAIN("link", messages_go_both_ways, many_messages_arrive_in_one_call,
-           a_quarter_of_a_megabyte_is_one_call, what_is_said_is_heard_both_ways_at_once,
-           an_announced_length_holds_no_memory, what_is_no_message_ends_the_link,
-           what_was_read_before_counts, a_byte_at_a_time_is_a_message_too,
-           a_peer_that_takes_nothing_ends_the_link, silence_is_no_error_and_is_seen,
-           a_waiting_receiver_is_stopped, a_waiting_sender_is_stopped, a_link_is_opened_over_tcp,
+           a_quarter_of_a_megabyte_is_one_call, what_does_not_wait_leaves_a_rest,
+           what_is_said_is_heard_both_ways_at_once, an_announced_length_holds_no_memory,
+           what_is_no_message_ends_the_link, what_was_read_before_counts,
+           a_byte_at_a_time_is_a_message_too, a_peer_that_takes_nothing_ends_the_link,
+           silence_is_no_error_and_is_seen, a_waiting_receiver_is_stopped,
+           a_waiting_sender_is_stopped, a_link_is_opened_over_tcp,
            the_password_goes_first_and_what_follows_the_answer_counts,
            a_refusal_is_told_with_its_text, an_endless_line_is_no_answer, nobody_there_is_told,
            version_six_works, connecting_has_a_timeout_and_can_be_stopped,

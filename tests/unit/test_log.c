@@ -202,6 +202,48 @@ static void run_appenders(struct appender *list) {
     thread_join(&watcher);
 }
 
+/* What a tap was told. */
+static struct {
+    uint64_t next;
+    uint64_t count, long_count;
+} tapped;
+
+static void tap(void *arg, uint64_t lsn, const char *bytes, size_t len) {
+    (void)arg;
+    expect_eq(lsn, tapped.next);
+    expect(len > 0);
+    tapped.next = lsn + len;
+    tapped.count++;
+    tapped.long_count += bytes == NULL;
+    if (bytes != NULL) {
+        struct frame_head head;
+        expect_eq(frame_check_head(bytes, len, rig.opts.history.id, lsn, &head), FRAME_OK);
+    }
+}
+
+START_TEST(who_sends_it_on_is_told_of_every_byte_in_order) {
+    static const char bytes[100 * 1000];
+    rig_init();
+    rig_open();
+    memset(&tapped, 0, sizeof(tapped));
+    tapped.next = log_head(rig.log).v;
+    log_set_tap(rig.log, tap, NULL);
+    struct log_feed *f = log_feed_create(rig.log);
+    for (int i = 0; i < 200; i++) {
+        uint64_t end = rig_append(f, "key", bytes_of(bytes, i % 50 == 0 ? sizeof(bytes) : 10));
+        if (i % 7 == 0 || i % 50 == 0 || i % 50 == 49) {
+            expect(rig_wait(LOG_LEVEL_OS, end));
+        }
+    }
+    uint64_t head = log_head(rig.log).v;
+    log_feed_destroy(f);
+    rig_close(false);
+    expect_eq(tapped.next, head);
+    expect(tapped.long_count == 4 && tapped.count > 30);
+    rig_fini();
+}
+END_TEST
+
 static void check_many(enum log_sync sync, uint64_t memory_limit, bool clean) {
     static struct appender list[APPENDERS];
     struct rig_found found;
@@ -612,7 +654,7 @@ CHECK_MAIN("log", the_calls_come_in_their_order, always_syncs_bytes_and_nothing_
            so_it_is_with_little_memory_and_many_syncs, so_it_is_without_a_clean_end,
            one_sync_serves_all_who_wait, everysec_syncs_by_itself_and_only_then,
            always_syncs_at_once_and_no_doesnt, who_wants_to_know_is_told_once,
-           h6_every_open_begins_a_segment, nothing_is_written_while_nobody_needs_it,
-           what_is_pinned_can_be_read_without_a_gap,
+           h6_every_open_begins_a_segment, who_sends_it_on_is_told_of_every_byte_in_order,
+           nothing_is_written_while_nobody_needs_it, what_is_pinned_can_be_read_without_a_gap,
            a_log_that_begins_to_be_kept_counts_from_a_snapshot_on,
            it_may_be_kept_and_not_while_many_append)

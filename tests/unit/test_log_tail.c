@@ -392,6 +392,28 @@ static uint64_t needed(void) {
     return lsn;
 }
 
+START_TEST(what_is_known_is_passed_over) {
+    struct rng rng = test_rng();
+    rig_init();
+    open_data();
+    fill(20);
+    forget();
+    struct log_tail *t = open_tail(first_segments[0]);
+    read_to(t, &rng, first_segments[0] + 1);
+    buf_fini(&seen.bytes);
+    forget();
+    log_tail_skip(t, first_segments[2]);
+    expect_eq(needed(), first_segments[2]);
+    log_tail_skip(t, first_segments[2]);
+    uint64_t head = log_head(rig.log).v;
+    read_to(t, &rng, head);
+    expect_seen(first_segments[2], head);
+    log_tail_close(t);
+    close_data(true);
+    rig_fini();
+}
+END_TEST
+
 START_TEST(a_pin_moves_with_its_reader) {
     struct rng rng = test_rng();
     uint32_t pin;
@@ -598,6 +620,7 @@ CHECK_MAIN("log_tail", it_is_read_while_it_is_written, also_where_no_log_is_kept
            also_when_it_is_begun_anew_behind_a_failed_sync, it_goes_on_in_the_next_history,
            it_goes_on_behind_a_start_that_was_not_clean, what_was_removed_is_gone,
            what_cannot_be_read_has_failed, a_file_that_was_cut_has_failed,
-           a_pin_moves_with_its_reader, a_pin_that_holds_too_much_is_dropped,
-           there_is_a_limit_to_pins, of_a_log_that_is_not_kept_files_stay_while_they_are_needed,
-           a_log_with_a_hole_is_gone, digests_tell_logs_apart)
+           what_is_known_is_passed_over, a_pin_moves_with_its_reader,
+           a_pin_that_holds_too_much_is_dropped, there_is_a_limit_to_pins,
+           of_a_log_that_is_not_kept_files_stay_while_they_are_needed, a_log_with_a_hole_is_gone,
+           digests_tell_logs_apart)
