@@ -369,7 +369,7 @@ class Campaign:
         for node, head in self.to_catch_up.items():
             if node in self.followers():
                 eventually(lambda n=node, h=head: n.follows(self.primary) and n.offset() >= h, 30,
-                           lambda n=node: "%s doesn't catch up: %s\n%s" % (n, n.repl(), n.last_output()[-3000:]))
+                           lambda n=node, h=head: "%s doesn't get to %d: %s\n%s" % (n, h, n.repl(), n.last_output()[-3000:]))
         self.to_catch_up.clear()
 
     def strike(self):
