@@ -261,6 +261,9 @@ class Campaign:
                     self.to_catch_up[node] = self.primary.offset()
         for node in self.followers():
             node.wait_ready()
+            state = node.repl()  # a node that is killed right behind REPLICAOF may have forgotten it
+            if state["role"] != "slave" or int(state["master_port"]) != self.primary.port:
+                node.follow(self.primary)
 
     def succeed(self):
         """The old primary is gone, or thinks otherwise: the replica that has the most is promoted."""
