@@ -19,7 +19,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { ALONE_LEN = 128 * 1024, LOCK_ALL_COUNT = SLOT_COUNT / 4 };
+enum {
+    ALONE_LEN = 128 * 1024,
+    LOCK_ALL_COUNT = SLOT_COUNT / 4,
+    AHEAD_ROOT = 12, /* so many frames before one is played its memory is asked for */
+    AHEAD_LINE = 8,
+    AHEAD_ENTRY = 4,
+    AHEAD_MASK = 15,
+};
 
 struct frame_at {
     const char *ptr;
@@ -108,10 +115,48 @@ static enum dc_err play_one_slot(struct player *p, const struct frame_at *f) {
     return err;
 }
 
+/* Where the first effect of a frame belongs. A look-up waits three times for memory; these waits overlap with the playing of what comes before. */
+struct ahead {
+    const struct keyspace *ks; /* NULL = nowhere */
+    struct pos pos;
+};
+
+static struct ahead look_ahead(const struct apply *a, const struct frame_at *f) {
+    struct effect_view e;
+    struct ahead to = {.ks = NULL};
+    if (effect_decode(f->ptr, f->len, FRAME_HEADER_LEN, f->lsn, &e) && e.kind != MUT_FLUSH) {
+        to.ks = store_numbered(a->store, e.keyspace);
+        to.pos = store_key(a->store, e.key).pos;
+    }
+    return to;
+}
+
+/* What is to be played soon, when frame 'i' (that many before the first: below 0) is about to be. */
+static void ask_ahead(struct player *p, struct ahead ring[AHEAD_MASK + 1], int64_t i) {
+    struct store *s = p->apply->store;
+    if (i + AHEAD_ROOT < p->count) {
+        struct ahead *to = &ring[(i + AHEAD_ROOT) & AHEAD_MASK];
+        *to = look_ahead(p->apply, &p->part[i + AHEAD_ROOT]);
+        if (to->ks != NULL) {
+            store_prefetch_root(to->ks, to->pos);
+        }
+    }
+    const struct ahead *line = &ring[(i + AHEAD_LINE) & AHEAD_MASK];
+    if (i + AHEAD_LINE >= 0 && i + AHEAD_LINE < p->count && line->ks != NULL) {
+        store_prefetch_line(line->ks, line->pos);
+    }
+    const struct ahead *entry = &ring[(i + AHEAD_ENTRY) & AHEAD_MASK];
+    if (i + AHEAD_ENTRY >= 0 && i + AHEAD_ENTRY < p->count && entry->ks != NULL) {
+        store_prefetch_entry(s, entry->ks, entry->pos);
+    }
+}
+
 static enum dc_err play_part(struct player *p) {
+    struct ahead ring[AHEAD_MASK + 1];
     enum dc_err err = DC_OK;
-    for (uint32_t i = 0; i < p->count && err == DC_OK; i++) {
-        err = play_one_slot(p, &p->part[i]);
+    for (int64_t i = -AHEAD_ROOT; i < p->count && err == DC_OK; i++) {
+        ask_ahead(p, ring, i);
+        err = i >= 0 ? play_one_slot(p, &p->part[i]) : DC_OK;
     }
     p->count = 0;
     return err;

@@ -261,6 +261,9 @@ class Campaign:
                     self.to_catch_up[node] = self.primary.offset()
         for node in self.followers():
             node.wait_ready()
+            state = node.repl()  # a node that is killed right behind REPLICAOF may have forgotten it
+            if state["role"] != "slave" or int(state["master_port"]) != self.primary.port:
+                node.follow(self.primary)
 
     def succeed(self):
         """The old primary is gone, or thinks otherwise: the replica that has the most is promoted."""
@@ -279,6 +282,7 @@ class Campaign:
 
     def crown(self):
         """Clients come and look."""
+        self.bring_up_followers()
         half = len(self.ledgers) // 2
         self.clients = [Client(self.primary, ledger, 0 if i < half else i, self.shared if i < half else None, self.args)
                         for i, ledger in enumerate(self.ledgers)]
@@ -368,7 +372,7 @@ class Campaign:
         for node, head in self.to_catch_up.items():
             if node in self.followers():
                 eventually(lambda n=node, h=head: n.follows(self.primary) and n.offset() >= h, 30,
-                           lambda n=node: "%s doesn't catch up: %s\n%s" % (n, n.repl(), n.last_output()[-3000:]))
+                           lambda n=node, h=head: "%s doesn't get to %d: %s\n%s" % (n, h, n.repl(), n.last_output()[-3000:]))
         self.to_catch_up.clear()
 
     def strike(self):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a power cut leaves of a killed node: what its marks say is durable, and nothing behind that."""
 import os
+import re
 import subprocess
 
 from support import segments
@@ -15,7 +16,9 @@ def lose_what_is_not_durable(folder, told=0):
     found = segments.segments(folder)
     history = segments.newest(folder).history
     mine = [s for s in found if s.history == history]
-    durable = max(told, *(s.durable() for s in mine))
+    # A snapshot has its name when the log is durable up to its end.
+    ends = [int(m[1], 16) for path in folder.glob("snap-*.dcs") if (m := re.fullmatch(r"snap-(\w{16})-%016x\.dcs" % history, path.name))]
+    durable = max(told, *ends, *(s.durable() for s in mine))
     lost = 0
     for segment in mine:
         keep = max(durable, segment.first)

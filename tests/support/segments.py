@@ -78,6 +78,14 @@ def newest(folder):
 
 def compare(one, other):
     """How many bytes two directories have in common, at the same positions of the same histories. Raises LogsDiffer."""
+    while True:
+        try:
+            return compare_once(one, other)
+        except FileNotFoundError:
+            pass  # retention was quicker
+
+
+def compare_once(one, other):
     common = 0
     theirs = segments(other)
     for a in segments(one):
