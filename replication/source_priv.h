@@ -30,14 +30,14 @@ struct session {
     int32_t slot;    /* in the registry, -1 = none */
     int64_t beat_us; /* when the next is due */
     uint64_t hurried;
-    uint64_t peers_sum; /* of what was last told of others */
-    _Atomic uint64_t offered; /* it can't have more of the log than this */
-    uint64_t promote_lsn;     /* source_switch.c: told when it has been sent all up to here */
+    uint64_t peers_sum;             /* of what was last told of others */
+    _Atomic uint64_t offered;       /* it can't have more of the log than this */
+    uint64_t promote_lsn;           /* source_switch.c: told when it has been sent all up to here */
     _Atomic uint64_t promote_epoch; /* 0 = nothing is to be told */
-    bool attends;       /* under source.lock: the peer stays */
-    _Atomic bool stop;  /* somebody wants it to end */
-    _Atomic bool ended; /* may be joined */
-    struct wake wake;   /* of the sender */
+    bool attends;                   /* under source.lock: the peer stays */
+    _Atomic bool stop;              /* somebody wants it to end */
+    _Atomic bool ended;             /* may be joined */
+    struct wake wake;               /* of the sender */
     /* under send_lock: who sends, the sender or log-writer (source_push.c) */
     pthread_mutex_t send_lock;
     uint64_t sent;   /* the peer has been sent all up to here */
