@@ -111,9 +111,16 @@ static void run(void *arg) {
             repl_do_follow(r, &target);
             break;
         case ORDER_PROMOTE:
-            repl_do_promote(r);
+            repl_do_promote(r, true);
+            break;
+        case ORDER_TAKE_OVER:
+            repl_do_promote(r, false);
             break;
         case ORDER_NONE:
+            if (repl_switch_step(r)) {
+                tick(r);
+                break;
+            }
             repl_serve_raise(r);
             tick(r);
             if (r->goes_on) {
@@ -222,6 +229,7 @@ void repl_stop(struct repl *r) {
     lock_release(&r->lock);
     repl_peers_end(r);
     repl_peers_note(r, true);
+    repl_switch_end(r);
     source_stop(r->source);
     repl_end_sink(r);
     tick(r);
@@ -260,8 +268,9 @@ enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool f
     memcpy(target.host, host.ptr, host.len);
     repl_set_writes(r, WRITES_READONLY); /* I1 */
     lock_acquire(&r->lock);
-    bool was_replica = r->view.role == ROLE_REPLICA;
+    bool was_replica = r->view.role == ROLE_REPLICA && !r->view.promoting;
     r->view.role = ROLE_REPLICA;
+    r->view.promoting = false;
     r->view.port = port;
     memcpy(r->view.host, target.host, sizeof(r->view.host));
     lock_release(&r->lock);
@@ -278,8 +287,8 @@ enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool f
 void repl_promote(struct repl *r) {
     struct standing shown = {.role = STANDING_PRIMARY};
     lock_acquire(&r->lock);
-    bool nothing = r->view.role == ROLE_PRIMARY;
-    r->view.role = ROLE_PRIMARY;
+    bool nothing = r->view.role == ROLE_PRIMARY || r->view.promoting;
+    r->view.promoting = !nothing;
     lock_release(&r->lock);
     repl_show_target(r->self.conf, &shown);
     if (!nothing) {
@@ -311,6 +320,7 @@ void repl_view(struct repl *r, struct repl_view *out) {
         sink_view(r->sink, out);
     }
     lock_release(&r->lock);
+    out->is_slave = out->role == ROLE_REPLICA || out->role == ROLE_FENCED || out->promoting;
     out->received_lsn = log_head(r->self.log).v;
     out->applied_lsn = log_applied(r->self.log).v;
 }

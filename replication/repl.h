@@ -46,6 +46,10 @@ enum writes {
 
 enum repl_role { ROLE_PRIMARY, ROLE_REPLICA, ROLE_FENCED, ROLE_PULLING };
 
+/* FAILOVER, in Redis's words. */
+enum failover_state { FAILOVER_NONE, FAILOVER_WAITS, FAILOVER_UNDER_WAY };
+const char *repl_failover_name(enum failover_state state);
+
 /* Of a replica, in Redis's words. */
 enum repl_link {
     LINK_CONNECT,    /* not tried yet, or about to be tried again */
@@ -101,6 +105,18 @@ DC_MUST enum dc_err repl_start(const struct repl_opts *opts, const struct standi
 void repl_stop(struct repl *r);
 void repl_destroy(struct repl *r); /* NULL is legal */
 
+/* FAILOVER: hands over to a replica, without loss. */
+struct failover {
+    char host[HOST_NAME_MAX_LEN]; /* "" = any */
+    uint32_t port;
+    bool force;         /* when the time is over, whatever the replica lacks */
+    int64_t timeout_ms; /* 0 = none */
+};
+/* Writes are held when it returns; the view tells how far it is. Errors: DC_EGENERIC: not now, or not this one. */
+DC_MUST enum dc_err repl_failover(struct repl *r, const struct failover *f);
+/* Errors: DC_EGENERIC: none is under way. */
+DC_MUST enum dc_err repl_failover_abort(struct repl *r);
+
 /* A peer's connection, whose REPLSTREAM was answered; 'early' is what came behind that. */
 void repl_accept(struct repl *r, int fd, struct bytes early);
 
@@ -116,6 +132,9 @@ int64_t repl_reap_ms(const struct repl *r, int64_t now_ms);
 
 struct repl_view {
     enum repl_role role;
+    bool promoting; /* it is to be a primary, and isn't yet: others see a replica */
+    bool is_slave;  /* what others see: not a primary, or not any more */
+    enum failover_state failover;
     enum repl_link link; /* of a replica, like what follows */
     char host[HOST_NAME_MAX_LEN];
     uint32_t port;
@@ -141,6 +160,8 @@ void repl_stats(struct repl *r, struct repl_stats *out);
 /* For source and sink: an epoch was heard of; the order REPLICAOF was taken by a source. */
 void repl_note_epoch(struct self *self, uint64_t epoch);
 void repl_ask_taken(struct self *self);
+/* The source wants this node to go on in its place, in an epoch not below that. 'asks': others may have more. */
+void repl_handed_over(struct self *self, uint64_t epoch, bool asks);
 /* A primary begins a higher history than the peer's, because that gives way to it. Waits until it is done. Errors: DC_EIO, DC_ELIMIT: not now. */
 struct chain_view;
 DC_MUST enum dc_err repl_raise(struct self *self, const struct chain_view *peer);

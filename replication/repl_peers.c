@@ -157,7 +157,7 @@ void repl_peers_ask(struct repl *r, enum peers_why why) {
     r->peers_next_ms = 0;
 }
 
-static void follow_peer(struct repl *r, const struct peers_entry *peer) {
+void repl_follow_peer(struct repl *r, const struct peers_entry *peer, const char *why) {
     struct sink_target target = {.port = peer->port};
     struct standing shown = {.role = STANDING_REPLICA, .port = peer->port};
     snprintf(target.host, sizeof(target.host), "%s", peer->host);
@@ -169,7 +169,7 @@ static void follow_peer(struct repl *r, const struct peers_entry *peer) {
     memcpy(r->view.host, target.host, sizeof(r->view.host));
     lock_release(&r->lock);
     repl_show_target(r->self.conf, &shown);
-    r->self.host->refuse_waiting(r->self.host_arg, "another node has become the primary");
+    r->self.host->refuse_waiting(r->self.host_arg, why);
     repl_do_follow(r, &target);
 }
 
@@ -191,7 +191,7 @@ static bool act(struct repl *r, const struct peers_todo *todo) {
         repl_fence(r, rank_seen(r));
         return true;
     case PEERS_FOLLOW:
-        follow_peer(r, &todo->peer);
+        repl_follow_peer(r, &todo->peer, "another node has become the primary");
         return true;
     case PEERS_GO_ON:
         if (todo->missing > 0) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * repl_priv: what the parts of repl share: repl.c (life, commands, questions), repl_role.c (changes of the role), repl_peers.c (who has
+ * repl_priv: what the parts of repl share: repl.c (life, commands, questions), repl_role.c (changes of the role), repl_switch.c (FAILOVER), repl_peers.c (who has
  * followed this node, and what they say before it takes writes).
  *
  * Threads: what isn't atomic or under the lock is the thread repl's.
@@ -32,7 +32,7 @@ enum {
 #define REPL_ASK       "replicaof-ask" /* "explicit", "force": no source has taken the order yet */
 #define REPL_BOOT      "boot"          /* of the machine, at the last start */
 
-enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE };
+enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE, ORDER_TAKE_OVER };
 
 struct repl {
     struct self self; /* first: the links know it */
@@ -48,6 +48,7 @@ struct repl {
     bool restarting; /* a start in place is on its way: nothing is begun any more */
     bool goes_on;    /* as a primary, as soon as the disk takes its history */
     enum chain_fork_kind goes_on_as;
+    bool chosen; /* it asks because somebody has promoted it */
     /* repl_peers.c */
     struct peers *peers;
     struct inquiry *inquiries[PEERS_MAX]; /* under way; NULL = free */
@@ -57,6 +58,11 @@ struct repl {
     uint64_t peers_noted; /* and when it was stored */
     int64_t peers_due_us;
     int64_t peers_next_ms; /* when they want to be looked at */
+    /* repl_switch.c */
+    bool switch_quiet; /* no command is under way that began before writes were held */
+    struct peers_entry switch_peer;
+    struct inquiry *switch_inquiry;
+    int64_t switch_ask_us;
     struct lock lock;
     /* under lock */
     struct sink *sink; /* NULL = none */
@@ -66,6 +72,9 @@ struct repl {
     const struct chain_view *raise_peer; /* somebody waits in repl_raise(); NULL = nobody */
     enum dc_err raised;                  /* what became of it, when raise_over */
     bool raise_over;
+    struct failover failover; /* while view.failover says that there is one */
+    int64_t failover_end_us;
+    bool failover_abort;
     bool stopped;
 };
 
@@ -80,14 +89,24 @@ DC_MUST enum dc_err repl_store_standing(struct repl *r);
 void repl_begin_sink(struct repl *r);
 void repl_end_sink(struct repl *r);
 void repl_do_follow(struct repl *r, const struct sink_target *target);
-void repl_do_promote(struct repl *r);
+/* 'asks': peers may have more of the log. */
+void repl_do_promote(struct repl *r, bool asks);
+/* Unless an order that came meanwhile has said what becomes of them. */
+void repl_allow_writes(struct repl *r, enum writes writes);
 /* Serves who waits in repl_raise(). */
 void repl_serve_raise(struct repl *r);
 /* Begins what a primary goes on with (unless 'forks' is false), and takes writes. */
 void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind);
 void repl_fence(struct repl *r, struct chain_rank by);
 
+/* repl_switch.c */
+/* False: no FAILOVER is under way. Else nothing else is done meanwhile. */
+bool repl_switch_step(struct repl *r);
+void repl_switch_end(struct repl *r);
+
 /* repl_peers.c */
+/* Writes aren't taken any more. 'why' is for those whose replies wait. */
+void repl_follow_peer(struct repl *r, const struct peers_entry *peer, const char *why);
 DC_MUST enum dc_err repl_peers_load(struct repl *r);
 /* Nothing is under way any more. */
 void repl_peers_end(struct repl *r);

@@ -8,6 +8,8 @@
  *     replica    REPLICAOF h p                  noted; the sink ends, the next begins                              replica
  *     replica    REPLICAOF NO ONE               held; the sink ends; peers are asked                               pulling
  *     fenced     REPLICAOF NO ONE               likewise                                                           pulling
+ *     pulling    REPLICAOF NO ONE               asked anew, as one that was chosen                                 pulling
+ *     replica    PROMOTE from its source        held; the sink ends; new history, durable; noted; taken            primary
  *     (start)    of a primary                   held; peers are asked                                              pulling
  *     pulling    peers have answered, or time   new history, durable, unless the start was clean; noted; taken     primary
  *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
@@ -33,11 +35,12 @@ void repl_set_role(struct repl *r, enum repl_role role) {
     atomic_store_explicit(&r->self.role, role, memory_order_release);
     lock_acquire(&r->lock);
     r->view.role = role;
+    r->view.promoting = r->view.promoting && role == ROLE_PULLING;
     lock_release(&r->lock);
 }
 
 /* An order that came meanwhile has said already what becomes of writes. */
-static void allow_writes(struct repl *r, enum writes writes) {
+void repl_allow_writes(struct repl *r, enum writes writes) {
     lock_acquire(&r->lock);
     if (r->order == ORDER_NONE && !r->restarting) {
         repl_set_writes(r, writes);
@@ -96,8 +99,10 @@ void repl_end_sink(struct repl *r) {
 void repl_do_follow(struct repl *r, const struct sink_target *target) {
     struct meta *m = r->self.data->meta;
     bool follows = log_follows(r->self.log); /* nobody else appends */
+    repl_switch_end(r);
     repl_peers_end(r);
     peers_rest(r->peers);
+    r->chosen = false;
     r->standing.role = STANDING_REPLICA;
     memcpy(r->standing.host, target->host, sizeof(r->standing.host));
     r->standing.port = (uint16_t)target->port;
@@ -115,7 +120,7 @@ void repl_do_follow(struct repl *r, const struct sink_target *target) {
     }
     if (follows) {
         repl_set_role(r, ROLE_REPLICA);
-        allow_writes(r, WRITES_READONLY);
+        repl_allow_writes(r, WRITES_READONLY);
         repl_begin_sink(r);
     } else {
         begin_anew(r);
@@ -157,7 +162,7 @@ static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
     if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || r->restarting) {
         return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
     }
-    allow_writes(r, WRITES_HELD);
+    repl_allow_writes(r, WRITES_HELD);
     bool quiet = r->self.host->quiesce(r->self.host_arg, QUIESCE_MS);
     enum dc_err err = quiet ? fork_history(r, CHAIN_PROMOTION, peer)
                             : dc_fail(DC_ELIMIT, "a command takes too long");
@@ -168,7 +173,7 @@ static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
         err = repl_store_standing(r);
     }
     role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
-    allow_writes(r, role == ROLE_PRIMARY ? WRITES_TAKEN : WRITES_FENCED);
+    repl_allow_writes(r, role == ROLE_PRIMARY ? WRITES_TAKEN : WRITES_FENCED);
     if (err == DC_OK) {
         diag(DIAG_NOTICE, "repl.raised epoch=%" PRIu64 " peer_epoch=%" PRIu64,
              histories_last(log_chain(r->self.log))->epoch, peer->epoch);
@@ -196,7 +201,7 @@ void repl_serve_raise(struct repl *r) {
 
 /* --- to be a primary --------------------------------------------------------------------------------------------- */
 
-void repl_do_promote(struct repl *r) {
+void repl_do_promote(struct repl *r, bool asks) {
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
     if (r->restarting) { /* the next start finds it */
         r->standing.role = STANDING_PRIMARY;
@@ -207,22 +212,30 @@ void repl_do_promote(struct repl *r) {
         return;
     }
     if (role == ROLE_PRIMARY) {
-        allow_writes(r, WRITES_TAKEN);
+        repl_allow_writes(r, WRITES_TAKEN);
         return;
     }
-    if (role == ROLE_PULLING) { /* nobody waits for peers any longer */
-        repl_peers_end(r);
-        repl_go_on(r, log_follows(r->self.log), CHAIN_UNCLEAN);
-        peers_watch(r->peers);
+    if (role == ROLE_PULLING && r->chosen) {
         return;
     }
+    repl_peers_end(r); /* a start that was asking: it is a chosen one now */
     repl_end_sink(r);
     int64_t time_ms = atomic_load_explicit(&r->self.passed_ms, memory_order_relaxed);
     if (time_ms > 0) { /* what has expired there stays so */
         clock_raise_floor(r->self.clock, time_ms * 1000, time_mono_us());
     }
-    repl_peers_ask(r, PEERS_PROMOTED);
-    repl_peers_step(r);
+    lock_acquire(&r->lock);
+    r->view.promoting = true;
+    lock_release(&r->lock);
+    r->chosen = true;
+    if (asks) {
+        repl_peers_ask(r, PEERS_PROMOTED);
+        repl_peers_step(r);
+    } else {
+        repl_set_role(r, ROLE_PULLING);
+        peers_watch(r->peers);
+        repl_go_on(r, true, CHAIN_PROMOTION);
+    }
 }
 
 static enum dc_err become_primary(struct repl *r, bool forks, enum chain_fork_kind kind) {
@@ -249,13 +262,16 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
     }
     if (err != DC_OK && r->standing.role == STANDING_REPLICA) {
         peers_rest(r->peers);
+        r->chosen = false;
+        repl_show_target(r->self.conf, &r->standing);
         repl_set_role(r, ROLE_REPLICA);
-        allow_writes(r, WRITES_READONLY);
+        repl_allow_writes(r, WRITES_READONLY);
         repl_begin_sink(r);
         return;
     }
+    r->chosen = false;
     repl_set_role(r, ROLE_PRIMARY);
-    allow_writes(r, WRITES_TAKEN);
+    repl_allow_writes(r, WRITES_TAKEN);
     diag(DIAG_NOTICE, "repl.primary epoch=%" PRIu64 " head=%" PRIu64,
          histories_last(log_chain(r->self.log))->epoch, log_head(r->self.log).v);
 }
@@ -265,7 +281,7 @@ void repl_fence(struct repl *r, struct chain_rank by) {
     r->standing.fence_history = by.history;
     repl_note_epoch(&r->self, by.epoch);
     repl_set_role(r, ROLE_FENCED);
-    allow_writes(r, WRITES_FENCED);
+    repl_allow_writes(r, WRITES_FENCED);
     r->self.host->refuse_waiting(r->self.host_arg, "another node has become the primary");
     diag(DIAG_WARNING, "repl.fenced epoch=%" PRIu64 " history=%016" PRIx64, by.epoch, by.history);
     if (repl_store_standing(r) != DC_OK) {

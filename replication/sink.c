@@ -355,7 +355,7 @@ static void run(void *arg) {
         if (s->target.pulls) {
             break;
         }
-        while (s->restarts && !sink_must_end(s)) {
+        while ((s->restarts || s->handed_over) && !sink_must_end(s)) {
             (void)wake_wait(&s->wake, 1000 * 1000);
         }
         pause_a_while(s);

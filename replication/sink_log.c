@@ -203,6 +203,18 @@ static enum dc_err take_log(struct sink *s, struct bytes body) {
     return take_from_message(s, &m);
 }
 
+/* The source stops writing at the LSN that it tells, and wants this node to go on; 0: wherever it stands. */
+static enum dc_err take_promote(struct sink *s, struct bytes body) {
+    struct wire_promote m;
+    uint64_t head = log_head(s->self->log).v;
+    if (!wire_promote_decode(body, &m) || m.epoch == 0 || (m.lsn != 0 && m.lsn != head)) {
+        return dc_fail(DC_EPROTO, "the source hands over at another place than %" PRIu64, head);
+    }
+    s->handed_over = true;
+    repl_handed_over(s->self, m.epoch, m.lsn == 0);
+    return dc_fail(DC_EIO, "the source hands over");
+}
+
 enum dc_err sink_stream(struct sink *s) {
     enum dc_err err = DC_OK;
     uint64_t lsn;
@@ -220,6 +232,8 @@ enum dc_err sink_stream(struct sink *s) {
             atomic_store_explicit(&s->hurry_lsn, lsn, memory_order_release);
             log_hurry(s->self->log);
             wake_raise(&s->ack_wake);
+        } else if (m.type == WIRE_PROMOTE && s->pull_to == 0) {
+            err = take_promote(s, m.body);
         } else if (m.type == WIRE_BEAT) {
             note_time(s);
         } else if (m.type != WIRE_NONE) {

@@ -129,6 +129,7 @@ static enum dc_err stream(struct session *s, struct log_tail *tail, uint64_t fro
         bool idle = false;
         pthread_mutex_lock(&s->send_lock);
         err = send_more(s, buffer, &idle);
+        err = err == DC_OK ? session_promote(s) : err;
         err = err == DC_OK ? session_beat(s) : err;
         err = err == DC_OK ? send_hurry(s) : err;
         pthread_mutex_unlock(&s->send_lock);
@@ -319,6 +320,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
         return dc_fail(DC_ELIMIT, "too many replicas");
     }
     self_store_peers(s->self);
+    session_attends(s);
     source_unpin(s->source, s->peer_id);
     thread_start(&s->receiver, "repl-acks", receive, s);
     enum dc_err err = g->answer.verdict == CHAIN_COPY ? session_copy(s) : serve_log(s, g);
@@ -332,6 +334,9 @@ static enum dc_err greet(struct session *s, struct greeting *g) {
     enum dc_err err = read_hello(s, g);
     if (err != DC_OK) {
         return err;
+    }
+    if (g->hello.purpose == WIRE_FOLLOW) {
+        source_note_follower(s->source, s->peer_id);
     }
     decide(s, g);
     const char *text = chain_reason_text(g->answer.reason);

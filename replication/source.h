@@ -32,6 +32,14 @@ void source_drop_all(struct source *s, const char *why);
 void source_stop(struct source *s);
 void source_destroy(struct source *s); /* NULL is legal; stopped */
 
+/* A planned switch: the peer gets PROMOTE when it has been sent the log up to 'lsn' (0 = wherever it stands). False: it hasn't exactly one link
+ * now. */
+bool source_promote(struct source *s, const uint8_t *peer_id, uint64_t lsn, uint64_t epoch);
+/* The peer has greeted as a replica since: it isn't promoted, and won't be. */
+bool source_promote_failed(struct source *s);
+/* The switch is over; what wasn't sent yet isn't sent any more. */
+void source_promote_end(struct source *s);
+
 struct source_stats {
     uint64_t full, partial, refused; /* sessions by their verdict */
     uint64_t copies_under_way;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* source_priv: what the parts of the source share: source.c (sessions), source_copy.c (full copies). */
+/* source_priv: what the parts of the source share: source.c (sessions), source_copy.c (full copies), source_push.c, source_switch.c. */
 #ifndef DC_REPLICATION_SOURCE_PRIV_H
 #define DC_REPLICATION_SOURCE_PRIV_H
 
@@ -30,10 +30,14 @@ struct session {
     int32_t slot;    /* in the registry, -1 = none */
     int64_t beat_us; /* when the next is due */
     uint64_t hurried;
-    uint64_t peers_sum; /* of what was last told of others */
-    _Atomic bool stop;  /* somebody wants it to end */
-    _Atomic bool ended; /* may be joined */
-    struct wake wake;   /* of the sender */
+    uint64_t peers_sum;             /* of what was last told of others */
+    _Atomic uint64_t offered;       /* it can't have more of the log than this */
+    uint64_t promote_lsn;           /* source_switch.c: told when it has been sent all up to here */
+    _Atomic uint64_t promote_epoch; /* 0 = nothing is to be told */
+    bool attends;                   /* under source.lock: the peer stays */
+    _Atomic bool stop;              /* somebody wants it to end */
+    _Atomic bool ended;             /* may be joined */
+    struct wake wake;               /* of the sender */
     /* under send_lock: who sends, the sender or log-writer (source_push.c) */
     pthread_mutex_t send_lock;
     uint64_t sent;         /* the peer has been sent all up to here */
@@ -65,6 +69,9 @@ struct source {
     uint32_t copies;
     struct copy_pin *pins;
     bool stopping;
+    bool switches;  /* a peer was told to be the primary, */
+    bool came_back; /* and greets as a replica again */
+    uint8_t switch_peer[PEER_ID_LEN];
     struct source_stats stats;
     struct source_push push;
 };
@@ -76,6 +83,13 @@ void source_push_join(struct session *s);
 /* Returns when log-writer doesn't look at the session any more. */
 void source_push_leave(struct session *s);
 void source_push(void *source, uint64_t lsn, const char *bytes, size_t len); /* a log_tap_fn */
+
+/* source_switch.c */
+/* Tells the peer to be the primary, if that is to be told now. send_lock held. */
+DC_MUST enum dc_err session_promote(struct session *s);
+void session_attends(struct session *s);
+/* A peer has greeted that wants to follow. */
+void source_note_follower(struct source *s, const uint8_t *peer_id);
 
 /* The heartbeat, if it is due. */
 DC_MUST enum dc_err session_beat(struct session *s);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* REPLICAOF, SLAVEOF, ROLE: what this node is to others. REPLSTREAM: a connection becomes a link. */
+/* REPLICAOF, SLAVEOF, FAILOVER, ROLE: what this node is to others. REPLSTREAM: a connection becomes a link. */
 #include "replication/repl.h"
 #include "replication/wire_fmt.h"
 #include "server/base/diag.h"
@@ -35,7 +35,10 @@ enum dc_err cmd_replicaof(struct cmd_ctx *ctx) {
     }
     struct repl_view v;
     repl_view(repl, &v);
-    if (!force && v.role == ROLE_REPLICA && v.port == (uint32_t)port &&
+    if (v.failover != FAILOVER_NONE) {
+        return dc_fail(DC_EGENERIC, "REPLICAOF not allowed while failing over.");
+    }
+    if (!force && !v.promoting && v.role == ROLE_REPLICA && v.port == (uint32_t)port &&
         bytes_equal(ctx->argv[1], bytes_str(v.host))) {
         reply_status(ctx->reply, "OK Already connected to specified master");
         return DC_OK;
@@ -46,6 +49,64 @@ enum dc_err cmd_replicaof(struct cmd_ctx *ctx) {
     }
     return err;
 }
+
+/* --- FAILOVER ---------------------------------------------------------------------------------------------------- */
+
+static enum dc_err parse_target(struct cmd_ctx *ctx, uint32_t at, struct failover *f) {
+    int64_t port;
+    struct bytes host = ctx->argv[at + 1];
+    enum dc_err err = ctx_arg_i64(ctx, at + 2, &port);
+    if (err != DC_OK) {
+        return err;
+    }
+    if (host.len == 0 || host.len >= sizeof(f->host) || port < 1 || port > 65535) {
+        return dc_fail(DC_EGENERIC, "FAILOVER target HOST and PORT is not a replica.");
+    }
+    memcpy(f->host, host.ptr, host.len);
+    f->port = (uint32_t)port;
+    return DC_OK;
+}
+
+static enum dc_err parse_failover(struct cmd_ctx *ctx, struct failover *f) {
+    enum dc_err err = DC_OK;
+    uint32_t at = 1;
+    while (at < ctx->argc && err == DC_OK) {
+        if (ctx_arg_is(ctx, at, "timeout") && at + 1 < ctx->argc && f->timeout_ms == 0) {
+            err = ctx_arg_i64(ctx, at + 1, &f->timeout_ms);
+            if (err != DC_OK || f->timeout_ms < 1) {
+                return dc_fail(DC_EGENERIC, "FAILOVER timeout must be greater than 0");
+            }
+            at += 2;
+        } else if (ctx_arg_is(ctx, at, "to") && at + 2 < ctx->argc && f->host[0] == '\0') {
+            err = parse_target(ctx, at, f);
+            at += 3;
+        } else if (ctx_arg_is(ctx, at, "force") && !f->force) {
+            f->force = true;
+            at++;
+        } else {
+            err = DC_ESYNTAX;
+        }
+    }
+    return err;
+}
+
+/* FAILOVER [TO host port [FORCE]] [TIMEOUT ms] | ABORT. The answer comes at once; master_failover_state of INFO tells how far it is. */
+enum dc_err cmd_failover(struct cmd_ctx *ctx) {
+    struct repl *repl = ctx->node->repl;
+    struct failover f = {.port = 0};
+    if (repl == NULL) {
+        return dc_fail(DC_EGENERIC, "this node has no replication");
+    }
+    bool aborts = ctx->argc == 2 && ctx_arg_is(ctx, 1, "abort");
+    enum dc_err err = aborts ? repl_failover_abort(repl) : parse_failover(ctx, &f);
+    err = err == DC_OK && !aborts ? repl_failover(repl, &f) : err;
+    if (err == DC_OK) {
+        reply_ok(ctx->reply);
+    }
+    return err;
+}
+
+/* --- ROLE -------------------------------------------------------------------------------------------------------- */
 
 struct role_lines {
     struct buf text;
@@ -86,7 +147,7 @@ enum dc_err cmd_role(struct cmd_ctx *ctx) {
     if (ctx->node->repl != NULL) {
         repl_view(ctx->node->repl, &v);
     }
-    if (v.role == ROLE_REPLICA) {
+    if (v.is_slave) {
         reply_array(r, 5);
         reply_bulk_str(r, "slave");
         reply_bulk_str(r, v.host);

@@ -140,12 +140,12 @@ void info_write_replication(struct node *n, struct buf *out) {
     if (n->repl != NULL) {
         repl_view(n->repl, &v);
     }
-    buf_printf(out, "role:%s\r\n", v.role == ROLE_REPLICA ? "slave" : "master");
-    if (v.role == ROLE_REPLICA) {
+    buf_printf(out, "role:%s\r\n", v.is_slave ? "slave" : "master");
+    if (v.is_slave) {
         write_replica(n, &v, out);
     }
     write_replicas(n, out);
-    buf_append_str(out, "master_failover_state:no-failover\r\n");
+    buf_printf(out, "master_failover_state:%s\r\n", repl_failover_name(v.failover));
     write_histories(n, out);
     buf_append_str(out, "repl_backlog_active:0\r\nrepl_backlog_size:0\r\n"
                         "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n");
