@@ -90,17 +90,14 @@ static enum dc_err send_bytes(struct session *s, uint64_t lsn, const char *bytes
 }
 
 /* From the files, behind what was pushed. send_lock held. */
-static enum dc_err send_more(struct session *s, struct log_tail *tail, char *buffer, bool *idle) {
+static enum dc_err send_more(struct session *s, char *buffer, bool *idle) {
     uint64_t lsn;
     size_t len;
     enum dc_err err = link_send_rest(s->link, &s->rest);
     if (err != DC_OK) {
         return err;
     }
-    if (s->sent > log_tail_lsn(tail)) {
-        log_tail_skip(tail, s->sent);
-    }
-    switch (log_tail_read(tail, &lsn, buffer, SEND_LEN, &len)) {
+    switch (log_tail_read(s->tail, &lsn, buffer, SEND_LEN, &len)) {
     case TAIL_BYTES:
         return send_bytes(s, lsn, buffer, len);
     case TAIL_NOTHING:
@@ -126,11 +123,12 @@ static enum dc_err stream(struct session *s, struct log_tail *tail, uint64_t fro
     char *buffer = mem_must_alloc(SEND_LEN);
     enum dc_err err = DC_OK;
     s->sent = from;
+    s->tail = tail;
     source_push_join(s);
     while (err == DC_OK && !session_must_end(s)) {
         bool idle = false;
         pthread_mutex_lock(&s->send_lock);
-        err = send_more(s, tail, buffer, &idle);
+        err = send_more(s, buffer, &idle);
         err = err == DC_OK ? session_promote(s) : err;
         err = err == DC_OK ? session_beat(s) : err;
         err = err == DC_OK ? send_hurry(s) : err;

@@ -40,8 +40,9 @@ struct session {
     struct wake wake;               /* of the sender */
     /* under send_lock: who sends, the sender or log-writer (source_push.c) */
     pthread_mutex_t send_lock;
-    uint64_t sent;   /* the peer has been sent all up to here */
-    struct buf rest; /* of a message that the socket has taken in part */
+    uint64_t sent;         /* the peer has been sent all up to here */
+    struct log_tail *tail; /* stands there, too, and holds the log from there on */
+    struct buf rest;       /* of a message that the socket has taken in part */
 };
 
 /* Sessions that get what is written at once. */

@@ -51,6 +51,7 @@ static bool push_to(struct session *s, uint64_t lsn, struct bytes bytes) {
     }
     if (s->sent == lsn && s->rest.len == 0 && link_try_log(s->link, lsn, bytes, &s->rest)) {
         s->sent = lsn + bytes.len;
+        log_tail_skip(s->tail, s->sent);
         replicas_note_sent(s->self->replicas, s->slot, s->sent, bytes.len);
         done = s->rest.len == 0;
     }

@@ -27,7 +27,10 @@ QUICK = {
 
 
 def options(side):
-    own = ["--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1gb"] if side == "redis" else []
+    own = []
+    if side == "redis":
+        own = ["--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1gb",
+               "--client-output-buffer-limit", "replica 0 0 0"]
     return log_options(side) + own
 
 

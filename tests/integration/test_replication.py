@@ -70,6 +70,7 @@ class Copies(ReplicaCase):
     def test_every_kind_of_write_arrives(self):
         primary = self.node()
         replica = self.replica(primary)
+        self.in_sync(primary, replica)  # so that it all comes by the log
         conn = self.connect(primary)
         r = random.Random(7)
         for _ in range(600):
