@@ -78,7 +78,7 @@ class Levels(AckCase):
         self.assertEqual(safe.ok("WAITAOF", 1, 0, 0), [1, 0])
         safe.ok("CLIENT", "ACK", "disk")
         reader.ok("CLIENT", "ACK", "disk")
-        takes = 0.4 * slowness()
+        takes = 0.4 * slowness(at_most=10)
         server.disk.sync_takes(takes)
         self.assertLess(self.timed(quick, "SET", "k", "quick")[1], 0.75 * takes)
         start = time.monotonic()

@@ -254,7 +254,7 @@ class Gates(DiskCase):
         server = self.own_server(slow=True, appendfsync="always")
         writer, reader, other = (self.connect(server, timeout=30) for _ in range(3))
         writer.ok("SET", "k", "old")
-        takes = 0.5 * slowness()
+        takes = 0.5 * slowness(at_most=10)
         server.disk.sync_takes(takes)
         start = time.monotonic()
         writer.send("SET", "k", "new")
