@@ -72,7 +72,7 @@ class Levels(AckCase):
         self.assertEqual(conn.call("GET", "nothing"), None)
 
     def test_a_disk_is_waited_for_by_who_asked_alone(self):
-        server = self.own_server(slow=True, appendfsync="everysec")
+        server = self.own_server(slow=True, appendfsync="everysec", ack_timeout=60000)
         safe, quick, reader = (self.connect(server, timeout=30) for _ in range(3))
         safe.ok("SET", "k", "old")
         self.assertEqual(safe.ok("WAITAOF", 1, 0, 0), [1, 0])
