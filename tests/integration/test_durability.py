@@ -48,7 +48,7 @@ class Replies(DiskCase):
         self.assertEqual(conn.call("BGREWRITEAOF"), "Background append only file rewriting started")
 
     def until_saved(self, count):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * slowness()
         while int(self.server.info(self.conn, "rdb_saves")) < count:
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
@@ -57,7 +57,7 @@ class Replies(DiskCase):
         server = self.own_server(save=["1", "10"])
         conn = self.connect(server)
         conn.pipeline([("SET", "k%d" % i, i) for i in range(20)])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * slowness()
         while server.info(conn, "rdb_saves") == "0":
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.02)
@@ -254,17 +254,18 @@ class Gates(DiskCase):
         server = self.own_server(slow=True, appendfsync="always")
         writer, reader, other = (self.connect(server, timeout=30) for _ in range(3))
         writer.ok("SET", "k", "old")
-        server.disk.sync_takes(0.5)
+        takes = 0.5 * slowness()
+        server.disk.sync_takes(takes)
         start = time.monotonic()
         writer.send("SET", "k", "new")
-        time.sleep(0.05)
+        time.sleep(0.1 * takes)
         reader.send("GET", "k")
         other.send("EXISTS", "k")
         self.assertEqual(self.timed(self.connect(server), "PING")[0], "PONG")
-        self.assertLess(time.monotonic() - start, 0.4)
+        self.assertLess(time.monotonic() - start, 0.8 * takes)
         self.assertEqual(reader.drain() + writer.drain() + other.drain(), [])
         self.assertEqual(reader.read(), b"new")
-        self.assertGreater(time.monotonic() - start, 0.45)
+        self.assertGreater(time.monotonic() - start, 0.9 * takes)
         self.assertEqual(writer.read(), "OK")
         other.read()
         server.disk.heal()

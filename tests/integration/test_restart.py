@@ -398,15 +398,16 @@ class Warming(DiskCase):
 
 class Large(DiskCase):
     def beside(self, server, act):
-        """What 'act' returns, and how long another connection had to wait for a reply meanwhile."""
-        waits, over = [], threading.Event()
+        """What 'act' returns, and how much longer another connection had to wait for a reply meanwhile than one to an idle server."""
+        waits, idle_waits, over = [], [], threading.Event()
 
         def ask():
-            with server.connect(timeout=30) as other:
+            with server.connect(timeout=30) as other, self.idle.connect(timeout=30) as idle:
                 while not waits or not over.is_set():
-                    start = time.monotonic()
-                    other.ok("GET", "small")
-                    waits.append(time.monotonic() - start)
+                    for conn, found in ((other, waits), (idle, idle_waits)):
+                        start = time.monotonic()
+                        conn.call("GET", "small")
+                        found.append(time.monotonic() - start)
         thread = threading.Thread(target=ask)
         thread.start()
         try:
@@ -414,10 +415,10 @@ class Large(DiskCase):
         finally:
             over.set()
             thread.join()
-        return reply, max(waits)
+        return reply, max(waits) - max(idle_waits)
 
     def test_h15_neighbours_do_not_wait_for_a_large_value(self):
-        server = self.own_server(threads=2, warm_threads=1, log_segment_size="1mb")
+        server, self.idle = self.own_server(threads=2, warm_threads=1, log_segment_size="1mb"), self.own_server(threads=1)
         text = os.urandom(1 << 20) * 64
         conn, slowest = self.connect(server, timeout=60), {}
         conn.ok("SET", "small", "1")

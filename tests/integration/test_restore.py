@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import flushes  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.resp import Error  # noqa: E402
 from support.server import Server, ServerFailed, server_binary, temp_dir  # noqa: E402
 
@@ -665,7 +666,7 @@ class Backup(RestoreCase):
             other.ok("PING")
             slowest = max(slowest, time.monotonic() - began)
         self.assertGreater(int(replies[0][1:]), 0)
-        self.assertLess(slowest, 2.0)
+        self.assertLess(slowest, 2.0 * slowness())
         self.assertEqual(replies[1] if len(replies) > 1 else conn.read_raw(), b"+PONG\r\n")
 
     def test_a_client_that_leaves_does_no_harm(self):

@@ -113,7 +113,7 @@ class Node(Server):
         return self
 
     def wait_ready(self, timeout=30):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * slowness()
         while True:
             if self.process.poll() is not None:
                 raise ServerFailed("%s: exit code %d at start\n%s" % (self.name, self.process.returncode, self.last_output()[-4000:]))
@@ -182,6 +182,7 @@ class Node(Server):
 
     def call(self, *args, timeout=10):
         """A command that may be sent twice: a node that starts anew in place drops its connections."""
+        timeout *= slowness()
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -347,7 +348,7 @@ class Cluster:
 
     def wait_synced(self, primary, nodes=None, timeout=30):
         """Until the nodes have what the primary has. Nobody should be writing."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * slowness()
         for node in self.others(primary) if nodes is None else nodes:
             while True:
                 state = node.repl()

@@ -7,6 +7,7 @@ import struct
 import time
 
 from support.disk import DiskCase, SEGMENT_HEADER_LEN
+from support.pace import slowness
 
 QUICK = {"repl-ping-replica-period": 1, "repl-timeout": 5, "log-segment-size": "1mb"}
 
@@ -24,6 +25,7 @@ class ReplicaCase(DiskCase):
 
     def ask(self, node, *command, timeout=15.0):
         """One command on a connection of its own, again while the node is beginning anew."""
+        timeout *= slowness()
         deadline = time.monotonic() + timeout
         while True:
             try:

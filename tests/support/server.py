@@ -93,7 +93,7 @@ class Server:
         with open(self.log_path, "ab") as log:
             self.output_start = log.tell()
             self.process = self.popen(stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + self.start_timeout
+        deadline = time.monotonic() + self.start_timeout * slowness()
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise ServerFailed("exit code %d at start\n%s" % (self.process.returncode, self.output()[-4000:]))
@@ -129,7 +129,7 @@ class Server:
     def wait(self, timeout=30.0):
         """Waits for the end and returns the exit code (negative: a signal)."""
         try:
-            return self.process.wait(timeout)
+            return self.process.wait(timeout * slowness())
         except subprocess.TimeoutExpired:
             self.kill()
             raise ServerFailed("doesn't end\n" + self.output()[-4000:]) from None
