@@ -353,7 +353,7 @@ void repl_view(struct repl *r, struct repl_view *out) {
     out->applied_lsn = log_applied(r->self.log).v;
     struct chain_view self;
     self_view(&r->self, &self);
-    out->unfit = out->role == ROLE_FENCED || self.empty || self.head == 0 ||
+    out->unfit = out->role == ROLE_FENCED || self.count == 0 ||
                  !atomic_load_explicit(&r->self.shared, memory_order_relaxed);
 }
 
