@@ -44,6 +44,7 @@ class Standing(ReplicaCase):
     def test_what_was_replicated_may_be_promoted_and_shows_no_branch_of_its_own(self):
         primary, replica = self.pair()
         self.assertEqual(self.seen(replica), ("slave", "100", False))
+        time.sleep(0.5)  # until that is noted
         primary.kill()
         replica.kill()
         replica.start()
@@ -140,6 +141,17 @@ class Standing(ReplicaCase):
         self.assertGreater(length, 10000)
         self.assertLessEqual(first, int(state["master_repl_offset"]))
         self.assertEqual(state["repl_backlog_size"], str(length))
+
+    def test_older_names_of_options(self):
+        node = self.node(**{"slave-priority": 7})
+        with node.connect() as conn:
+            for old, new, value in (("slave-priority", "replica-priority", "8"), ("slave-announce-ip", "replica-announce-ip", "10.0.0.1"),
+                                    ("slave-announce-port", "replica-announce-port", "77"), ("repl-ping-slave-period", "repl-ping-replica-period", "3"),
+                                    ("slave-serve-stale-data", "replica-serve-stale-data", "no"), ("min-slaves-max-lag", "min-replicas-max-lag", "9")):
+                conn.ok("CONFIG", "SET", old, value)
+                self.assertEqual(conn.ok("CONFIG", "GET", new), [new.encode(), value.encode()])
+                self.assertEqual(conn.ok("CONFIG", "GET", old), [old.encode(), value.encode()])
+            self.assertEqual(conn.ok("CONFIG", "GET", "slave-read-only"), [b"slave-read-only", b"yes"])
 
     def test_an_ack_of_what_was_not_sent_ends_the_link(self):
         primary = self.node()
