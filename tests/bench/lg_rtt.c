@@ -73,6 +73,8 @@ void lg_rtt_run(const struct lg_opts *o) {
         lg_die("no reply in the measured window");
     }
     qsort(samples, count, sizeof(*samples), compare);
+    uint32_t p50_ns = samples[count / 2];
+    uint32_t p99_ns = samples[count * 99 / 100];
     (void)fprintf(stdout, "{\"ops\": %zu, \"misses\": 0, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
-                  count, samples[count / 2] / 1e3, samples[count * 99 / 100] / 1e3);
+                  count, p50_ns / 1e3, p99_ns / 1e3);
 }

@@ -17,9 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import (DiskCase, flip, log_position, offset_of, put_summed, run_server, segment_end, sum64)  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.resp import Closed, Error, Push, encode  # noqa: E402
-
-SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
 
 
 class Replies(DiskCase):
@@ -66,7 +65,7 @@ class Replies(DiskCase):
     def test_save_by_growth_of_the_log_and_retention(self):
         server = self.own_server(log_segment_size="1mb", snapshot_log_size="2mb", snapshot_keep=1)
         conn = self.connect(server)
-        deadline = time.monotonic() + 15 * SLOWNESS
+        deadline = time.monotonic() + 15 * slowness()
         while int(server.info(conn, "rdb_saves")) < 3:
             conn.pipeline([("SET", "k%d" % (j % 100), "v" * 1000) for j in range(1000)])
             self.assertLess(time.monotonic(), deadline, server.info(conn, "rdb_saves"))
@@ -296,7 +295,7 @@ class Gates(DiskCase):
         for i, conn in enumerate(conns):
             conn.send("SET", "k%d" % i, i)
         self.assertEqual([conn.read() for conn in conns], ["OK"] * 40)
-        self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
+        self.assertLess(time.monotonic() - start, 1.0 * slowness())
 
     def test_h13_everysec_is_enforced(self):
         server = self.own_server(slow=True, appendfsync="everysec")
@@ -347,7 +346,7 @@ class Damage(DiskCase):
 
     def filled(self, count=100, **options):
         server = self.own_server(**options)
-        conn = self.connect(server, timeout=10 * SLOWNESS)
+        conn = self.connect(server, timeout=10 * slowness())
         conn.pipeline([("SET", "k%d" % i, "value %d" % i) for i in range(count)])
         return server, conn
 

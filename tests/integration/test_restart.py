@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import DiskCase, flushes  # noqa: E402
+from support.pace import BUILD, slowness  # noqa: E402
 from support.resp import Error  # noqa: E402
 
-SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
-COUNT = 300_000 if SLOWNESS == 1 else 75_000  # so many that a single thread loads them for a while
+COUNT = 300_000 if BUILD == 1 else 75_000  # so many that a single thread loads them for a while
 
 
 def key(i):
@@ -296,7 +296,7 @@ class Warming(DiskCase):
         conn.ok("SET", key(0), "late")
         folder = server.dir / "backup"
         conn.ok("BACKUP", folder)
-        if SLOWNESS == 1:  # a sanitizer may make the backup slower than the loading
+        if BUILD == 1:  # a sanitizer may make the backup slower than the loading
             self.assertEqual(server.info(conn, "async_loading"), "1", "warm before the backup was there")
         server.kill()
         copy = self.own_server(dir=folder)
@@ -322,7 +322,7 @@ class Warming(DiskCase):
     def end_quickly(self, server):
         start = time.monotonic()
         server.terminate()
-        self.assertLess(time.monotonic() - start, 1.0 * SLOWNESS)
+        self.assertLess(time.monotonic() - start, 1.0 * slowness())
 
     def nothing_is_missing(self, server):
         conn = self.restarted(server)
@@ -359,7 +359,7 @@ class Warming(DiskCase):
         server.start()
         with server.connect() as conn:
             self.assertEqual(conn.ok("GET", key(77)), value(77))
-        self.assertLess(time.monotonic() - start, 0.5 * SLOWNESS)
+        self.assertLess(time.monotonic() - start, 0.5 * slowness())
 
     def test_warm_restart_full_answers_when_everything_is_there(self):
         server = self.server_with_data()
@@ -426,7 +426,7 @@ class Large(DiskCase):
         conn = self.restarted(server)
         value, slowest["GET"] = self.beside(server, lambda: conn.ok("GET", "large"))  # loaded when it is asked for
         self.assertTrue(value == text + b"end")
-        self.assertLess(max(slowest.values()), 0.5 * SLOWNESS, slowest)
+        self.assertLess(max(slowest.values()), 0.5 * slowness(), slowest)
 
 
 class Reports(DiskCase):

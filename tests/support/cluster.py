@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from support import segments
+from support.pace import slowness
 from support.resp import Broken, Conn, Error
 from support.server import BAD_OUTPUT, Server, ServerFailed, server_binary, temp_dir
 
@@ -420,7 +421,7 @@ def shown(entry):
 
 def eventually(condition, timeout=10.0, message="", pause=0.02):
     """What the condition gives, as soon as that is true."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * slowness()
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise AssertionError("not within %g s: %s" % (timeout, message() if callable(message) else message))

@@ -17,6 +17,7 @@ import time
 import unittest
 from pathlib import Path
 
+from support.pace import slowness
 from support.server import BAD_OUTPUT, Server, ServerFailed, free_port
 
 SEGMENT_HEADER_LEN = 4096
@@ -96,7 +97,7 @@ class DiskCase(unittest.TestCase):
         return self.connect(server, timeout=30)
 
     def eventually(self, condition, timeout=10.0):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * slowness()
         while not condition():
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.02)

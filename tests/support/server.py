@@ -16,6 +16,7 @@ import time
 import unittest
 from pathlib import Path
 
+from support.pace import slowness
 from support.resp import Conn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -198,7 +199,7 @@ class ServerCase(unittest.TestCase):
         return server
 
     def eventually(self, condition, timeout=10.0, message="condition not reached"):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * slowness()
         while not condition():
             if time.monotonic() > deadline:
                 self.fail(message)

@@ -285,19 +285,37 @@ END_TEST
 
 enum { WAITERS = 12, ROUNDS = 15 };
 
+/* What each of them waits for; UINT64_MAX = he has all. */
+static _Atomic uint64_t awaited[WAITERS];
+
 static void wait_for_disk(void *arg) {
+    _Atomic uint64_t *mine = arg;
     struct log_feed *f = log_feed_create(rig.log);
-    (void)arg;
     for (int i = 0; i < ROUNDS; i++) {
-        expect(rig_wait(LOG_LEVEL_DISK, rig_append(f, "key", bytes_of("value", 5))));
+        uint64_t end = rig_append(f, "key", bytes_of("value", 5));
+        atomic_store(mine, end);
+        expect(rig_wait(LOG_LEVEL_DISK, end));
     }
+    atomic_store(mine, UINT64_MAX);
     log_feed_destroy(f);
 }
 
+static bool all_wait(void *arg) {
+    uint64_t durable = log_durable(rig.log).v;
+    (void)arg;
+    for (int i = 0; i < WAITERS; i++) {
+        if (atomic_load(&awaited[i]) <= durable) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* So slow that all wait when it ends, however late the system wakes them. */
 static void slow_sync(void *arg, enum sim_call kind, const char *path) {
     (void)arg, (void)path;
     if (kind == SIM_SYNC) {
-        usleep(4000);
+        (void)rig_until(all_wait, NULL);
     }
 }
 
@@ -309,13 +327,15 @@ START_TEST(one_sync_serves_all_who_wait) {
     sim_disk_set_hook(rig.disk, slow_sync, NULL);
     uint64_t before = sim_disk_calls(rig.disk, SIM_SYNC);
     for (int i = 0; i < WAITERS; i++) {
-        thread_start(&threads[i], "waiter", wait_for_disk, NULL);
+        atomic_store(&awaited[i], 0);
+        thread_start(&threads[i], "waiter", wait_for_disk, &awaited[i]);
     }
     for (int i = 0; i < WAITERS; i++) {
         thread_join(&threads[i]);
     }
     uint64_t syncs = sim_disk_calls(rig.disk, SIM_SYNC) - before;
-    ck_assert_msg(syncs <= WAITERS * ROUNDS / 3, "%" PRIu64 " syncs", syncs);
+    /* Who came too late for one is served by the next. */
+    ck_assert_msg(syncs <= 3 * ROUNDS, "%" PRIu64 " syncs", syncs);
     sim_disk_set_hook(rig.disk, NULL, NULL);
     rig_close(true);
     rig_fini();
@@ -468,6 +488,7 @@ static bool is_empty(void *arg) {
 
 static _Atomic bool stop_hammering;
 
+/* As those who write do: not beyond the memory that they may take. A slow build's writer would never come to an end otherwise. */
 static void hammer(void *arg) {
     struct log_feed *f = log_feed_create(rig.log);
     struct blob *blob = blob_create(BLOB_MIN_LEN, BLOB_MIN_LEN);
@@ -481,6 +502,9 @@ static void hammer(void *arg) {
         }
         if (i % 32 == 0) {
             usleep(500);
+        }
+        while (!log_has_room(rig.log)) {
+            usleep(200);
         }
     }
     blob_release(blob);
@@ -635,6 +659,7 @@ START_TEST(it_may_be_kept_and_not_while_many_append) {
     rig_init();
     rig.opts.keeps = false;
     rig.opts.segment_len = 2 * RIG_SEGMENT_LEN;
+    rig.opts.memory_limit = 16 * BLOB_MIN_LEN;
     rig_open();
     atomic_store(&stop_hammering, false);
     thread_start(&appenders[0], "appender", hammer, NULL);
