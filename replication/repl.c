@@ -2,6 +2,7 @@
 /* Life, commands and questions; repl_role.c has the table of roles. */
 #include "replication/repl.h"
 
+#include "persist/log_tail.h"
 #include "replication/repl_priv.h"
 #include "server/base/assert.h"
 #include "server/base/diag.h"
@@ -9,6 +10,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -47,12 +49,16 @@ void repl_show_target(struct conf *conf, const struct standing *s) {
     conf_set_text(conf, CONF_ID_replicaof, bytes_of(text, (size_t)len));
 }
 
-/* The option has changed, or there is nothing else to go by. */
+/* The option has changed, or there is nothing else to go by. A replica without the option is promoted as by REPLICAOF NO ONE: it is one until its own
+ * history is durable. */
 static enum dc_err obey_option(struct meta *m, const char *option, struct standing *s) {
     struct standing before = *s;
     bool is_order = parse_target(option, s) && (before.role != s->role || before.port != s->port ||
                                                 strcmp(before.host, s->host) != 0);
+    bool chosen = before.role == STANDING_REPLICA && s->role == STANDING_PRIMARY;
+    *s = chosen ? before : *s;
     enum dc_err err = standing_put(m, s);
+    err = err == DC_OK ? meta_put_text(m, REPL_CHOSEN, chosen ? "yes" : "") : err;
     err = err == DC_OK && is_order ? meta_put_text(m, REPL_ASK, "explicit") : err;
     return err == DC_OK ? meta_put_text(m, REPL_CONF_SEEN, option) : err;
 }
@@ -96,9 +102,14 @@ static void tick(struct repl *r) {
     }
     if (atomic_exchange_explicit(&r->ask_over, false, memory_order_acquire)) {
         enum dc_err err = meta_put_text(r->self.data->meta, REPL_ASK, "");
+        err = err == DC_OK ? meta_put_text(r->self.data->meta, REPL_ORDERS, "") : err;
         if (err != DC_OK) {
             repl_warn("noting that REPLICAOF was taken", err);
         }
+    }
+    if (atomic_exchange_explicit(&r->shared_moved, false, memory_order_acquire) &&
+        meta_put_text(r->self.data->meta, REPL_SHARED, "yes") != DC_OK) {
+        repl_warn("noting that others have these data", DC_EIO);
     }
 }
 
@@ -133,13 +144,29 @@ static void run(void *arg) {
     }
 }
 
+/* What is remembered besides the standing. Errors: those of the metadata. */
+static enum dc_err load_marks(struct repl *r) {
+    char orders[16] = "", shared[8] = "";
+    enum dc_err err = meta_get_text(r->self.data->meta, REPL_ORDERS, orders, sizeof(orders));
+    err =
+        err == DC_OK ? meta_get_text(r->self.data->meta, REPL_SHARED, shared, sizeof(shared)) : err;
+    atomic_init(&r->self.orders, (uint32_t)strtoul(orders, NULL, 10));
+    atomic_init(&r->self.shared, strcmp(shared, "yes") == 0);
+    return err;
+}
+
 /* What the node was when it ended; a primary asks its peers before it goes on. */
 static void begin_role(struct repl *r) {
     if (r->standing.role == STANDING_REPLICA) {
         repl_set_role(r, ROLE_REPLICA);
-        repl_set_writes(r, WRITES_READONLY);
         memcpy(r->view.host, r->standing.host, sizeof(r->view.host));
         r->view.port = r->standing.port;
+        if (repl_is_chosen(r)) {
+            repl_set_writes(r, WRITES_HELD);
+            repl_do_promote(r, true);
+            return;
+        }
+        repl_set_writes(r, WRITES_READONLY);
         repl_begin_sink(r);
         return;
     }
@@ -187,6 +214,7 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     *out = r;
     enum dc_err err = standing_own_id(opts->data->meta, r->self.peer_id);
     err = err == DC_OK ? repl_peers_load(r) : err;
+    err = err == DC_OK ? load_marks(r) : err;
     if (err == DC_OK) {
         begin_role(r);
         thread_start(&r->thread, "repl", run, r);
@@ -323,6 +351,10 @@ void repl_view(struct repl *r, struct repl_view *out) {
     out->is_slave = out->role == ROLE_REPLICA || out->role == ROLE_FENCED || out->promoting;
     out->received_lsn = log_head(r->self.log).v;
     out->applied_lsn = log_applied(r->self.log).v;
+    struct chain_view self;
+    self_view(&r->self, &self);
+    out->unfit = out->role == ROLE_FENCED || self.count == 0 ||
+                 !atomic_load_explicit(&r->self.shared, memory_order_relaxed);
 }
 
 void repl_stats(struct repl *r, struct repl_stats *out) {
@@ -340,6 +372,11 @@ void repl_stats(struct repl *r, struct repl_stats *out) {
                                .copies_under_way = source.copies_under_way,
                                .got_full = sink.full,
                                .got_partial = sink.partial};
+    uint64_t oldest = log_tail_oldest(r->self.data), head = log_head(r->self.log).v;
+    if (oldest <= head) {
+        out->log_oldest = oldest;
+        out->log_bytes = histories_distance(log_chain(r->self.log), oldest, head);
+    }
     memcpy(out->sent_full_reason, source.last_full_reason, sizeof(out->sent_full_reason));
     memcpy(out->got_full_reason, sink.last_full_reason, sizeof(out->got_full_reason));
 }
@@ -361,8 +398,20 @@ void repl_note_epoch(struct self *self, uint64_t epoch) {
 
 void repl_ask_taken(struct self *self) {
     struct repl *r = (struct repl *)self;
+    atomic_store_explicit(&self->orders, 0, memory_order_relaxed);
     atomic_store_explicit(&r->ask_over, true, memory_order_release);
+    lock_acquire(&r->lock);
+    r->view.untaken = false;
+    lock_release(&r->lock);
     wake_raise(&r->wake);
+}
+
+void repl_note_shared(struct self *self) {
+    struct repl *r = (struct repl *)self;
+    if (!atomic_exchange_explicit(&self->shared, true, memory_order_relaxed)) {
+        atomic_store_explicit(&r->shared_moved, true, memory_order_release);
+        wake_raise(&r->wake);
+    }
 }
 
 enum dc_err repl_raise(struct self *self, const struct chain_view *peer) {

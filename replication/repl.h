@@ -134,6 +134,9 @@ struct repl_view {
     enum repl_role role;
     bool promoting; /* it is to be a primary, and isn't yet: others see a replica */
     bool is_slave;  /* what others see: not a primary, or not any more */
+    bool
+        unfit; /* not to be promoted: fenced, without data, or with data that nobody else has had */
+    bool untaken; /* no source has accepted its branch yet */
     enum failover_state failover;
     enum repl_link link; /* of a replica, like what follows */
     char host[HOST_NAME_MAX_LEN];
@@ -151,6 +154,7 @@ void repl_view(struct repl *r, struct repl_view *out);
 struct repl_stats {
     uint64_t sent_full, sent_partial, refused; /* to others */
     uint64_t copies_under_way;
+    uint64_t log_oldest, log_bytes; /* what others can be sent from; 0 = nothing */
     uint64_t got_full, got_partial; /* from a source, in this run */
     char sent_full_reason[128];     /* why the last one was needed */
     char got_full_reason[128];
@@ -160,6 +164,8 @@ void repl_stats(struct repl *r, struct repl_stats *out);
 /* For source and sink: an epoch was heard of; the order REPLICAOF was taken by a source. */
 void repl_note_epoch(struct self *self, uint64_t epoch);
 void repl_ask_taken(struct self *self);
+/* Another node has followed this one, or has taken it. */
+void repl_note_shared(struct self *self);
 /* The source wants this node to go on in its place, in an epoch not below that. 'asks': others may have more. */
 void repl_handed_over(struct self *self, uint64_t epoch, bool asks);
 /* A primary begins a higher history than the peer's, because that gives way to it. Waits until it is done. Errors: DC_EIO, DC_ELIMIT: not now. */

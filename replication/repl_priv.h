@@ -30,7 +30,10 @@ enum {
 /* Texts of the metadata. */
 #define REPL_CONF_SEEN "replicaof-option" /* the option at the last start */
 #define REPL_ASK       "replicaof-ask" /* "explicit", "force": no source has taken the order yet */
-#define REPL_BOOT      "boot"          /* of the machine, at the last start */
+#define REPL_CHOSEN    "replication-chosen" /* "yes": it is to be promoted, and isn't yet */
+#define REPL_ORDERS    "replication-orders" /* REPLICAOF so often since a source has taken it */
+#define REPL_SHARED    "replication-shared" /* "yes": others have had these data */
+#define REPL_BOOT      "boot"               /* of the machine, at the last start */
 
 enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE, ORDER_TAKE_OVER };
 
@@ -43,6 +46,7 @@ struct repl {
     _Atomic bool stop;
     _Atomic bool epoch_moved;
     _Atomic bool ask_over;
+    _Atomic bool shared_moved;
     int64_t start_time_ms; /* the latest time that the log had at the start */
     struct standing standing;
     bool restarting; /* a start in place is on its way: nothing is begun any more */
@@ -93,6 +97,8 @@ void repl_do_follow(struct repl *r, const struct sink_target *target);
 void repl_do_promote(struct repl *r, bool asks);
 /* Unless an order that came meanwhile has said what becomes of them. */
 void repl_allow_writes(struct repl *r, enum writes writes);
+/* It was to be promoted when it ended. */
+bool repl_is_chosen(struct repl *r);
 /* Serves who waits in repl_raise(). */
 void repl_serve_raise(struct repl *r);
 /* Begins what a primary goes on with (unless 'forks' is false), and takes writes. */

@@ -26,6 +26,7 @@
 #include "server/base/diag.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -86,12 +87,30 @@ static struct chain_ask stored_ask(struct repl *r) {
 void repl_begin_sink(struct repl *r) {
     struct sink_target target = {.port = r->standing.port, .ask = stored_ask(r)};
     memcpy(target.host, r->standing.host, sizeof(target.host));
+    lock_acquire(&r->lock);
+    r->view.untaken = target.ask.explicit_;
+    lock_release(&r->lock);
     struct sink *old = swap_sink(r, sink_start(&r->self, &target));
     dc_assert(old == NULL);
 }
 
 void repl_end_sink(struct repl *r) {
     sink_stop(swap_sink(r, NULL));
+}
+
+static enum dc_err store_orders(struct repl *r) {
+    char text[16];
+    snprintf(text, sizeof(text), "%" PRIu32,
+             atomic_load_explicit(&r->self.orders, memory_order_relaxed));
+    return meta_put_text(r->self.data->meta, REPL_ORDERS, text);
+}
+
+bool repl_is_chosen(struct repl *r) {
+    char text[8] = "";
+    if (meta_get_text(r->self.data->meta, REPL_CHOSEN, text, sizeof(text)) != DC_OK) {
+        repl_warn("reading whether it is to be promoted", DC_EIO);
+    }
+    return strcmp(text, "yes") == 0;
 }
 
 /* --- to follow --------------------------------------------------------------------------------------------------- */
@@ -102,19 +121,23 @@ void repl_do_follow(struct repl *r, const struct sink_target *target) {
     repl_switch_end(r);
     repl_peers_end(r);
     peers_rest(r->peers);
+    repl_end_sink(r); /* whatever its source took was another order */
+    atomic_store_explicit(&r->ask_over, false, memory_order_relaxed);
     r->chosen = false;
     r->standing.role = STANDING_REPLICA;
     memcpy(r->standing.host, target->host, sizeof(r->standing.host));
     r->standing.port = (uint16_t)target->port;
     r->standing.fence_epoch = r->standing.fence_history = 0;
+    atomic_fetch_add_explicit(&r->self.orders, target->ask.explicit_, memory_order_relaxed);
     const char *ask = target->ask.force ? "force" : target->ask.explicit_ ? "explicit" : "";
-    enum dc_err err = meta_put_text(m, REPL_ASK, ask);
+    enum dc_err err = store_orders(r);
+    err = err == DC_OK ? meta_put_text(m, REPL_CHOSEN, "") : err;
+    err = err == DC_OK ? meta_put_text(m, REPL_ASK, ask) : err;
     err = err == DC_OK ? repl_store_standing(r) : err;
     if (err != DC_OK) {
         repl_warn("noting whom to follow", err);
     }
     diag(DIAG_NOTICE, "repl.follow target=%s:%" PRIu32, target->host, target->port);
-    repl_end_sink(r);
     if (r->restarting) {
         return;
     }
@@ -142,6 +165,7 @@ static enum dc_err fork_history(struct repl *r, enum chain_fork_kind kind,
             crypto_random(random, sizeof(random));
         }
         self_view(&r->self, &self);
+        self.epoch += peer == NULL && kind == CHAIN_PROMOTION ? self_more_epochs(&r->self) : 0;
         err = peer == NULL ? chain_fork(&self, kind, random[0], random[1], &next)
                            : chain_raise(&self, peer, random[0], random[1], &next);
         err = err == DC_OK ? data_begin_history(r->self.data, &next) : err;
@@ -204,9 +228,7 @@ void repl_serve_raise(struct repl *r) {
 void repl_do_promote(struct repl *r, bool asks) {
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
     if (r->restarting) { /* the next start finds it */
-        r->standing.role = STANDING_PRIMARY;
-        r->standing.host[0] = '\0';
-        if (repl_store_standing(r) != DC_OK) {
+        if (meta_put_text(r->self.data->meta, REPL_CHOSEN, "yes") != DC_OK) {
             repl_warn("noting the promotion", DC_EIO);
         }
         return;
@@ -247,7 +269,11 @@ static enum dc_err become_primary(struct repl *r, bool forks, enum chain_fork_ki
     r->standing.host[0] = '\0';
     r->standing.port = 0;
     r->standing.fence_epoch = r->standing.fence_history = 0;
-    return repl_store_standing(r); /* I3; the history says it already */
+    atomic_store_explicit(&r->self.orders, 0, memory_order_relaxed);
+    err = repl_store_standing(r); /* I3; the history says it already */
+    err = err == DC_OK ? meta_put_text(r->self.data->meta, REPL_ASK, "") : err;
+    err = err == DC_OK ? meta_put_text(r->self.data->meta, REPL_CHOSEN, "") : err;
+    return err == DC_OK ? store_orders(r) : err;
 }
 
 void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
@@ -270,6 +296,7 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
         return;
     }
     r->chosen = false;
+    repl_show_target(r->self.conf, &r->standing);
     repl_set_role(r, ROLE_PRIMARY);
     repl_allow_writes(r, WRITES_TAKEN);
     diag(DIAG_NOTICE, "repl.primary epoch=%" PRIu64 " head=%" PRIu64,

@@ -54,6 +54,13 @@ void self_view(const struct self *s, struct chain_view *out) {
     };
 }
 
+/* Only for data that others have had: else a node that was emptied would rise above them. */
+uint64_t self_more_epochs(const struct self *s) {
+    return atomic_load_explicit(&s->shared, memory_order_relaxed)
+               ? atomic_load_explicit(&s->orders, memory_order_relaxed)
+               : 0;
+}
+
 /* --- what is told ------------------------------------------------------------------------------------------------ */
 
 static enum wire_role wire_role_of(enum chain_role role) {
@@ -153,7 +160,7 @@ static enum chain_verdict verdict_of_wire(enum wire_verdict verdict) {
 }
 
 enum dc_err self_answer(const struct self *s, const struct chain_answer *answer, const char *text,
-                        struct buf *to) {
+                        bool asked, struct buf *to) {
     struct chain_view v;
     self_view(s, &v);
     struct wire_answer m = {
@@ -161,7 +168,7 @@ enum dc_err self_answer(const struct self *s, const struct chain_answer *answer,
         .verdict = wire_verdict_of(answer->verdict),
         .role = wire_role_of(v.role),
         .flags = (v.empty ? WIRE_EMPTY : 0) | (v.linked ? WIRE_LINKED : 0),
-        .epoch = v.epoch,
+        .epoch = v.epoch + (asked ? self_more_epochs(s) : 0),
         .lsn = answer->lsn,
         .head = v.head,
         .text = bytes_str(text),

@@ -37,6 +37,9 @@ struct self {
     _Atomic uint32_t role;  /* enum repl_role */
     _Atomic uint64_t epoch; /* the highest that was seen */
     _Atomic bool linked;    /* a replica that its source feeds now */
+    _Atomic bool shared;    /* others have had these data */
+    _Atomic uint32_t
+        orders; /* REPLICAOF so often since a source took it: each target may have been promoted */
     _Atomic int64_t
         passed_ms; /* the source's clock when all that the store shows had been written; 0 = unknown */
 };
@@ -47,11 +50,14 @@ void self_view(const struct self *s, struct chain_view *out);
 /* The metadata remember who has followed this node. What a replica acknowledges counts only behind this: after a power cut it has to be asked. */
 void self_store_peers(const struct self *s);
 
-/* The bodies of HELLO and ANSWER; 'to' is empty. Errors: DC_ENOMEM. */
+/* What a promotion adds to the highest epoch seen, besides 1. */
+uint64_t self_more_epochs(const struct self *s);
+
+/* The bodies of HELLO and ANSWER; 'to' is empty. 'asked': the other one asks for a promotion of its own. Errors: DC_ENOMEM. */
 DC_MUST enum dc_err self_hello(const struct self *s, enum wire_purpose purpose,
                                struct chain_ask ask, struct buf *to);
 DC_MUST enum dc_err self_answer(const struct self *s, const struct chain_answer *answer,
-                                const char *text, struct buf *to);
+                                const char *text, bool asked, struct buf *to);
 
 /* What another one has told. The chains stay where they were decoded to. Errors: DC_EPROTO: it can't be so. */
 DC_MUST enum dc_err view_of_hello(const struct wire_hello *m, struct chain_view *out,

@@ -146,8 +146,10 @@ static enum dc_err note_peers(struct sink *s, struct bytes body) {
     if (!wire_peers_decode(body, peers, &count)) {
         return dc_fail(DC_EPROTO, "what the source tells of other nodes can't be read");
     }
+    s->told_count = 1;
     for (uint32_t i = 0; i < count; i++) {
         const struct wire_peer *p = &peers[i];
+        memcpy(s->told[s->told_count++], p->id, PEER_ID_LEN);
         if (memcmp(p->id, s->self->peer_id, PEER_ID_LEN) != 0 && p->address.len < sizeof(addr)) {
             snprintf(addr, sizeof(addr), "%.*s", (int)p->address.len, p->address.ptr);
             replicas_know(s->self->replicas, p->id, addr, p->port, 0, 0);
@@ -243,6 +245,7 @@ void sink_begin_anew(struct sink *s) {
 static enum dc_err follow(struct sink *s, struct greeting *g) {
     repl_note_epoch(s->self, g->source.epoch);
     replicas_know(s->self->replicas, g->peer_id, s->target.host, (uint16_t)s->target.port, 0, 0);
+    repl_note_shared(s->self);
     if (s->target.ask.explicit_ || s->target.ask.force) {
         s->target.ask = (struct chain_ask){.damaged = s->target.ask.damaged};
         repl_ask_taken(s->self);
@@ -257,6 +260,9 @@ static enum dc_err follow(struct sink *s, struct greeting *g) {
 
 static enum dc_err take_copy(struct sink *s, struct greeting *g) {
     count_sync(s, true, g->text);
+    memcpy(s->told[0], g->peer_id, PEER_ID_LEN);
+    s->told_count = 1;
+    replicas_know(s->self->replicas, g->peer_id, s->target.host, (uint16_t)s->target.port, 0, 0);
     sink_set_link(s, LINK_SYNC);
     diag(DIAG_NOTICE, "sink.full source=%s reason=\"%s\"", link_peer(s->link), g->text);
     enum dc_err err = attend(s, false, sink_copy);

@@ -147,6 +147,26 @@ static enum dc_err receive_all(struct incoming *in) {
     return err;
 }
 
+/* --- whose data these are ------------------------------------------------------------------------------------------ */
+
+static void forget_stranger(const struct replica_seen *seen, void *arg) {
+    struct sink *s = arg;
+    bool told = false;
+    for (uint32_t i = 0; i < s->told_count; i++) {
+        told |= memcmp(s->told[i], seen->peer, PEER_ID_LEN) == 0;
+    }
+    if (!told) {
+        replicas_forget(s->self->replicas, seen->peer);
+    }
+}
+
+/* Who had to do with the data that were here before is nobody to ask about these. */
+static void forget_strangers(struct sink *s, const uint8_t *data_id) {
+    if (memcmp(data_id, s->self->data->plan->node_id, NODE_ID_LEN) != 0) {
+        replicas_each(s->self->replicas, forget_stranger, s);
+    }
+}
+
 enum dc_err sink_copy(struct sink *s) {
     struct incoming *in = mem_must_zalloc(sizeof(*in));
     in->sink = s;
@@ -157,6 +177,7 @@ enum dc_err sink_copy(struct sink *s) {
     }
     err = err == DC_OK ? adopt_note_copy(s->self->data->meta) : err;
     if (err == DC_OK) {
+        forget_strangers(s, in->head.data_id);
         diag(DIAG_NOTICE, "sink.copied file=%s bytes=%" PRIu64, in->name, in->len);
     }
     mem_free(in);

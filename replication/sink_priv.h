@@ -36,6 +36,8 @@ struct sink {
     int64_t beat_ms;      /* its clock, */
     uint64_t beat_head;   /* and the head that it told */
     struct rng rng;
+    uint8_t told[PEERS_MAX + 1][PEER_ID_LEN]; /* on this link: the source, and whom it knows */
+    uint32_t told_count;
     int64_t pause_ms;
     uint64_t pull_to; /* a pull ends there; 0 = not one, or not yet known */
     bool restarts;    /* a start in place is on its way */

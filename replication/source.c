@@ -81,6 +81,7 @@ static enum dc_err send_hurry(struct session *s) {
 }
 
 static enum dc_err send_bytes(struct session *s, uint64_t lsn, const char *bytes, size_t len) {
+    atomic_store_explicit(&s->offered, lsn + len, memory_order_relaxed);
     enum dc_err err = link_send_log(s->link, lsn, bytes_of(bytes, len));
     if (err == DC_OK) {
         s->sent = lsn + len;
@@ -150,7 +151,10 @@ static bool take_message(struct session *s, const struct link_message *m) {
     struct wire_bye bye;
     switch (m->type) {
     case WIRE_ACK:
-        if (!wire_ack_decode(m->body, &ack)) {
+        if (!wire_ack_decode(m->body, &ack) ||
+            ack.received > atomic_load_explicit(&s->offered, memory_order_relaxed)) {
+            diag(DIAG_WARNING, "source.wrong_ack peer=%s received=%" PRIu64, link_peer(s->link),
+                 ack.received);
             return false;
         }
         replicas_note(s->self->replicas, s->slot, ack.received, ack.durable, ack.applied,
@@ -281,16 +285,19 @@ static void count_verdict(struct source *src, const struct chain_answer *a) {
     lock_release(&src->lock);
 }
 
-static enum dc_err send_answer(struct session *s, const struct chain_answer *a, const char *text) {
+static enum dc_err send_answer(struct session *s, const struct greeting *g, const char *text) {
+    bool asked = g->hello.purpose != WIRE_FOLLOW;
     struct buf body;
     buf_init(&body, 0);
-    enum dc_err err = self_answer(s->self, a, text, &body);
+    enum dc_err err = self_answer(s->self, &g->answer, text, asked, &body);
     err = err == DC_OK ? link_send(s->link, WIRE_ANSWER, buf_bytes(&body), NULL, 0) : err;
     buf_fini(&body);
     return err;
 }
 
 static enum dc_err serve_log(struct session *s, struct greeting *g) {
+    source_forget_taker(s->source, s->peer_id);
+    repl_note_shared(s->self);
     enum dc_err err = stream(s, g->tail, g->answer.lsn);
     log_tail_close(g->tail);
     g->tail = NULL;
@@ -322,6 +329,8 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     self_store_peers(s->self);
     session_attends(s);
     source_unpin(s->source, s->peer_id);
+    atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,
+                          memory_order_relaxed);
     thread_start(&s->receiver, "repl-acks", receive, s);
     enum dc_err err = g->answer.verdict == CHAIN_COPY ? session_copy(s) : serve_log(s, g);
     link_shutdown(s->link);
@@ -350,7 +359,7 @@ static enum dc_err greet(struct session *s, struct greeting *g) {
          "source.answer peer=%s head=%" PRIu64 " verdict=%s lsn=%" PRIu64 " reason=\"%s\"",
          link_peer(s->link), g->peer.head, chain_verdict_name(g->answer.verdict), g->answer.lsn,
          text);
-    err = send_answer(s, &g->answer, text);
+    err = send_answer(s, g, text);
     if (err == DC_OK && g->hello.purpose != WIRE_PROBE) {
         count_verdict(s->source, &g->answer);
         if (g->answer.verdict == CHAIN_COPY || g->answer.verdict == CHAIN_CONTINUE) {

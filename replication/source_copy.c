@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SNAPSHOT_LOOK_US = 20 * 1000 };
+enum { SNAPSHOT_LOOK_US = 20 * 1000, PIN_DOUBLINGS_MAX = 4 };
 
 /* What is sent. */
 struct copy {
@@ -156,15 +156,49 @@ static enum dc_err send_end(struct copy *c) {
                      NULL, 0);
 }
 
+/* --- who takes it ------------------------------------------------------------------------------------------------ */
+
+static struct copy_taker *taker_locked(struct source *src, const uint8_t *peer_id)
+    DC_REQUIRES(src->lock) {
+    struct copy_taker *oldest = &src->takers[0];
+    for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
+        struct copy_taker *t = &src->takers[i];
+        if (t->attempts > 0 && memcmp(t->peer_id, peer_id, PEER_ID_LEN) == 0) {
+            return t;
+        }
+        oldest = t->last < oldest->last ? t : oldest;
+    }
+    memcpy(oldest->peer_id, peer_id, PEER_ID_LEN);
+    oldest->attempts = 0;
+    return oldest;
+}
+
+/* Who came too late gets more time with each copy. */
+static int64_t pin_ms_locked(struct source *src, const uint8_t *peer_id) DC_REQUIRES(src->lock) {
+    struct copy_taker *t = taker_locked(src, peer_id);
+    t->last = ++src->copies_begun;
+    uint32_t doublings = t->attempts < PIN_DOUBLINGS_MAX ? t->attempts : PIN_DOUBLINGS_MAX;
+    t->attempts++;
+    return (int64_t)COPY_PIN_MS << doublings;
+}
+
+void source_forget_taker(struct source *src, const uint8_t *peer_id) {
+    lock_acquire(&src->lock);
+    struct copy_taker *t = taker_locked(src, peer_id);
+    t->attempts = 0;
+    t->last = 0;
+    lock_release(&src->lock);
+}
+
 /* The replica begins anew with what it has got, and needs the log from there on. */
 static void leave_pin(struct copy *c) {
     struct source *src = c->session->source;
     struct copy_pin *p = mem_must_zalloc(sizeof(*p));
     memcpy(p->peer_id, c->session->peer_id, PEER_ID_LEN);
     p->tail = c->tail;
-    p->until_us = time_mono_us() + (int64_t)COPY_PIN_MS * 1000;
     c->tail = NULL;
     lock_acquire(&src->lock);
+    p->until_us = time_mono_us() + pin_ms_locked(src, p->peer_id) * 1000;
     p->next = src->pins;
     src->pins = p;
     lock_release(&src->lock);

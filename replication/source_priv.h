@@ -60,6 +60,13 @@ struct copy_pin {
     int64_t until_us;
 };
 
+/* A replica that was sent copies, and hasn't followed since. */
+struct copy_taker {
+    uint8_t peer_id[PEER_ID_LEN];
+    uint32_t attempts; /* 0 = free */
+    uint64_t last;     /* which copy, of all */
+};
+
 struct source {
     struct self *self;
     struct lock lock;
@@ -68,6 +75,8 @@ struct source {
     uint32_t session_count;
     uint32_t copies;
     struct copy_pin *pins;
+    struct copy_taker takers[REPLICAS_MAX];
+    uint64_t copies_begun;
     bool stopping;
     bool switches;  /* a peer was told to be the primary, */
     bool came_back; /* and greets as a replica again */
@@ -97,6 +106,8 @@ bool session_must_end(const struct session *s);
 
 /* source_copy.c: sends a full copy and leaves a pin. Errors: DC_EIO, DC_ESTOPPED, ... */
 DC_MUST enum dc_err session_copy(struct session *s);
+/* The peer follows. */
+void source_forget_taker(struct source *s, const uint8_t *peer_id);
 /* The pin of this peer, if there is one, isn't needed any more. */
 void source_unpin(struct source *s, const uint8_t *peer_id);
 

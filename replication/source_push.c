@@ -49,7 +49,11 @@ static bool push_to(struct session *s, uint64_t lsn, struct bytes bytes) {
     if (bytes.ptr == NULL || pthread_mutex_trylock(&s->send_lock) != 0) {
         return false;
     }
-    if (s->sent == lsn && s->rest.len == 0 && link_try_log(s->link, lsn, bytes, &s->rest)) {
+    bool next = s->sent == lsn && s->rest.len == 0;
+    if (next) {
+        atomic_store_explicit(&s->offered, lsn + bytes.len, memory_order_relaxed);
+    }
+    if (next && link_try_log(s->link, lsn, bytes, &s->rest)) {
         s->sent = lsn + bytes.len;
         log_tail_skip(s->tail, s->sent);
         replicas_note_sent(s->self->replicas, s->slot, s->sent, bytes.len);

@@ -48,6 +48,9 @@ static const struct {
     {"slave-announce-ip", CONF_ID_replica_announce_ip},
     {"slave-announce-port", CONF_ID_replica_announce_port},
     {"slave-serve-stale-data", CONF_ID_replica_serve_stale_data},
+    {"slave-read-only", CONF_ID_replica_read_only},
+    {"slave-lazy-flush", CONF_ID_replica_lazy_flush},
+    {"repl-ping-slave-period", CONF_ID_repl_ping_replica_period},
     {"min-slaves-to-write", CONF_ID_min_replicas_to_write},
     {"min-slaves-max-lag", CONF_ID_min_replicas_max_lag},
 };

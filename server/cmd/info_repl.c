@@ -44,7 +44,7 @@ static void write_replica(struct node *n, const struct repl_view *v, struct buf 
                v->host, v->port, up ? "up" : "down", up ? seconds_since(v->last_io_us) : -1,
                v->link == LINK_SYNC);
     buf_printf(out, "slave_read_repl_offset:%" PRIu64 "\r\nslave_repl_offset:%" PRIu64 "\r\n",
-               v->received_lsn, v->applied_lsn);
+               v->received_lsn, v->untaken ? 0 : v->applied_lsn);
     if (v->link == LINK_SYNC) {
         write_copy(v, out);
     }
@@ -55,7 +55,7 @@ static void write_replica(struct node *n, const struct repl_view *v, struct buf 
     }
     buf_printf(
         out, "slave_priority:%" PRId64 "\r\nslave_read_only:1\r\nreplica_announced:%" PRId64 "\r\n",
-        conf_get(n->conf, replica_priority), conf_get(n->conf, replica_announced));
+        v->unfit ? 0 : conf_get(n->conf, replica_priority), conf_get(n->conf, replica_announced));
 }
 
 /* --- replicas of this node --------------------------------------------------------------------------------------- */
@@ -103,19 +103,24 @@ static void write_replicas(struct node *n, struct buf *out) {
     buf_fini(&l.text);
 }
 
-static void write_syncs(struct node *n, struct buf *out) {
-    struct repl_stats s = {.sent_full = 0};
-    if (n->repl != NULL) {
-        repl_stats(n->repl, &s);
-    }
+/* The log on the disk is what others are sent from. */
+static void write_backlog(const struct repl_stats *s, struct buf *out) {
+    buf_printf(out,
+               "repl_backlog_active:%d\r\nrepl_backlog_size:%" PRIu64
+               "\r\nrepl_backlog_first_byte_offset:%" PRIu64 "\r\nrepl_backlog_histlen:%" PRIu64
+               "\r\n",
+               s->log_oldest != 0, s->log_bytes, s->log_oldest, s->log_bytes);
+}
+
+static void write_syncs(const struct repl_stats *s, struct buf *out) {
     buf_printf(out,
                "replication_full_sent:%" PRIu64 "\r\nreplication_partial_sent:%" PRIu64
                "\r\nreplication_refused:%" PRIu64 "\r\nreplication_copies_under_way:%" PRIu64
                "\r\nreplication_full_sent_reason:%s\r\nreplication_full_received:%" PRIu64
                "\r\nreplication_partial_received:%" PRIu64
                "\r\nreplication_full_received_reason:%s\r\n",
-               s.sent_full, s.sent_partial, s.refused, s.copies_under_way, s.sent_full_reason,
-               s.got_full, s.got_partial, s.got_full_reason);
+               s->sent_full, s->sent_partial, s->refused, s->copies_under_way, s->sent_full_reason,
+               s->got_full, s->got_partial, s->got_full_reason);
 }
 
 /* --- histories --------------------------------------------------------------------------------------------------- */
@@ -137,8 +142,10 @@ static void write_histories(const struct node *n, struct buf *out) {
 
 void info_write_replication(struct node *n, struct buf *out) {
     struct repl_view v = {.role = ROLE_PRIMARY};
+    struct repl_stats s = {.sent_full = 0};
     if (n->repl != NULL) {
         repl_view(n->repl, &v);
+        repl_stats(n->repl, &s);
     }
     buf_printf(out, "role:%s\r\n", v.is_slave ? "slave" : "master");
     if (v.is_slave) {
@@ -147,7 +154,6 @@ void info_write_replication(struct node *n, struct buf *out) {
     write_replicas(n, out);
     buf_printf(out, "master_failover_state:%s\r\n", repl_failover_name(v.failover));
     write_histories(n, out);
-    buf_append_str(out, "repl_backlog_active:0\r\nrepl_backlog_size:0\r\n"
-                        "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n");
-    write_syncs(n, out);
+    write_backlog(&s, out);
+    write_syncs(&s, out);
 }
