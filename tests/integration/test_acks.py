@@ -72,13 +72,13 @@ class Levels(AckCase):
         self.assertEqual(conn.call("GET", "nothing"), None)
 
     def test_a_disk_is_waited_for_by_who_asked_alone(self):
-        server = self.own_server(slow=True, appendfsync="everysec")
+        server = self.own_server(slow=True, appendfsync="everysec", ack_timeout=60000)
         safe, quick, reader = (self.connect(server, timeout=30) for _ in range(3))
         safe.ok("SET", "k", "old")
         self.assertEqual(safe.ok("WAITAOF", 1, 0, 0), [1, 0])
         safe.ok("CLIENT", "ACK", "disk")
         reader.ok("CLIENT", "ACK", "disk")
-        takes = 0.4 * slowness()
+        takes = 0.4 * slowness(at_most=10)
         server.disk.sync_takes(takes)
         self.assertLess(self.timed(quick, "SET", "k", "quick")[1], 0.75 * takes)
         start = time.monotonic()

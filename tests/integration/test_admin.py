@@ -106,7 +106,7 @@ class Clients(ServerCase):
     def test_pause_of_writes(self):
         conn, reader, writer = self.connect(), self.connect(), self.connect()
         conn.ok("SET", "a", "1")
-        pause = 0.4 * slowness()
+        pause = 0.4 * slowness(at_most=10)
         start = time.monotonic()
         conn.ok("CLIENT", "PAUSE", int(pause * 1000), "WRITE")
         self.assertEqual(reader.call("GET", "a"), b"1")

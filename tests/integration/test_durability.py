@@ -251,10 +251,10 @@ class Gates(DiskCase):
         return reply, time.monotonic() - start
 
     def test_h40_nobody_sees_what_is_not_durable(self):
-        server = self.own_server(slow=True, appendfsync="always")
+        server = self.own_server(slow=True, appendfsync="always", ack_timeout=60000)
         writer, reader, other = (self.connect(server, timeout=30) for _ in range(3))
         writer.ok("SET", "k", "old")
-        takes = 0.5 * slowness()
+        takes = 0.5 * slowness(at_most=10)
         server.disk.sync_takes(takes)
         start = time.monotonic()
         writer.send("SET", "k", "new")

@@ -58,7 +58,7 @@ class SlowReaders(ServerCase):
             pass
 
     def test_many_slow_readers(self):
-        quick = self.connect()
+        quick = self.connect(timeout=10 * slowness())
         quick.ok("SET", "k", "x" * 10000)
         before = self.server.rss()
         slow = [self.connect(rcvbuf=4096) for _ in range(30)]
