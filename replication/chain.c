@@ -17,7 +17,7 @@
 #include <inttypes.h>
 #include <stddef.h>
 
-enum { NO_LINK = UINT32_MAX };
+#define NO_LINK UINT32_MAX
 
 /* --- order ----------------------------------------------------------------------------------------------------- */
 
