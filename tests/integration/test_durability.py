@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """What is on the disk, what is said about it, and what a disk that is slow, full, broken or damaged does to clients."""
+import contextlib
 import errno
 import os
 import re
@@ -660,11 +661,8 @@ class Trouble(DiskCase):
         server = self.own_server(log_segment_size="1mb", dir=data)
         conn = self.connect(server, timeout=30)
         conn.ok("SET", "before", "1")
-        with open(folder / "ballast", "wb") as ballast:
-            try:
-                while ballast.write(bytes(65536)):
-                    ballast.flush()
-            except OSError:
+        with open(folder / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            while ballast.write(bytes(65536)):
                 pass
         for i in range(4000):
             reply = conn.call("SET", "full:%d" % (i % 200), "%d." % i * 200)
