@@ -286,11 +286,14 @@ static enum dc_err start(struct server *s, bool continues) {
     return DC_OK;
 }
 
+/* The acceptor first: a client whose connection is closed comes back at once, and then waits for the next start in the backlog. */
 static void stop_workers(struct node *n) {
-    for (uint32_t i = 0; i < n->worker_count; i++) {
+    worker_stop((struct worker *)n->workers[0]);
+    worker_join((struct worker *)n->workers[0]);
+    for (uint32_t i = 1; i < n->worker_count; i++) {
         worker_stop((struct worker *)n->workers[i]);
     }
-    for (uint32_t i = 0; i < n->worker_count; i++) {
+    for (uint32_t i = 1; i < n->worker_count; i++) {
         worker_join((struct worker *)n->workers[i]);
     }
 }

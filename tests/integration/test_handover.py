@@ -42,7 +42,7 @@ class Writer(threading.Thread):
     """Writes one key after the other; connects again whenever its connection ends."""
 
     def __init__(self, server, name):
-        super().__init__()
+        super().__init__(daemon=True)
         self.server, self.name = server, name
         self.acked, self.refused, self.broken = {}, 0, 0
         self.longest_s = 0.0  # between two replies
@@ -83,6 +83,7 @@ class Handover(ServerCase):
         writers = [Writer(server, "writer%d" % i) for i in range(4)]
         for writer in writers:
             writer.start()
+            self.addCleanup(setattr, writer, "over", True)
         gaps = []
         for _ in range(5):
             time.sleep(0.2 * SLOWNESS)
