@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { COPY_LEN = 1024 * 1024 };
 
@@ -65,18 +66,95 @@ static enum dc_err sync_dir(const struct warm_opts *o) {
     return err < 0 ? io_failed("sync", o->dir, err) : DC_OK;
 }
 
-/* The junk in the segment itself. */
+/* --- names of side files ------------------------------------------------------------------------------- */
+
+static void nth_name(const char *stem, uint32_t n, char name[SEGMENT_NAME_MAX]) {
+    snprintf(name, SEGMENT_NAME_MAX, n == 0 ? "%.41s.bad" : "%.41s-%" PRIu32 ".bad", stem, n);
+}
+
+/* 1, 0 or -errno. */
+static int is_there(const struct warm_opts *o, const char *name) {
+    char path[DATA_PATH_MAX];
+    struct io_file file;
+    int err = data_path(o->dir, name, path) == DC_OK ? o->io->open(o->io, path, IO_READ, &file)
+                                                     : -ENAMETOOLONG;
+    if (err >= 0) {
+        o->io->close(o->io, &file);
+        return 1;
+    }
+    return err == -ENOENT ? 0 : err;
+}
+
+enum dc_err data_side_name(const struct warm_opts *opts, const char *stem,
+                           char name[SEGMENT_NAME_MAX]) {
+    int taken = 1;
+    for (uint32_t i = 0; taken > 0; i++) {
+        nth_name(stem, i, name);
+        taken = is_there(opts, name);
+    }
+    return taken == 0 ? DC_OK : io_failed("open", name, taken);
+}
+
+/* --- the cut ------------------------------------------------------------------------------------------- */
+
+/* Whether both have the same bytes: 'len' from the beginning of one, from 'at' of the other. 1, 0 or -errno. */
+static int compare(const struct io *io, struct io_file *file, struct io_file *segment, uint64_t at,
+                   uint64_t len) {
+    char *a = mem_must_alloc(COPY_LEN), *b = mem_must_alloc(COPY_LEN);
+    int same = 1;
+    for (uint64_t done = 0; done < len && same == 1;) {
+        size_t want = len - done < COPY_LEN ? (size_t)(len - done) : COPY_LEN;
+        ssize_t got = io->read_at(io, file, a, want, done);
+        ssize_t had = io->read_at(io, segment, b, want, at + done);
+        same = got < 0   ? (int)got
+               : had < 0 ? (int)had
+                         : got == had && got > 0 && memcmp(a, b, (size_t)got) == 0;
+        done += got > 0 ? (uint64_t)got : 0;
+    }
+    mem_free(a);
+    mem_free(b);
+    return same;
+}
+
+/* Whether the file has these bytes of the segment, and no others. 1, 0 or -errno. */
+static int holds(const struct warm_opts *o, const char *name, struct io_file *segment, uint64_t at,
+                 uint64_t len) {
+    char path[DATA_PATH_MAX];
+    struct io_file file;
+    int err = data_path(o->dir, name, path) == DC_OK ? o->io->open(o->io, path, IO_READ, &file)
+                                                     : -ENAMETOOLONG;
+    if (err < 0) {
+        return err;
+    }
+    int64_t size = o->io->size(o->io, &file);
+    int same = size < 0 ? (int)size : (uint64_t)size == len;
+    if (same == 1) {
+        same = compare(o->io, &file, segment, at, len);
+    }
+    o->io->close(o->io, &file);
+    return same;
+}
+
+/* The junk in the segment itself. A cut that was cut off finds its side file again; another one at the same place has its own. */
 static enum dc_err save_junk(const struct warm_opts *o, struct io_file *segment,
                              const struct log_end_info *end, struct data_plan *plan) {
-    char name[SEGMENT_NAME_MAX], temporary[SEGMENT_NAME_MAX], path[DATA_PATH_MAX];
-    snprintf(name, sizeof(name), "cut-%016" PRIx64 ".bad", end->lsn);
+    char stem[SEGMENT_NAME_MAX], name[SEGMENT_NAME_MAX], temporary[SEGMENT_NAME_MAX],
+        path[DATA_PATH_MAX];
+    snprintf(stem, sizeof(stem), "cut-%016" PRIx64, end->lsn);
     snprintf(temporary, sizeof(temporary), "cut-%016" PRIx64 ".tmp", end->lsn);
+    int same = 0;
+    for (uint32_t i = 0; same == 0; i++) {
+        nth_name(stem, i, name);
+        same = holds(o, name, segment, end->file_offset, end->junk_len);
+    }
+    snprintf(plan->cut_file, sizeof(plan->cut_file), "%s", name);
+    if (same != -ENOENT) {
+        return same == 1 ? DC_OK : io_failed("read", name, same);
+    }
     enum dc_err err = data_path(o->dir, temporary, path);
     err = err != DC_OK ? err : copy_to(o->io, segment, end->file_offset, end->junk_len, path);
     err = err != DC_OK ? err : rename_in(o, temporary, name);
-    err = err != DC_OK ? err : sync_dir(o);
-    snprintf(plan->cut_file, sizeof(plan->cut_file), "%s", name);
-    return err;
+    return err != DC_OK ? err : sync_dir(o);
 }
 
 /* Segments behind a hole: nothing in them was promised either. */
@@ -85,15 +163,17 @@ static enum dc_err set_aside_later(const struct warm_opts *o, const struct log_d
     enum dc_err err = DC_OK;
     for (uint32_t i = dir->count; i-- > end->segment + 1 && err == DC_OK;) {
         const struct segment_info *seg = &dir->segments[i];
-        char name[SEGMENT_NAME_MAX];
+        char stem[SEGMENT_NAME_MAX], name[SEGMENT_NAME_MAX];
         if (seg->head.first_lsn < end->lsn || seg->abandoned) {
             continue;
         }
-        snprintf(name, sizeof(name), "cut-%016" PRIx64 "-%016" PRIx64 ".bad", seg->head.first_lsn,
+        snprintf(stem, sizeof(stem), "cut-%016" PRIx64 "-%016" PRIx64, seg->head.first_lsn,
                  seg->head.history.id);
+        nth_name(stem, 0, name);
         plan->cut_bytes += seg->file_len;
         if (!o->read_only) {
-            err = rename_in(o, seg->name, name);
+            err = data_side_name(o, stem, name);
+            err = err != DC_OK ? err : rename_in(o, seg->name, name);
             err = err != DC_OK ? err : sync_dir(o);
         }
         plan_note(plan, "The segment %s lies behind the cut and was set aside as %s.", seg->name,

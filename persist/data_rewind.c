@@ -50,30 +50,15 @@ static int compare_newest(const void *a, const void *b) {
     return strcmp(b, a); /* the numbers in names have a fixed width */
 }
 
-/* 1, 0 or -errno. */
-static int is_there(const struct io *io, const char *path) {
-    struct io_file file;
-    int err = io->open(io, path, IO_READ, &file);
-    if (err >= 0) {
-        io->close(io, &file);
-        return 1;
-    }
-    return err == -ENOENT ? 0 : err;
-}
-
-/* To a name that begins like 'stem' and ends in .bad; never over an earlier one. Durable. */
+/* To a name that begins like 'stem' and ends in .bad. Durable. */
 static enum dc_err put_aside(const struct warm_opts *o, const char *name, const char *stem,
                              struct data_plan *plan) {
     char from[DATA_PATH_MAX], to[DATA_PATH_MAX], target[SEGMENT_NAME_MAX];
     enum dc_err err = data_path(o->dir, name, from);
-    int taken = 1;
-    for (uint32_t i = 0; err == DC_OK && taken > 0; i++) {
-        snprintf(target, sizeof(target), i == 0 ? "%s.bad" : "%s-%" PRIu32 ".bad", stem, i);
-        err = data_path(o->dir, target, to);
-        taken = err == DC_OK ? is_there(o->io, to) : 0;
-    }
-    if (err != DC_OK || taken < 0) {
-        return err != DC_OK ? err : io_failed("open", to, taken);
+    err = err != DC_OK ? err : data_side_name(o, stem, target);
+    err = err != DC_OK ? err : data_path(o->dir, target, to);
+    if (err != DC_OK) {
+        return err;
     }
     int failed = o->io->rename(o->io, from, to);
     failed = failed < 0 ? failed : o->io->sync_dir(o->io, o->dir);

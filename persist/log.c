@@ -568,6 +568,7 @@ void log_close(struct log *l, bool clean, int64_t timeout_ms) {
     for (uint32_t i = 0; i < l->pool_count; i++) {
         mem_free(l->pool[i].ptr);
     }
+    log_end_holds(l);
     leave_segments(l, l->closed);
     leave_segments(l, l->pinned);
     leave_segments(l, l->current);

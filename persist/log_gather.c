@@ -55,6 +55,7 @@ static void gather_blobs(struct gather *g) {
     }
 }
 
+/* Of 'cap' bytes at least; the one that was used last, if there is one. */
 static struct buffer pool_get(struct log *l, size_t cap) {
     struct buffer b = {NULL, 0};
     pthread_mutex_lock(&l->lock);
@@ -62,7 +63,8 @@ static struct buffer pool_get(struct log *l, size_t cap) {
         b = l->pool[--l->pool_count];
     }
     pthread_mutex_unlock(&l->lock);
-    if (b.ptr == NULL) {
+    if (b.cap < cap) {
+        mem_free(b.ptr);
         b = (struct buffer){mem_must_alloc(cap), cap};
     }
     return b;
@@ -128,7 +130,9 @@ static struct stretch *stretch_create(const struct gather *g) {
     }
     s->lsn = g->from;
     s->end = g->to;
-    s->bytes = mem_must_alloc((size_t)len + 1);
+    struct buffer bytes = pool_get(g->log, len < TAKE_OVER_LEN ? TAKE_OVER_LEN : (size_t)len);
+    s->bytes = bytes.ptr;
+    s->cap = bytes.cap;
     if (g->blob_count > 0) {
         s->blobs = mem_must_alloc(g->blob_count * sizeof(struct blob *));
     }
@@ -148,6 +152,9 @@ static struct stretch *stretch_create(const struct gather *g) {
 }
 
 void stretch_free(struct log *l, struct stretch *s) {
+    if (s->hold != NULL) {
+        log_unhold(l, s->hold);
+    }
     for (uint32_t i = 0; i < s->blob_count; i++) {
         blob_release(s->blobs[i]);
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * log_priv: what the parts of the log share: log.c (appending, watermarks), log_writer.c, log_sync.c (the threads),
- * log_segment.c (files).
+ * log_priv: what the parts of the log share: log.c (appending, watermarks), log_gather.c, log_hold.c (memory), log_writer.c,
+ * log_sync.c (the threads), log_segment.c (files).
  */
 #ifndef DC_PERSIST_LOG_PRIV_H
 #define DC_PERSIST_LOG_PRIV_H
@@ -20,7 +20,7 @@ enum {
     FEED_ROOM_LEN = 4 * 1024, /* free in a feed that is roomy */
     FEED_ROOM_EXTENTS = 4,
     TAKE_OVER_LEN = 16 * 1024, /* less is copied */
-    POOL_MAX = 64,
+    POOL_MAX = 8,              /* few, so that they stay in the caches */
     FEED_KEEP_LEN = 1024 * 1024,
     RETRY_US = 100 * 1000,
     EVERYSEC_US = 1000 * 1000,
@@ -76,7 +76,8 @@ struct stretch {
     uint64_t end;
     int64_t written_us;
     char *bytes;
-    size_t cap; /* of a buffer that goes back to the pool, 0 = not one */
+    size_t cap;              /* of a buffer that goes back to the pool, 0 = not one */
+    struct hold_block *hold; /* where the bytes are instead, NULL = nowhere else */
     struct blob **blobs;
     uint32_t blob_count;
     uint32_t part_count;
@@ -167,6 +168,9 @@ struct log {
     struct segment *spare;
     struct buffer pool[POOL_MAX];
     uint32_t pool_count;
+    struct hold_block *hold; /* log_hold.c: the one that is being filled */
+    struct hold_block *holds_idle;
+    uint32_t hold_count, hold_idle_count;
     char trouble[256];
 };
 
@@ -218,6 +222,14 @@ uint64_t log_fence(struct log *l);
 struct stretch *log_gather(struct log *l, bool keep);
 void stretch_free(struct log *l, struct stretch *s);
 void pool_put(struct log *l, char *ptr, size_t cap);
+
+/* log_hold.c. The writer: a stretch that is written leaves its buffer. */
+void log_hold(struct log *l, struct stretch *s);
+void log_unhold(struct log *l, struct hold_block *b); /* one stretch of it is gone */
+uint32_t log_holds(struct log *l);                    /* blocks in use */
+/* Half of what is there above that many: what isn't needed goes, but not at once. */
+void log_free_holds(struct log *l, uint32_t needed);
+void log_end_holds(struct log *l);
 
 /* log_segment.c; they return 0 or -errno. */
 int segment_prepare(struct log *l, uint64_t len, struct segment **out); /* a spare */

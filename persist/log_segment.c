@@ -18,7 +18,8 @@
 enum {
     WRITE_PARTS_MAX = 512,
     FILL_LEN = 1024 * 1024,
-    FILL_PAUSE_NS = 2000000, /* others want to sync, too */
+    FILLED_FIRST_LEN = 4 * 1024 * 1024, /* as much as a start may wait for */
+    FILL_PAUSE_NS = 2000000,            /* others want to sync, too */
 };
 
 static void path_of(const struct log *l, const char *name, char to[PATH_MAX]) {
@@ -138,14 +139,28 @@ int segment_begin(struct log *l, uint64_t lsn, uint64_t len, struct segment *spa
     return 0;
 }
 
+/* For the begin of a run or a history. Under 'always' it is filled with zeros like the spares, and short, for somebody waits. */
+static int take_filled_file(struct log *l, uint64_t need, struct segment *spare,
+                            struct segment **out) {
+    uint64_t len = atomic_load_explicit(&l->segment_len, memory_order_relaxed);
+    bool fills = spare == NULL &&
+                 atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS;
+    if (fills && len > FILLED_FIRST_LEN) {
+        len = FILLED_FIRST_LEN;
+    }
+    int err = take_file(l, need > len ? need : len, spare, out);
+    err = err == 0 && fills ? segment_fill(l, *out) : err;
+    return err;
+}
+
 /* A name of a history that has no FORK frame would be what a start without one leaves: it must never be found behind a log that goes on. */
 int segment_begin_durable(struct log *l, uint64_t lsn, const struct history *history,
                           struct part first, struct segment *spare, struct segment **out) {
     const struct io *io = l->o.io;
-    uint64_t len = atomic_load_explicit(&l->segment_len, memory_order_relaxed);
     struct segment *s = NULL;
-    int err = take_file(l, first.len > len ? first.len : len, spare, &s);
+    int err = take_filled_file(l, first.len, spare, &s);
     if (err < 0) {
+        segment_withdraw(l, s);
         return err;
     }
     err = segment_start(l, s, lsn, history);

@@ -14,6 +14,7 @@
 /* Frees what is durable now. */
 static void release(struct log *l, uint64_t durable) {
     struct stretch *gone = NULL;
+    uint32_t holds = log_holds(l);
     pthread_mutex_lock(&l->lock);
     struct stretch **end = &l->first;
     while (*end != NULL && (*end)->end <= durable) {
@@ -35,6 +36,7 @@ static void release(struct log *l, uint64_t durable) {
         stretch_free(l, gone);
         gone = next;
     }
+    log_free_holds(l, holds);
 }
 
 static bool is_always(const struct log *l) {
@@ -235,6 +237,7 @@ static void empty_pool(struct log *l) {
     for (uint32_t i = 0; i < count; i++) {
         mem_free(gone[i].ptr);
     }
+    log_free_holds(l, 0);
 }
 
 /* 'appendonly no': the last one who needed files has gone. */

@@ -439,6 +439,12 @@ static bool has_file(struct log *l) {
 
 /* --- the thread -------------------------------------------------------------------------------------- */
 
+static bool syncs_itself(struct log *l) {
+    return atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS &&
+           !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
+           !atomic_load_explicit(&l->unproven, memory_order_seq_cst);
+}
+
 /* A copy of a short stretch. False: it is long. */
 static bool copy_short(const struct stretch *s, char to[TAP_LEN]) {
     if (s->end - s->lsn > TAP_LEN) {
@@ -458,6 +464,9 @@ static void finish(struct log *l, struct stretch *s) {
     log_tap_fn tap =
         atomic_load_explicit(&l->tap, memory_order_acquire); /* pairs with log_set_tap() */
     bool is_short = tap != NULL && copy_short(s, bytes);
+    if (!syncs_itself(l)) {
+        log_hold(l, s);
+    }
     enter(l, s);
     log_advance(l, &l->written, end);
     if (tap != NULL) {
@@ -498,12 +507,6 @@ static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *w
     finish(l, *s);
     *s = NULL;
     return true;
-}
-
-static bool syncs_itself(struct log *l) {
-    return atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS &&
-           !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
-           !atomic_load_explicit(&l->unproven, memory_order_seq_cst);
 }
 
 void log_writer_main(void *arg) {

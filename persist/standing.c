@@ -85,6 +85,11 @@ enum dc_err standing_get(struct meta *m, struct standing *out) {
 }
 
 enum dc_err standing_put(struct meta *m, const struct standing *s) {
+    return standing_put_with(m, s, NULL, 0);
+}
+
+enum dc_err standing_put_with(struct meta *m, const struct standing *s,
+                              const struct meta_text *more, uint32_t count) {
     char role[TEXT_LEN] = "", seen[TEXT_LEN], fence[TEXT_LEN] = "";
     if (s->role == STANDING_REPLICA) {
         dc_assert(s->host[0] != '\0');
@@ -96,8 +101,13 @@ enum dc_err standing_put(struct meta *m, const struct standing *s) {
     if (s->fence_epoch != 0) {
         snprintf(fence, sizeof(fence), "%" PRIu64 " %" PRIu64, s->fence_epoch, s->fence_history);
     }
-    struct meta_text texts[] = {{"role", role}, {"seen", seen}, {"fence", fence}};
-    return meta_put_texts(m, texts, sizeof(texts) / sizeof(texts[0]));
+    struct meta_text texts[3 + STANDING_MORE_MAX] = {
+        {"role", role}, {"seen", seen}, {"fence", fence}};
+    dc_assert(count <= STANDING_MORE_MAX);
+    for (uint32_t i = 0; i < count; i++) {
+        texts[3 + i] = more[i];
+    }
+    return meta_put_texts(m, texts, 3 + count);
 }
 
 enum dc_err standing_own_id(struct meta *m, uint8_t id[NODE_ID_LEN]) {

@@ -30,6 +30,10 @@ struct standing {
 };
 DC_MUST enum dc_err standing_get(struct meta *m, struct standing *out);
 DC_MUST enum dc_err standing_put(struct meta *m, const struct standing *s);
+/* With other texts that change at the same moment; at most STANDING_MORE_MAX. */
+enum { STANDING_MORE_MAX = 4 };
+DC_MUST enum dc_err standing_put_with(struct meta *m, const struct standing *s,
+                                      const struct meta_text *more, uint32_t count);
 
 /* The id of this node towards others: random, made by the first call. */
 DC_MUST enum dc_err standing_own_id(struct meta *m, uint8_t id[NODE_ID_LEN]);

@@ -37,6 +37,9 @@ DC_MUST enum dc_err data_scan_older(const struct warm_opts *opts, uint64_t lsn, 
 /* Takes what a crash has left behind the last good frame out of the log, into a side file. */
 DC_MUST enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir *dir,
                              const struct log_end_info *end, struct data_plan *plan);
+/* A name for a side file that nobody has: '<stem>.bad', '<stem>-1.bad' ... Errors: DC_EIO. */
+DC_MUST enum dc_err data_side_name(const struct warm_opts *opts, const char *stem,
+                                   char name[SEGMENT_NAME_MAX]);
 /* Cuts the log at exactly 'lsn', an end of a frame of it, and puts what lies behind, snapshots too, into side files. Errors: DC_EIO; it can be
  * done again then. */
 DC_MUST enum dc_err data_rewind(const struct warm_opts *opts, uint64_t lsn, struct data_plan *plan);

@@ -81,15 +81,6 @@ enum dc_err repl_decide(struct meta *m, struct conf *conf, bool in_place, struct
 
 /* --- the thread ---------------------------------------------------------------------------------------------------- */
 
-static enum order take_order(struct repl *r, struct sink_target *target) {
-    lock_acquire(&r->lock);
-    enum order order = r->order;
-    *target = r->target;
-    r->order = ORDER_NONE;
-    lock_release(&r->lock);
-    return order;
-}
-
 static void tick(struct repl *r) {
     source_tick(r->source);
     repl_peers_note(r, false);
@@ -117,7 +108,7 @@ static void run(void *arg) {
     struct repl *r = arg;
     struct sink_target target;
     while (!atomic_load_explicit(&r->stop, memory_order_acquire)) {
-        switch (take_order(r, &target)) {
+        switch (repl_take_order(r, &target)) {
         case ORDER_FOLLOW:
             repl_do_follow(r, &target);
             break;
@@ -134,6 +125,7 @@ static void run(void *arg) {
             }
             repl_serve_raise(r);
             tick(r);
+            repl_note_again(r);
             if (r->goes_on) {
                 repl_go_on(r, true, r->goes_on_as);
             }
@@ -278,17 +270,8 @@ void repl_accept(struct repl *r, int fd, struct bytes early) {
     source_accept(r->source, fd, early);
 }
 
-static void give_order(struct repl *r, enum order order, const struct sink_target *target) {
-    lock_acquire(&r->lock);
-    r->order = order;
-    if (target != NULL) {
-        r->target = *target;
-    }
-    lock_release(&r->lock);
-    wake_raise(&r->wake);
-}
-
-enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool force) {
+enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool force,
+                        uint64_t *order) {
     struct sink_target target = {.port = port, .ask = {.explicit_ = true, .force = force}};
     if (host.len == 0 || host.len >= HOST_NAME_MAX_LEN) {
         return dc_fail(DC_ELIMIT, "the address is too long");
@@ -308,21 +291,22 @@ enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool f
     struct standing shown = {.role = STANDING_REPLICA, .port = (uint16_t)port};
     memcpy(shown.host, target.host, sizeof(shown.host));
     repl_show_target(r->self.conf, &shown);
-    give_order(r, ORDER_FOLLOW, &target);
+    *order = repl_give_order(r, ORDER_FOLLOW, &target);
     return DC_OK;
 }
 
-void repl_promote(struct repl *r) {
+uint64_t repl_promote(struct repl *r) {
     struct standing shown = {.role = STANDING_PRIMARY};
     lock_acquire(&r->lock);
     bool nothing = r->view.role == ROLE_PRIMARY || r->view.promoting;
     r->view.promoting = !nothing;
     lock_release(&r->lock);
     repl_show_target(r->self.conf, &shown);
-    if (!nothing) {
-        repl_set_writes(r, WRITES_HELD);
-        give_order(r, ORDER_PROMOTE, NULL);
+    if (nothing) {
+        return repl_last_order(r);
     }
+    repl_set_writes(r, WRITES_HELD);
+    return repl_give_order(r, ORDER_PROMOTE, NULL);
 }
 
 /* --- questions --------------------------------------------------------------------------------------------------- */

@@ -11,8 +11,10 @@
  *     repl_stop()
  *
  * Invariants: I1 'writes' says what the role allows before repl_follow() returns: no command that is admitted later writes.
- *   I2 writes are taken again only when the new history is durable. I3 what was decided last survives the process.
- * Threads: any may ask and look; a change is made by the thread repl. Nobody waits for it.
+ *   I2 writes are taken again only when the new history is durable. I3 what was decided last survives the process: an order is over
+ *   when role and target are stored.
+ * Threads: any may ask and look; a change is made by the thread repl. Nobody blocks for it: who has given an order looks again when
+ *   host->resume() was called.
  * Ownership: the node's. The views are copies.
  * Failure: a promotion that the disk doesn't take leaves the node a replica; INFO tells why.
  */
@@ -120,10 +122,17 @@ DC_MUST enum dc_err repl_failover_abort(struct repl *r);
 /* A peer's connection, whose REPLSTREAM was answered; 'early' is what came behind that. */
 void repl_accept(struct repl *r, int fd, struct bytes early);
 
-/* REPLICAOF host port. 'force': also when the other one is empty. Errors: DC_ELIMIT when the host is too long. */
-DC_MUST enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool force);
-/* REPLICAOF NO ONE. */
-void repl_promote(struct repl *r);
+/* REPLICAOF host port. 'force': also when the other one is empty. 'order': its number. Errors: DC_ELIMIT when the host is too long. */
+DC_MUST enum dc_err repl_follow(struct repl *r, struct bytes host, uint32_t port, bool force,
+                                uint64_t *order);
+/* REPLICAOF NO ONE. Returns the number of the order: of an earlier one, if that says so already. */
+uint64_t repl_promote(struct repl *r);
+/* The number of the newest order. */
+uint64_t repl_last_order(struct repl *r);
+/* What it orders is stored, or it came to nothing. */
+bool repl_order_is_over(struct repl *r, uint64_t order);
+/* Of one that is over. Errors: DC_EGENERIC, with why: what it ordered isn't stored, or isn't any more. */
+DC_MUST enum dc_err repl_order_result(struct repl *r, uint64_t order);
 
 /* Commands may be answered although the primary isn't reachable: always true of a primary. */
 bool repl_is_current(const struct repl *r);

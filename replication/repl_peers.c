@@ -170,6 +170,7 @@ void repl_follow_peer(struct repl *r, const struct peers_entry *peer, const char
     lock_release(&r->lock);
     repl_show_target(r->self.conf, &shown);
     r->self.host->refuse_waiting(r->self.host_arg, why);
+    repl_order_over(r, dc_fail(DC_EGENERIC, "%s", why));
     repl_do_follow(r, &target);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * repl_priv: what the parts of repl share: repl.c (life, commands, questions), repl_role.c (changes of the role), repl_switch.c (FAILOVER), repl_peers.c (who has
- * followed this node, and what they say before it takes writes).
+ * repl_priv: what the parts of repl share: repl.c (life, commands, questions), repl_order.c (what becomes of orders), repl_role.c (changes of the role), repl_switch.c
+ * (FAILOVER), repl_peers.c (who has followed this node, and what they say before it takes writes).
  *
  * Threads: what isn't atomic or under the lock is the thread repl's.
  */
@@ -52,7 +52,11 @@ struct repl {
     bool restarting; /* a start in place is on its way: nothing is begun any more */
     bool goes_on;    /* as a primary, as soon as the disk takes its history */
     enum chain_fork_kind goes_on_as;
-    bool chosen; /* it asks because somebody has promoted it */
+    uint64_t pending;     /* the order that isn't stored yet; 0 = none */
+    bool notes_target;    /* whom it follows couldn't be stored: again */
+    bool notes_primary;   /* nor that it is a primary */
+    struct chain_ask ask; /* of the target in 'standing' */
+    bool chosen;          /* it asks because somebody has promoted it */
     /* repl_peers.c */
     struct peers *peers;
     struct inquiry *inquiries[PEERS_MAX]; /* under way; NULL = free */
@@ -72,7 +76,9 @@ struct repl {
     struct sink *sink; /* NULL = none */
     struct repl_view view;
     enum order order;
-    struct sink_target target;           /* of the order */
+    struct sink_target target; /* of the order */
+    uint64_t given, over;      /* numbers: of the newest order, of the last one that is over */
+    char over_why[256];        /* why that one isn't stored; "" = it is */
     const struct chain_view *raise_peer; /* somebody waits in repl_raise(); NULL = nobody */
     enum dc_err raised;                  /* what became of it, when raise_over */
     bool raise_over;
@@ -87,12 +93,26 @@ void repl_set_writes(struct repl *r, enum writes writes);
 /* The option and the view show whom the node follows. */
 void repl_show_target(struct conf *conf, const struct standing *s);
 
+/* repl_order.c */
+/* 'lock' held: the order's number. */
+uint64_t repl_number_order(struct repl *r) DC_REQUIRES(r->lock);
+uint64_t repl_give_order(struct repl *r, enum order order, const struct sink_target *target);
+enum order repl_take_order(struct repl *r, struct sink_target *target);
+/* What was ordered is stored; or it won't be, and 'err' (whose text is taken) says why. Nothing if no order is pending. */
+void repl_order_over(struct repl *r, enum dc_err err);
+/* It isn't stored yet: who waits is told why, and it is tried again. */
+void repl_order_fails(struct repl *r, const char *what, enum dc_err err);
+/* Replies to those who waited leave. */
+void repl_let_answer(struct repl *r);
+
 /* repl_role.c */
 void repl_set_role(struct repl *r, enum repl_role role);
 DC_MUST enum dc_err repl_store_standing(struct repl *r);
 void repl_begin_sink(struct repl *r);
 void repl_end_sink(struct repl *r);
 void repl_do_follow(struct repl *r, const struct sink_target *target);
+/* What couldn't be stored is tried again. */
+void repl_note_again(struct repl *r);
 /* 'asks': peers may have more of the log. */
 void repl_do_promote(struct repl *r, bool asks);
 /* Unless an order that came meanwhile has said what becomes of them. */

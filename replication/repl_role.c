@@ -60,6 +60,17 @@ enum dc_err repl_store_standing(struct repl *r) {
     return standing_put(r->self.data->meta, &r->standing);
 }
 
+/* With what becomes of an order: none of it can be found without the rest. */
+static enum dc_err store_role(struct repl *r, const char *ask) {
+    char orders[16];
+    struct meta_text more[] = {{REPL_ASK, ask}, {REPL_CHOSEN, ""}, {REPL_ORDERS, orders}};
+    snprintf(orders, sizeof(orders), "%" PRIu32,
+             atomic_load_explicit(&r->self.orders, memory_order_relaxed));
+    r->standing.epoch = atomic_load_explicit(&r->self.epoch, memory_order_relaxed);
+    return standing_put_with(r->self.data->meta, &r->standing, more,
+                             sizeof(more) / sizeof(more[0]));
+}
+
 /* The sink as others see it; they hold the lock while they use it. */
 static struct sink *swap_sink(struct repl *r, struct sink *next) {
     lock_acquire(&r->lock);
@@ -98,13 +109,6 @@ void repl_end_sink(struct repl *r) {
     sink_stop(swap_sink(r, NULL));
 }
 
-static enum dc_err store_orders(struct repl *r) {
-    char text[16];
-    snprintf(text, sizeof(text), "%" PRIu32,
-             atomic_load_explicit(&r->self.orders, memory_order_relaxed));
-    return meta_put_text(r->self.data->meta, REPL_ORDERS, text);
-}
-
 bool repl_is_chosen(struct repl *r) {
     char text[8] = "";
     if (meta_get_text(r->self.data->meta, REPL_CHOSEN, text, sizeof(text)) != DC_OK) {
@@ -113,11 +117,39 @@ bool repl_is_chosen(struct repl *r) {
     return strcmp(text, "yes") == 0;
 }
 
+static void stand_as_primary(struct repl *r) {
+    r->standing.role = STANDING_PRIMARY;
+    r->standing.host[0] = '\0';
+    r->standing.port = 0;
+    r->standing.fence_epoch = r->standing.fence_history = 0;
+}
+
 /* --- to follow --------------------------------------------------------------------------------------------------- */
 
+/* Nothing follows from an order before it is stored (I3): a start in place would find another one. Writes are refused meanwhile. */
+static void note_target(struct repl *r) {
+    const char *ask = r->ask.force ? "force" : r->ask.explicit_ ? "explicit" : "";
+    enum dc_err err = store_role(r, ask);
+    r->notes_target = err != DC_OK;
+    if (err != DC_OK) {
+        repl_order_fails(r, "noting whom to follow", err);
+        return;
+    }
+    repl_order_over(r, DC_OK);
+    if (r->restarting) {
+        return;
+    }
+    if (log_follows(r->self.log)) { /* nobody else appends */
+        repl_set_role(r, ROLE_REPLICA);
+        repl_allow_writes(r, WRITES_READONLY);
+        repl_begin_sink(r);
+    } else {
+        repl_let_answer(r);
+        begin_anew(r);
+    }
+}
+
 void repl_do_follow(struct repl *r, const struct sink_target *target) {
-    struct meta *m = r->self.data->meta;
-    bool follows = log_follows(r->self.log); /* nobody else appends */
     repl_switch_end(r);
     repl_peers_end(r);
     peers_rest(r->peers);
@@ -128,25 +160,25 @@ void repl_do_follow(struct repl *r, const struct sink_target *target) {
     memcpy(r->standing.host, target->host, sizeof(r->standing.host));
     r->standing.port = (uint16_t)target->port;
     r->standing.fence_epoch = r->standing.fence_history = 0;
+    r->ask = target->ask;
+    r->goes_on = r->notes_primary = false;
     atomic_fetch_add_explicit(&r->self.orders, target->ask.explicit_, memory_order_relaxed);
-    const char *ask = target->ask.force ? "force" : target->ask.explicit_ ? "explicit" : "";
-    enum dc_err err = store_orders(r);
-    err = err == DC_OK ? meta_put_text(m, REPL_CHOSEN, "") : err;
-    err = err == DC_OK ? meta_put_text(m, REPL_ASK, ask) : err;
-    err = err == DC_OK ? repl_store_standing(r) : err;
-    if (err != DC_OK) {
-        repl_warn("noting whom to follow", err);
-    }
     diag(DIAG_NOTICE, "repl.follow target=%s:%" PRIu32, target->host, target->port);
-    if (r->restarting) {
-        return;
+    note_target(r);
+}
+
+void repl_note_again(struct repl *r) {
+    if (r->notes_target) {
+        note_target(r);
     }
-    if (follows) {
-        repl_set_role(r, ROLE_REPLICA);
-        repl_allow_writes(r, WRITES_READONLY);
-        repl_begin_sink(r);
-    } else {
-        begin_anew(r);
+    if (r->notes_primary) {
+        enum dc_err err = store_role(r, "");
+        r->notes_primary = err != DC_OK;
+        if (err != DC_OK) {
+            repl_order_fails(r, "noting that this is a primary", err);
+        } else {
+            repl_order_over(r, DC_OK);
+        }
     }
 }
 
@@ -228,13 +260,24 @@ void repl_serve_raise(struct repl *r) {
 void repl_do_promote(struct repl *r, bool asks) {
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
     if (r->restarting) { /* the next start finds it */
-        if (meta_put_text(r->self.data->meta, REPL_CHOSEN, "yes") != DC_OK) {
-            repl_warn("noting the promotion", DC_EIO);
+        enum dc_err err = meta_put_text(r->self.data->meta, REPL_CHOSEN, "yes");
+        if (err != DC_OK) {
+            repl_order_fails(r, "noting the promotion", err);
+        } else {
+            repl_order_over(r, DC_OK);
         }
         return;
     }
+    bool other = r->notes_target; /* an order before this one, which isn't stored */
+    r->notes_target = false;
     if (role == ROLE_PRIMARY) {
+        stand_as_primary(r);
+        r->notes_primary |= other;
+        repl_set_role(r, ROLE_PRIMARY);
         repl_allow_writes(r, WRITES_TAKEN);
+        if (!r->notes_primary) {
+            repl_order_over(r, DC_OK);
+        }
         return;
     }
     if (role == ROLE_PULLING && r->chosen) {
@@ -265,28 +308,25 @@ static enum dc_err become_primary(struct repl *r, bool forks, enum chain_fork_ki
     if (err != DC_OK) {
         return err;
     }
-    r->standing.role = STANDING_PRIMARY;
-    r->standing.host[0] = '\0';
-    r->standing.port = 0;
-    r->standing.fence_epoch = r->standing.fence_history = 0;
+    stand_as_primary(r);
     atomic_store_explicit(&r->self.orders, 0, memory_order_relaxed);
-    err = repl_store_standing(r); /* I3; the history says it already */
-    err = err == DC_OK ? meta_put_text(r->self.data->meta, REPL_ASK, "") : err;
-    err = err == DC_OK ? meta_put_text(r->self.data->meta, REPL_CHOSEN, "") : err;
-    return err == DC_OK ? store_orders(r) : err;
+    return store_role(r, ""); /* I3; the history says it already */
 }
 
 void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
     enum dc_err err = become_primary(r, forks, kind);
     r->goes_on = err != DC_OK && log_follows(r->self.log) && r->standing.role != STANDING_REPLICA;
-    if (err != DC_OK) {
-        repl_warn("becoming a primary", err);
+    bool stays = err != DC_OK && r->standing.role == STANDING_REPLICA && !r->goes_on;
+    if (err != DC_OK && !stays) {
+        repl_order_fails(r, "becoming a primary", err);
     }
     if (r->goes_on) { /* the disk: tried again; writes are held */
         r->goes_on_as = kind;
         return;
     }
-    if (err != DC_OK && r->standing.role == STANDING_REPLICA) {
+    if (stays) {
+        repl_order_fails(r, "becoming a primary", err);
+        r->pending = 0; /* it isn't tried again */
         peers_rest(r->peers);
         r->chosen = false;
         repl_show_target(r->self.conf, &r->standing);
@@ -296,9 +336,13 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
         return;
     }
     r->chosen = false;
+    r->notes_primary = err != DC_OK;
     repl_show_target(r->self.conf, &r->standing);
     repl_set_role(r, ROLE_PRIMARY);
     repl_allow_writes(r, WRITES_TAKEN);
+    if (!r->notes_primary) {
+        repl_order_over(r, DC_OK);
+    }
     diag(DIAG_NOTICE, "repl.primary epoch=%" PRIu64 " head=%" PRIu64,
          histories_last(log_chain(r->self.log))->epoch, log_head(r->self.log).v);
 }
@@ -310,6 +354,7 @@ void repl_fence(struct repl *r, struct chain_rank by) {
     repl_set_role(r, ROLE_FENCED);
     repl_allow_writes(r, WRITES_FENCED);
     r->self.host->refuse_waiting(r->self.host_arg, "another node has become the primary");
+    repl_order_over(r, dc_fail(DC_EGENERIC, "another node has become the primary"));
     diag(DIAG_WARNING, "repl.fenced epoch=%" PRIu64 " history=%016" PRIx64, by.epoch, by.history);
     if (repl_store_standing(r) != DC_OK) {
         repl_warn("noting the fence", DC_EIO);

@@ -246,6 +246,7 @@ void repl_handed_over(struct self *self, uint64_t epoch, bool asks) {
     if (r->order == ORDER_NONE) { /* else somebody else has decided what it is to be */
         r->view.promoting = true;
         r->order = asks ? ORDER_PROMOTE : ORDER_TAKE_OVER;
+        (void)repl_number_order(r);
         repl_set_writes(r, WRITES_HELD);
     }
     lock_release(&r->lock);

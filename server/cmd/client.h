@@ -64,6 +64,8 @@ struct client {
     struct client_subs *subs;   /* NULL = none */
     struct backup_task *backup; /* BACKUP under way, NULL = none */
     uint64_t save_ticket;       /* of the snapshot that SAVE waits for, 0 = none */
+    uint64_t role_order;        /* REPLICAOF waits for it, 0 = none */
+    int64_t role_until_ms;      /* how long, inside EXEC */
     /* atomic, written by the worker, read by all */
     _Atomic int64_t last_ms;     /* last interaction */
     _Atomic uint32_t seen_flags; /* copy of flags */

@@ -8,44 +8,102 @@
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
 #include "server/cmd/node.h"
+#include "server/cmd/tx.h"
 
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* REPLICAOF host port [FORCE] | NO ONE. The answer comes before the change is complete: ROLE and INFO tell how far it is. */
-enum dc_err cmd_replicaof(struct cmd_ctx *ctx) {
-    struct repl *repl = ctx->node->repl;
-    int64_t port;
-    bool force = ctx->argc == 4 && ctx_arg_is(ctx, 3, "force");
-    if (ctx->argc > 4 || (ctx->argc == 4 && !force)) {
-        return DC_ESYNTAX;
-    }
-    if (repl == NULL) {
-        return dc_fail(DC_EGENERIC, "this node has no replication");
-    }
-    if (ctx_arg_is(ctx, 1, "no") && ctx_arg_is(ctx, 2, "one") && !force) {
-        repl_promote(repl);
-        reply_ok(ctx->reply);
-        return DC_OK;
-    }
-    enum dc_err err = ctx_arg_i64(ctx, 2, &port);
-    if (err != DC_OK || port < 1 || port > 65535) {
-        return dc_fail(DC_EGENERIC, "Invalid master port");
-    }
+/* --- REPLICAOF --------------------------------------------------------------------------------------------------- */
+
+enum { EXEC_WAITS_MS = 2000 };
+
+static enum dc_err follow(struct repl *repl, struct bytes host, uint32_t port, bool force,
+                          uint64_t *order, bool *already) {
     struct repl_view v;
     repl_view(repl, &v);
     if (v.failover != FAILOVER_NONE) {
         return dc_fail(DC_EGENERIC, "REPLICAOF not allowed while failing over.");
     }
-    if (!force && !v.promoting && v.role == ROLE_REPLICA && v.port == (uint32_t)port &&
-        bytes_equal(ctx->argv[1], bytes_str(v.host))) {
-        reply_status(ctx->reply, "OK Already connected to specified master");
+    *already = !force && !v.promoting && v.role == ROLE_REPLICA && v.port == port &&
+               bytes_equal(host, bytes_str(v.host));
+    if (*already) {
+        *order = repl_last_order(repl);
         return DC_OK;
     }
-    err = repl_follow(repl, ctx->argv[1], (uint32_t)port, force);
+    return repl_follow(repl, host, port, force, order);
+}
+
+/* Gives the order. 'order': what to wait for; 'already': it is so, or has been ordered before. */
+static enum dc_err begin_replicaof(struct repl *repl, const struct bytes *argv, uint32_t argc,
+                                   uint64_t *order, bool *already) {
+    int64_t port;
+    bool force = argc == 4 && bytes_is(argv[3], "force");
+    *already = false;
+    if (argc > 4 || (argc == 4 && !force)) {
+        return DC_ESYNTAX;
+    }
+    if (repl == NULL) {
+        return dc_fail(DC_EGENERIC, "this node has no replication");
+    }
+    if (bytes_is(argv[1], "no") && bytes_is(argv[2], "one") && !force) {
+        *order = repl_promote(repl);
+        return DC_OK;
+    }
+    if (!num_parse_i64(argv[2], &port) || port < 1 || port > 65535) {
+        return dc_fail(DC_EGENERIC, "Invalid master port");
+    }
+    return follow(repl, argv[1], (uint32_t)port, force, order, already);
+}
+
+static bool is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
+                       uint32_t argc) {
+    struct repl *repl = w->node->repl;
+    uint64_t order;
+    bool already;
+    if (c->role_order == 0 && argc >= 3 && client_is_authenticated(c) &&
+        !(c->flags & (CLIENT_SUBSCRIBED | CLIENT_MONITOR)) &&
+        begin_replicaof(repl, argv, argc, &order, &already) == DC_OK &&
+        (!already || !repl_order_is_over(repl, order))) {
+        c->role_order = order;
+        c->role_until_ms = w->now_us / 1000 + EXEC_WAITS_MS;
+    }
+    return c->role_order != 0 && !repl_order_is_over(repl, c->role_order);
+}
+
+bool replicaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
+                          uint32_t argc) {
+    return !(c->flags & CLIENT_MULTI) && is_pending(w, c, argv, argc);
+}
+
+/* As Sentinel changes a role. The order is given before the transaction runs, so that its reply can tell. That waits a short time only: a promotion
+ * may have to fetch much from its peers, and Sentinel's PING comes on the same connection. */
+bool exec_is_pending(struct cmd_worker *w, struct client *c) {
+    const struct bytes *argv;
+    uint32_t argc;
+    const struct cmd *cmd = tx_first(c, &argv, &argc);
+    return cmd != NULL && (cmd->id == CMD_REPLICAOF || cmd->id == CMD_SLAVEOF) &&
+           is_pending(w, c, argv, argc) && w->now_us / 1000 < c->role_until_ms;
+}
+
+/* REPLICAOF host port [FORCE] | NO ONE. Comes here when role and target are stored (cmd_is_held), or it couldn't wait for that: OK is said of what a
+ * restart finds. */
+enum dc_err cmd_replicaof(struct cmd_ctx *ctx) {
+    struct repl *repl = ctx->node->repl;
+    uint64_t order = ctx->client->role_order;
+    bool already = false;
+    enum dc_err err = DC_OK;
+    ctx->client->role_order = 0;
+    if (order == 0) {
+        err = begin_replicaof(repl, ctx->argv, ctx->argc, &order, &already);
+    }
+    if (err == DC_OK && !repl_order_is_over(repl, order)) {
+        err = dc_fail(DC_EGENERIC,
+                      "the order is given, and not stored yet: ROLE and INFO tell how far it is");
+    }
+    err = err == DC_OK ? repl_order_result(repl, order) : err;
     if (err == DC_OK) {
-        reply_ok(ctx->reply);
+        reply_status(ctx->reply, already ? "OK Already connected to specified master" : "OK");
     }
     return err;
 }

@@ -27,6 +27,10 @@ bool readafter_is_pending(struct cmd_worker *w, struct client *c, const struct b
 /* The same for BACKUP, which begins when it is first asked. */
 bool backup_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
                        uint32_t argc);
+/* And for REPLICAOF; for EXEC that begins with it. */
+bool replicaof_is_pending(struct cmd_worker *w, struct client *c, const struct bytes *argv,
+                          uint32_t argc);
+bool exec_is_pending(struct cmd_worker *w, struct client *c);
 void wait_client_gone(struct client *c);
 /* And for SAVE. */
 bool save_is_pending(struct cmd_worker *w, struct client *c, uint32_t argc);

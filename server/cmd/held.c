@@ -45,6 +45,11 @@ static bool waits_for_answer(struct cmd_worker *w, struct client *c, const struc
         return backup_is_pending(w, c, job->req.argv, job->req.argc);
     case CMD_SAVE:
         return save_is_pending(w, c, job->req.argc);
+    case CMD_REPLICAOF:
+    case CMD_SLAVEOF:
+        return replicaof_is_pending(w, c, job->req.argv, job->req.argc);
+    case CMD_EXEC:
+        return exec_is_pending(w, c);
     default:
         return false;
     }

@@ -88,6 +88,17 @@ uint32_t tx_flags(const struct client *c) {
     return c->tx == NULL ? 0 : c->tx->flags;
 }
 
+const struct cmd *tx_first(const struct client *c, const struct bytes **argv, uint32_t *argc) {
+    const struct tx *tx = c->tx;
+    if (!(c->flags & CLIENT_MULTI) || tx == NULL || tx->spoiled || tx->watch_count > 0 ||
+        tx->first == NULL) {
+        return NULL;
+    }
+    *argv = tx->first->argv;
+    *argc = tx->first->argc;
+    return tx->first->cmd;
+}
+
 static void forget_watches(struct client *c) {
     struct tx *tx = c->tx;
     while (tx != NULL && tx->watches != NULL) {
@@ -104,6 +115,7 @@ static void forget_watches(struct client *c) {
 void tx_drop(struct client *c) {
     struct tx *tx = c->tx;
     c->flags &= ~(uint32_t)CLIENT_MULTI;
+    c->role_order = 0;
     atomic_store_explicit(&c->seen_multi, -1, memory_order_relaxed);
     if (tx == NULL) {
         return;

@@ -23,6 +23,9 @@ void tx_spoil(struct client *c);
 /* Flags of all queued commands together. */
 uint32_t tx_flags(const struct client *c);
 
+/* The command that EXEC will run first, with its arguments. NULL: there is none, or it may turn out that nothing is run. */
+const struct cmd *tx_first(const struct client *c, const struct bytes **argv, uint32_t *argc);
+
 /* Leaves MULTI; watched keys are forgotten as well. */
 void tx_drop(struct client *c);
 

@@ -73,10 +73,11 @@ class Standing(ReplicaCase):
         primary.kill()
         replica.disk.sync_takes(3)
         with replica.connect(timeout=30) as conn:
-            conn.ok("REPLICAOF", "NO", "ONE")
+            conn.send("REPLICAOF", "NO", "ONE")
             time.sleep(0.3)
-            self.assertIn(b"role:slave", conn.ok("INFO", "replication"))
-        replica.kill()
+            self.assertEqual(self.seen(replica)[0], "slave")
+            replica.kill()
+            self.assertEqual(conn.read_until_closed(5), [])  # nothing was promised
         replica.disk.heal()
         replica.start()
         self.assertEqual(self.seen(replica)[0], "slave")
@@ -84,6 +85,94 @@ class Standing(ReplicaCase):
         self.order(replica, "NO", "ONE")
         self.eventually(lambda: self.seen(replica)[0] == "master")
         self.assertEqual(self.epoch(replica), epoch + 1)
+
+    def killed_behind_the_ok(self, node, *order, exec_it=False, takes=0.5):
+        """The order, given while the metadata are slow; killed as soon as OK is there."""
+        node.disk.metadata_take(takes)
+        with node.connect(timeout=60) as conn:
+            if exec_it:
+                self.assertEqual(conn.pipeline([("MULTI",), order, ("PING",)]), ["OK", "QUEUED", "QUEUED"])
+                order = ("EXEC",)
+            conn.send(*order)
+            time.sleep(0.3)
+            self.assertEqual(self.ask(node, "PING"), "PONG")  # no worker waits for it
+            reply = conn.read()
+        node.kill()
+        node.disk.heal()
+        node.start()
+        return reply
+
+    def target(self, node):
+        with node.connect(timeout=20) as conn:
+            role = conn.ok("ROLE")
+        return (role[0], role[1], role[2]) if role[0] == b"slave" else role[0]
+
+    @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
+    def test_ok_to_replicaof_means_that_it_is_stored(self):
+        primary, replica = self.pair(slow=True)
+        other = free_port()
+        self.assertEqual(self.killed_behind_the_ok(replica, "REPLICAOF", "127.0.0.1", other), "OK")
+        self.assertEqual(self.target(replica), (b"slave", b"127.0.0.1", other))
+        self.order(replica, "127.0.0.1", primary.port)
+        self.in_sync(primary, replica)
+        epoch = self.epoch(replica)
+        self.assertEqual(self.killed_behind_the_ok(replica, "REPLICAOF", "NO", "ONE"), "OK")
+        self.assertEqual(self.target(replica), b"master")
+        self.assertGreater(self.epoch(replica), epoch)
+        self.assertEqual(self.killed_behind_the_ok(replica, "REPLICAOF", "127.0.0.1", primary.port), "OK")  # a primary
+        self.assertEqual(self.target(replica), (b"slave", b"127.0.0.1", primary.port))
+
+    @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
+    def test_inside_exec_ok_means_the_same_and_else_an_error_tells(self):
+        primary, replica = self.pair(slow=True)
+        other = free_port()
+        reply = self.killed_behind_the_ok(replica, "SLAVEOF", "127.0.0.1", other, exec_it=True, takes=0.1)
+        self.assertEqual(reply, ["OK", "PONG"])
+        self.assertEqual(self.target(replica), (b"slave", b"127.0.0.1", other))
+        replica.disk.metadata_take(60)
+        with replica.connect(timeout=60) as conn:
+            conn.pipeline([("MULTI",), ("SLAVEOF", "127.0.0.1", primary.port), ("PING",)])
+            reply = conn.call("EXEC")  # doesn't wait for long
+            self.assertIn("not stored yet", reply[0])
+            self.assertEqual(reply[1:], ["PONG"])
+            conn.ok("MULTI")  # whoever orders it behind something else isn't told OK either
+            conn.pipeline([("PING",), ("SLAVEOF", "NO", "ONE")])
+            reply = conn.call("EXEC")
+            self.assertEqual(reply[0], "PONG")
+            self.assertIn("not stored yet", reply[1])
+            replica.disk.heal()
+            self.assertEqual(conn.call("REPLICAOF", "NO", "ONE"), "OK")
+        self.assertEqual(self.target(replica), b"master")
+
+    @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
+    def test_an_order_that_can_not_be_stored_is_an_error_and_is_tried_again(self):
+        primary = self.node(slow=True)
+        self.ask(primary, "SET", "x", 1)
+        port = free_port()
+        primary.disk.metadata_fail()
+        self.assertIn("isn't stored", self.ask(primary, "REPLICAOF", "127.0.0.1", port))
+        self.assertIn("READONLY", self.ask(primary, "SET", "x", 2))
+        primary.disk.heal()
+        self.eventually(lambda: "server.restarting" in primary.output())
+        primary.kill()
+        primary.start()
+        self.assertEqual(self.target(primary), (b"slave", b"127.0.0.1", port))
+
+    @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
+    def test_an_order_that_another_one_follows_is_not_confirmed(self):
+        replica = self.pair(slow=True)[1]
+        replica.disk.metadata_take(1)
+        with replica.connect(timeout=60) as one, replica.connect(timeout=60) as two:
+            one.send("REPLICAOF", "127.0.0.1", free_port())
+            time.sleep(0.3)
+            two.send("REPLICAOF", "NO", "ONE")
+            time.sleep(0.3)
+            last = free_port()
+            with replica.connect(timeout=60) as three:
+                self.assertEqual(three.call("REPLICAOF", "127.0.0.1", last), "OK")
+            self.assertIn("another order", two.read())
+            self.assertIn(one.read()[:11], ("OK", "ERR another"))
+        self.assertEqual(self.target(replica), (b"slave", b"127.0.0.1", last))
 
     def test_a_primary_that_asks_at_its_start_can_be_chosen(self):
         primary, replica = self.pair()

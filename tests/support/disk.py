@@ -45,7 +45,7 @@ class Preload:
 class SlowDisk(Preload):
     """What the disk of a server does; also for a call that is under way."""
     VARIABLE, FILE, LIBRARY = "SLOW_DISK", "slow-disk", "DCACHE_SLOW_DISK"
-    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS = range(4)
+    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS, META_MS, META_ERRNO = range(6)
 
     def _set(self, field, value):
         struct.pack_into("<I", self.page, 4 * field, value)
@@ -59,8 +59,14 @@ class SlowDisk(Preload):
     def write_fails(self, error=errno.ENOSPC):
         self._set(self.WRITE_ERRNO, error)
 
+    def metadata_take(self, seconds):
+        self._set(self.META_MS, int(seconds * 1000))
+
+    def metadata_fail(self, error=errno.EIO):
+        self._set(self.META_ERRNO, error)
+
     def heal(self):
-        for field in (self.SYNC_MS, self.SYNC_ERRNO, self.WRITE_ERRNO):
+        for field in (self.SYNC_MS, self.SYNC_ERRNO, self.WRITE_ERRNO, self.META_MS, self.META_ERRNO):
             self._set(field, 0)
 
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * slow_disk: a library to preload (support/disk.py): calls that reach the disk are late or fail, as long as a shared page of memory says so
- * (preload.h). The page is the file that the environment names in SLOW_DISK. Only files that end in .dcl, .dcs or .tmp are meant, or directories: not LMDB's.
+ * (preload.h). The page is the file that the environment names in SLOW_DISK. Only files that end in .dcl, .dcs or .tmp are meant, or directories. LMDB's have a field of their own.
  */
 #include "tests/support/preload.h"
 
@@ -23,6 +23,8 @@ struct control {
     _Atomic uint32_t sync_errno;  /* what it fails with */
     _Atomic uint32_t write_errno; /* what pwritev, fallocate and the creation of files fail with */
     _Atomic uint32_t syncs;       /* counted here */
+    _Atomic uint32_t meta_ms;     /* how long an fdatasync of LMDB's file takes */
+    _Atomic uint32_t meta_errno;  /* what it fails with */
 };
 
 static struct control *control(void) {
@@ -39,16 +41,26 @@ static void *next_of(const char *name) {
     return found;
 }
 
-static bool is_meant(int fd) {
+/* How the file's name ends. */
+static void name_end(int fd, char end[5]) {
     char link[64], path[512];
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
     ssize_t len = readlink(link, path, sizeof(path) - 1);
-    if (len < 4) {
-        return false;
-    }
+    len = len < 4 ? 0 : len;
     path[len] = '\0';
-    const char *end = path + len - 4;
+    snprintf(end, 5, "%s", path + (len < 4 ? 0 : len - 4));
+}
+
+static bool is_meant(int fd) {
+    char end[5];
+    name_end(fd, end);
     return strcmp(end, ".dcl") == 0 || strcmp(end, ".dcs") == 0 || strcmp(end, ".tmp") == 0;
+}
+
+static bool is_meta(int fd) {
+    char end[5];
+    name_end(fd, end);
+    return strcmp(end, ".mdb") == 0;
 }
 
 static void nap(uint32_t ms) {
@@ -59,14 +71,16 @@ static void nap(uint32_t ms) {
 int fdatasync(int fd) {
     int (*real)(int) = (int (*)(int))next_of("fdatasync");
     struct control *c = control();
-    if (c == NULL || !is_meant(fd)) {
+    bool meta = c != NULL && is_meta(fd);
+    if (c == NULL || (!meta && !is_meant(fd))) {
         return real(fd);
     }
-    for (uint32_t passed = 0; passed < atomic_load(&c->sync_ms); passed += NAP_MS) {
+    _Atomic uint32_t *ms = meta ? &c->meta_ms : &c->sync_ms;
+    for (uint32_t passed = 0; passed < atomic_load(ms); passed += NAP_MS) {
         nap(NAP_MS);
     }
-    int err = (int)atomic_load(&c->sync_errno);
-    atomic_fetch_add(&c->syncs, 1);
+    int err = (int)atomic_load(meta ? &c->meta_errno : &c->sync_errno);
+    atomic_fetch_add(&c->syncs, !meta);
     if (err != 0) {
         errno = err;
         return -1;

@@ -161,6 +161,42 @@ START_TEST(a_torn_tail_is_cut_and_kept_aside) {
 }
 END_TEST
 
+/* Leaves 'mark' where the half of a frame would stand, and starts. */
+static void tear_and_start(uint64_t good, const char *mark) {
+    char path[512];
+    log_path(0, path);
+    file_poke(path, offset_of(good), mark, strlen(mark));
+    must(case_scan(&c));
+    expect_eq(c.plan->end_lsn, good);
+    case_forget(&c);
+}
+
+START_TEST(cuts_at_one_place_have_a_side_file_each) {
+    case_open(&c);
+    set_many("key:", 100);
+    uint64_t good = log_end();
+    case_write_log(&c, 0, good);
+    static const char *const junk[] = {"the first tail", "another one", "the first tail"};
+    for (int i = 0; i < 3; i++) {
+        tear_and_start(good, junk[i]);
+    }
+    static const char *const ends[] = {"", "-1", "-2"};
+    for (int i = 0; i < 3; i++) {
+        char name[64], path[600], text[64] = "";
+        snprintf(name, sizeof(name), "cut-%016" PRIx64 "%s.bad", good, ends[i]);
+        expect_eq(file_exists(c.dir, name), i < 2); /* the same bytes need no second file */
+        snprintf(path, sizeof(path), "%s/%s", c.dir, name);
+        FILE *file = fopen(path, "rb");
+        if (file != NULL) {
+            expect_eq(fread(text, 1, sizeof(text) - 1, file), strlen(junk[i]));
+            ck_assert_str_eq(text, junk[i]);
+            fclose(file);
+        }
+    }
+    case_close(&c);
+}
+END_TEST
+
 START_TEST(tools_cut_nothing) {
     case_open(&c);
     set_many("key:", 10);
@@ -588,8 +624,8 @@ END_TEST
 CHECK_MAIN("data_scan", an_empty_directory_is_a_new_node,
            a_log_alone_is_replayed_from_its_beginning, a_snapshot_and_the_log_behind_it,
            a_snapshot_alone_is_enough, the_log_goes_on_in_other_segments_and_histories,
-           a_torn_tail_is_cut_and_kept_aside, tools_cut_nothing,
-           test_h08_a_command_of_which_half_is_there_never_was,
+           a_torn_tail_is_cut_and_kept_aside, cuts_at_one_place_have_a_side_file_each,
+           tools_cut_nothing, test_h08_a_command_of_which_half_is_there_never_was,
            test_h11_damage_below_the_durable_mark_is_refused,
            a_log_that_is_shorter_than_its_durable_mark_is_refused,
            test_h11_what_lies_behind_a_hole_is_set_aside, files_of_another_node_are_refused_by_name,

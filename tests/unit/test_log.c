@@ -88,14 +88,16 @@ static bool has_synced(void *arg) {
     return sim_disk_calls(rig.disk, SIM_SYNC) >= *(uint64_t *)arg;
 }
 
-/* A spare of 'always' is full of zeros that are on the disk; the mark isn't written with each fdatasync. */
+/* A segment of 'always' is full of zeros that are on the disk, the first one too; the mark isn't written with each fdatasync. */
 START_TEST(always_syncs_bytes_and_nothing_else) {
     rig_init();
-    uint64_t syncs = 2; /* of the fork, and of the spare */
+    uint64_t syncs = 3; /* of the first segment, of the fork in it, and of the spare */
     rig.opts.sync = LOG_SYNC_ALWAYS;
     rig_open();
     expect(rig_until(has_synced, &syncs));
-    expect_trace(2, "write segment-0.tmp 0+104\n"
+    expect_trace(2, "write segment-0.tmp 4096+16384\n"
+                    "sync segment-0.tmp\n"
+                    "write segment-0.tmp 0+104\n"
                     "write segment-0.tmp 4096+64\n"
                     "sync segment-0.tmp\n"
                     "rename segment-0.tmp log-0000000000010000-0000000000000abc.dcl\n"

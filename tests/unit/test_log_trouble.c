@@ -68,6 +68,34 @@ START_TEST(h12_what_is_acked_after_a_failed_sync_is_there) {
 }
 END_TEST
 
+/* More than a block of what is held, twice, so that blocks come back; one stretch is larger than a block. */
+START_TEST(h12_megabytes_are_written_again) {
+    enum { COUNT = 40, LEN = 60000, LARGE_LEN = 1200000 };
+    uint64_t number = 0;
+    rig_init();
+    rig.opts.sync = LOG_SYNC_NO;
+    rig.opts.segment_len = (uint64_t)16 << 20;
+    rig_open();
+    for (int round = 0; round < 2; round++) {
+        uint64_t end = 0;
+        for (int i = 0; i < COUNT; i++) {
+            end = rig_append_number(number++, i == COUNT / 2 ? LARGE_LEN : LEN);
+            expect(rig_wait(LOG_LEVEL_OS, end)); /* each a stretch of its own */
+        }
+        sim_disk_fail(rig.disk, SIM_SYNC, 1, 1, EIO);
+        expect(rig_wait(LOG_LEVEL_DISK, end));
+        struct sim_disk *d = sim_disk_crash(rig.disk, SIM_CUT_NOTHING, 0);
+        struct rig_found found;
+        rig_read(&found, d, 0);
+        expect_eq(rig_count_numbers(&found), number);
+        rig_found_fini(&found);
+        sim_disk_destroy(d);
+    }
+    rig_close(true);
+    rig_fini();
+}
+END_TEST
+
 /* The n-th call of a kind fails, once or a few times, while segments come and go. All of it is durable in the end. */
 static void check_fault(enum sim_call kind, uint64_t n, uint64_t times, int err) {
     char what[64];
@@ -576,7 +604,8 @@ START_TEST(h18_retention_leaves_what_recovery_needs) {
 END_TEST
 
 CHECK_MAIN("log_trouble", h12_what_is_acked_after_a_failed_sync_is_there,
-           the_log_outlives_any_failed_call, a_kill_while_it_begins_anew_loses_nothing,
+           h12_megabytes_are_written_again, the_log_outlives_any_failed_call,
+           a_kill_while_it_begins_anew_loses_nothing,
            h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone,
            h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else,
            h14_a_disk_that_hangs_stops_nobody_who_appends, half_full_memory_is_synced_early,

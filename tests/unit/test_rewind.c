@@ -77,6 +77,31 @@ START_TEST(test_h50_a_tail_behind_the_fork_is_kept_aside_and_the_older_snapshot_
 }
 END_TEST
 
+/* An earlier one has cut at the same place, another tail. */
+START_TEST(a_second_rewind_to_the_same_place_keeps_both_tails) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    char name[64], path[TEMP_DIR_MAX + 80], text[16] = "";
+    begin();
+    make_divergent(true);
+    snprintf(name, sizeof(name), "cut-%016" PRIx64 ".bad", r.fork);
+    snprintf(path, sizeof(path), "%s/%s", c.dir, name);
+    FILE *file = fopen(path, "wb");
+    expect(file != NULL && fputs("the first", file) >= 0 && fclose(file) == 0);
+    must(adopt_note_rewind(meta, r.fork, r.history));
+    start(&io_posix, c.dir, f);
+    expect_at_the_fork(f);
+    snprintf(name, sizeof(name), "cut-%016" PRIx64 "-1.bad", r.fork);
+    ck_assert_str_eq(told.cut_file, name);
+    expect(file_exists(c.dir, name));
+    file = fopen(path, "rb");
+    expect(file != NULL && fread(text, 1, sizeof(text) - 1, file) == 9);
+    fclose(file);
+    ck_assert_str_eq(text, "the first");
+    end();
+    mem_free(f);
+}
+END_TEST
+
 START_TEST(test_h50_without_a_snapshot_the_log_is_enough) {
     struct found *f = mem_must_zalloc(sizeof(*f));
     begin();
@@ -211,6 +236,8 @@ static void note_rewind(void) {
 static void check_rewound(struct sim_disk *after, bool deep) {
     struct found *f = mem_must_zalloc(sizeof(*f));
     const struct io *io = sim_disk_io(after);
+    char stem[32];
+    snprintf(stem, sizeof(stem), "cut-%016" PRIx64, r.fork);
     if (deep) {
         expect_rewound(io, "d", f);
     } else {
@@ -220,6 +247,7 @@ static void check_rewound(struct sim_disk *after, bool deep) {
         expect_eq(f->plan.end_lsn, r.fork);
         expect_note_is(ADOPT_NOTHING);
     }
+    expect_eq(count_names(io, "d", stem), 1); /* done again it needs no second file */
     mem_free(f);
 }
 
@@ -241,6 +269,7 @@ START_TEST(a_disk_that_fails_in_a_rewind_refuses_the_start_and_the_next_one_goes
 END_TEST
 
 CHECK_MAIN("rewind", test_h50_a_tail_behind_the_fork_is_kept_aside_and_the_older_snapshot_used,
+           a_second_rewind_to_the_same_place_keeps_both_tails,
            test_h50_without_a_snapshot_the_log_is_enough,
            test_h50_where_no_snapshot_allows_it_a_copy_is_needed_and_nothing_changes,
            a_place_that_is_no_end_of_a_frame_of_that_history_needs_a_copy,
