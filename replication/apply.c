@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A call goes through its frames once and sorts them into the parts of the helpers by slot. Parts are played when the frames are through, or before
- * a barrier. Few bytes are played by the caller alone: waking a helper takes longer. A part is a list of places of frames; the bytes stay
- * where they are.
+ * A call goes through its frames once and sorts them by slot into a batch of parts, one for each helper. A batch is played when the frames
+ * are through, or before a barrier. Few bytes are played by the caller alone: waking a helper takes longer. A part is a list of places of
+ * frames; the bytes stay where they are.
+ *
+ *     caller     sort 1 | sort 2 | 1 is shown | sort 3 | 2 is shown ...     apply_begin(): one batch is sorted while another one is played.
+ *     helpers           | play 1 ............ | play 2 ............ |       Batches of one apply never overlap: that keeps the order.
  */
 #include "replication/apply.h"
 
@@ -25,27 +28,40 @@ enum {
     AHEAD_ROOT = 12, /* so many frames before one is played its memory is asked for */
     AHEAD_LINE = 8,
     AHEAD_ENTRY = 4,
-    AHEAD_MASK = 15,
+    AHEAD_BYTES = 256, /* of a frame; the processor goes on by itself */
+    LINE_LEN = 64,
 };
 
 struct frame_at {
     const char *ptr;
     size_t len;
     uint64_t lsn;
-    uint32_t slot;
+    const struct keyspace
+        *ks;        /* of the first effect; NULL = a frame without one, or of none that is known */
+    struct pos pos; /* of its key */
 };
 
-/* One who plays, and what he is to play. */
+/* Frames of the slots that one helper has, in the order of the log. */
+struct part {
+    struct frame_at *frames;
+    uint32_t count, cap;
+};
+
+struct batch {
+    struct part parts[APPLY_THREADS_MAX]; /* apply->count */
+    size_t bytes;                         /* of all parts */
+    int64_t time_ms; /* the latest of its frames, whether they are in a part or not */
+};
+
+/* One who plays. */
 struct player {
     struct apply *apply;
     struct thread thread;
     struct store_thread store;
     struct metric_slot *metrics; /* never freed: the table of metrics keeps it */
     struct mut mut;
-    struct frame_at *part;
-    uint32_t count, cap;
     /* between the caller and a helper, under apply->lock */
-    bool asked;
+    struct part *part; /* what he is to play; NULL = nothing, or it is done */
     enum dc_err err;
     char why[ERR_TEXT_MAX];
 };
@@ -53,12 +69,15 @@ struct player {
 struct apply {
     struct store *store;
     struct warm *warm;
-    uint32_t count;
-    struct player players[APPLY_THREADS_MAX]; /* the first is the caller */
-    size_t part_bytes;                        /* of all parts */
-    uint16_t *slots;                          /* of a barrier */
+    uint32_t count; /* of helpers; 1 = none, the caller plays all */
+    struct player caller;
+    struct player helpers[APPLY_THREADS_MAX];
+    struct batch batches[2]; /* in turns */
+    struct batch *batch;     /* the one that is sorted into */
+    struct batch *under_way; /* the other one; NULL = nobody plays */
+    uint16_t *slots;         /* of a barrier */
     uint32_t slot_count, slot_cap;
-    int64_t time_ms;
+    int64_t time_ms; /* of what is shown */
     pthread_mutex_t lock;
     pthread_cond_t asked, done;
     bool stop;
@@ -103,11 +122,12 @@ static enum dc_err play_effects(struct player *p, const struct frame_at *f) {
 
 static enum dc_err play_one_slot(struct player *p, const struct frame_at *f) {
     struct store *s = p->apply->store;
-    enum dc_err err = touch(p->apply, p, f->slot);
+    uint32_t slot = pos_slot(f->pos);
+    enum dc_err err = touch(p->apply, p, slot);
     if (err == DC_OK) {
-        store_lock(s, f->slot);
+        store_lock(s, slot);
         err = play_effects(p, f);
-        store_unlock(s, f->slot);
+        store_unlock(s, slot);
     }
     if (p->mut.garbage_count > 0) {
         mut_reset(&p->mut, p->mut.now_ms);
@@ -115,68 +135,57 @@ static enum dc_err play_one_slot(struct player *p, const struct frame_at *f) {
     return err;
 }
 
-/* Where the first effect of a frame belongs. A look-up waits three times for memory; these waits overlap with the playing of what comes before. */
-struct ahead {
-    const struct keyspace *ks; /* NULL = nowhere */
-    struct pos pos;
-};
-
-static struct ahead look_ahead(const struct apply *a, const struct frame_at *f) {
-    struct effect_view e;
-    struct ahead to = {.ks = NULL};
-    if (effect_decode(f->ptr, f->len, FRAME_HEADER_LEN, f->lsn, &e) && e.kind != MUT_FLUSH) {
-        to.ks = store_numbered(a->store, e.keyspace);
-        to.pos = store_key(a->store, e.key).pos;
-    }
-    return to;
-}
-
-/* What is to be played soon, when frame 'i' (that many before the first: below 0) is about to be. */
-static void ask_ahead(struct player *p, struct ahead ring[AHEAD_MASK + 1], int64_t i) {
-    struct store *s = p->apply->store;
-    if (i + AHEAD_ROOT < p->count) {
-        struct ahead *to = &ring[(i + AHEAD_ROOT) & AHEAD_MASK];
-        *to = look_ahead(p->apply, &p->part[i + AHEAD_ROOT]);
-        if (to->ks != NULL) {
-            store_prefetch_root(to->ks, to->pos);
-        }
-    }
-    const struct ahead *line = &ring[(i + AHEAD_LINE) & AHEAD_MASK];
-    if (i + AHEAD_LINE >= 0 && i + AHEAD_LINE < p->count && line->ks != NULL) {
-        store_prefetch_line(line->ks, line->pos);
-    }
-    const struct ahead *entry = &ring[(i + AHEAD_ENTRY) & AHEAD_MASK];
-    if (i + AHEAD_ENTRY >= 0 && i + AHEAD_ENTRY < p->count && entry->ks != NULL) {
-        store_prefetch_entry(s, entry->ks, entry->pos);
+static void prefetch_bytes(const struct frame_at *f) {
+    size_t len = f->len < AHEAD_BYTES ? f->len : AHEAD_BYTES;
+    for (size_t at = 0; at < len; at += LINE_LEN) {
+        __builtin_prefetch(f->ptr + at);
     }
 }
 
-static enum dc_err play_part(struct player *p) {
-    struct ahead ring[AHEAD_MASK + 1];
+/* What is to be played soon, when frame 'i' (that many before the first: below 0) is about to be: a look-up waits three times for memory, and
+ * another core has read the frame. These waits overlap with the playing of what comes before. */
+static void ask_ahead(struct apply *a, const struct part *part, int64_t i) {
+    if (i + AHEAD_ROOT < part->count && part->frames[i + AHEAD_ROOT].ks != NULL) {
+        const struct frame_at *f = &part->frames[i + AHEAD_ROOT];
+        store_prefetch_root(f->ks, f->pos);
+    }
+    if (i + AHEAD_LINE >= 0 && i + AHEAD_LINE < part->count &&
+        part->frames[i + AHEAD_LINE].ks != NULL) {
+        const struct frame_at *f = &part->frames[i + AHEAD_LINE];
+        prefetch_bytes(f);
+        store_prefetch_line(f->ks, f->pos);
+    }
+    if (i + AHEAD_ENTRY >= 0 && i + AHEAD_ENTRY < part->count &&
+        part->frames[i + AHEAD_ENTRY].ks != NULL) {
+        const struct frame_at *f = &part->frames[i + AHEAD_ENTRY];
+        store_prefetch_entry(a->store, f->ks, f->pos);
+    }
+}
+
+static enum dc_err play_part(struct player *p, const struct part *part) {
     enum dc_err err = DC_OK;
-    for (int64_t i = -AHEAD_ROOT; i < p->count && err == DC_OK; i++) {
-        ask_ahead(p, ring, i);
-        err = i >= 0 ? play_one_slot(p, &p->part[i]) : DC_OK;
+    for (int64_t i = -AHEAD_ROOT; i < part->count && err == DC_OK; i++) {
+        ask_ahead(p->apply, part, i);
+        err = i >= 0 ? play_one_slot(p, &part->frames[i]) : DC_OK;
     }
-    p->count = 0;
     return err;
 }
 
-/* --- parts ------------------------------------------------------------------------------------------------------- */
+/* --- batches ----------------------------------------------------------------------------------------------------- */
 
 static enum dc_err add(struct apply *a, const struct frame_at *f) {
-    struct player *p = &a->players[f->slot % a->count];
-    if (p->count == p->cap) {
-        uint32_t cap = p->cap == 0 ? 256 : 2 * p->cap;
-        struct frame_at *part = mem_realloc(p->part, cap * sizeof(*part));
-        if (part == NULL) {
+    struct part *part = &a->batch->parts[pos_slot(f->pos) % a->count];
+    if (part->count == part->cap) {
+        uint32_t cap = part->cap == 0 ? 256 : 2 * part->cap;
+        struct frame_at *frames = mem_realloc(part->frames, cap * sizeof(*frames));
+        if (frames == NULL) {
             return DC_ENOMEM;
         }
-        p->part = part;
-        p->cap = cap;
+        part->frames = frames;
+        part->cap = cap;
     }
-    p->part[p->count++] = *f;
-    a->part_bytes += f->len;
+    part->frames[part->count++] = *f;
+    a->batch->bytes += f->len;
     return DC_OK;
 }
 
@@ -185,38 +194,44 @@ static void help(void *arg) {
     struct apply *a = p->apply;
     pthread_mutex_lock(&a->lock);
     for (;;) {
-        while (!p->asked && !a->stop) {
+        while (p->part == NULL && !a->stop) {
             pthread_cond_wait(&a->asked, &a->lock);
         }
-        if (a->stop) {
+        if (p->part == NULL) {
             break;
         }
         pthread_mutex_unlock(&a->lock);
-        enum dc_err err = play_part(p);
+        enum dc_err err = play_part(p, p->part);
         pthread_mutex_lock(&a->lock);
         p->err = err;
         if (err != DC_OK) {
             snprintf(p->why, sizeof(p->why), "%s", dc_fail_take(err));
         }
-        p->asked = false;
+        p->part = NULL;
         pthread_cond_signal(&a->done);
     }
     pthread_mutex_unlock(&a->lock);
 }
 
-/* All parts at once. */
-static enum dc_err play_together(struct apply *a) {
-    pthread_mutex_lock(&a->lock);
-    for (uint32_t i = 1; i < a->count; i++) {
-        a->players[i].asked = a->players[i].count > 0;
+/* It was played, or is of no use after an error. What is shown when that is so has its time. */
+static void batch_done(struct apply *a, struct batch *b, enum dc_err err) {
+    for (uint32_t i = 0; i < a->count; i++) {
+        b->parts[i].count = 0;
     }
-    pthread_cond_broadcast(&a->asked);
-    pthread_mutex_unlock(&a->lock);
-    enum dc_err err = play_part(&a->players[0]);
+    b->bytes = 0;
+    a->time_ms = err == DC_OK && b->time_ms > a->time_ms ? b->time_ms : a->time_ms;
+}
+
+/* Nobody plays. */
+static enum dc_err wait_for_helpers(struct apply *a) {
+    enum dc_err err = DC_OK;
+    if (a->under_way == NULL) {
+        return DC_OK;
+    }
     pthread_mutex_lock(&a->lock);
-    for (uint32_t i = 1; i < a->count; i++) {
-        struct player *p = &a->players[i];
-        while (p->asked) {
+    for (uint32_t i = 0; i < a->count; i++) {
+        struct player *p = &a->helpers[i];
+        while (p->part != NULL) {
             pthread_cond_wait(&a->done, &a->lock);
         }
         if (err == DC_OK && p->err != DC_OK) {
@@ -225,20 +240,37 @@ static enum dc_err play_together(struct apply *a) {
         p->err = DC_OK;
     }
     pthread_mutex_unlock(&a->lock);
+    batch_done(a, a->under_way, err);
+    a->under_way = NULL;
     return err;
 }
 
-static enum dc_err play_parts(struct apply *a) {
-    enum dc_err err = DC_OK;
-    if (a->part_bytes >= ALONE_LEN && a->count > 1) {
-        err = play_together(a);
-    } else {
-        for (uint32_t i = 0; i < a->count && a->part_bytes > 0; i++) {
-            err = err == DC_OK ? play_part(&a->players[i]) : err;
-            a->players[i].count = 0;
-        }
+/* Nobody plays yet. The other batch is sorted into from now on. */
+static void ask_helpers(struct apply *a) {
+    dc_assert(a->under_way == NULL && a->count > 1);
+    a->under_way = a->batch;
+    a->batch = a->batch == &a->batches[0] ? &a->batches[1] : &a->batches[0];
+    pthread_mutex_lock(&a->lock);
+    for (uint32_t i = 0; i < a->count; i++) {
+        struct part *part = &a->under_way->parts[i];
+        a->helpers[i].part = part->count > 0 ? part : NULL;
     }
-    a->part_bytes = 0;
+    pthread_cond_broadcast(&a->asked);
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* All that was sorted so far. */
+static enum dc_err play_batch(struct apply *a) {
+    struct batch *b = a->batch;
+    enum dc_err err = wait_for_helpers(a);
+    if (err == DC_OK && b->bytes >= ALONE_LEN && a->count > 1) {
+        ask_helpers(a);
+        return wait_for_helpers(a);
+    }
+    for (uint32_t i = 0; i < a->count && err == DC_OK; i++) {
+        err = play_part(&a->caller, &b->parts[i]);
+    }
+    batch_done(a, b, err);
     return err;
 }
 
@@ -248,20 +280,23 @@ static enum dc_err play_parts(struct apply *a) {
 struct extent_of {
     bool one_slot;
     bool flushes;
-    uint32_t slot; /* the first */
 };
 
-static enum dc_err look_at(const struct frame_at *f, struct extent_of *out) {
+static enum dc_err look_at(const struct apply *a, struct frame_at *f, struct extent_of *out) {
     struct effect_view e;
     *out = (struct extent_of){.one_slot = true};
     for (size_t at = FRAME_HEADER_LEN; at < f->len; at += e.len) {
         if (!effect_decode(f->ptr, f->len, at, f->lsn, &e)) {
             return fail_malformed(f->lsn);
         }
-        uint32_t slot = e.kind == MUT_FLUSH ? 0 : store_slot(e.key);
-        out->flushes = out->flushes || e.kind == MUT_FLUSH;
-        out->slot = at == FRAME_HEADER_LEN ? slot : out->slot;
-        out->one_slot = out->one_slot && slot == out->slot;
+        if (e.kind == MUT_FLUSH) {
+            out->flushes = true;
+        } else if (at == FRAME_HEADER_LEN) {
+            f->ks = store_numbered(a->store, e.keyspace);
+            f->pos = store_key(a->store, e.key).pos;
+        } else {
+            out->one_slot = out->one_slot && store_slot(e.key) == pos_slot(f->pos);
+        }
     }
     out->one_slot = out->one_slot && !out->flushes;
     return DC_OK;
@@ -305,7 +340,7 @@ static enum dc_err collect_slots(struct apply *a, const struct frame_at *f) {
     for (uint32_t i = 0; i < a->slot_count && err == DC_OK; i++) {
         if (kept == 0 || a->slots[kept - 1] != a->slots[i]) {
             a->slots[kept++] = a->slots[i];
-            err = touch(a, &a->players[0], a->slots[i]);
+            err = touch(a, &a->caller, a->slots[i]);
         }
     }
     a->slot_count = kept;
@@ -333,8 +368,8 @@ static void unlock_slots(struct apply *a, bool all) {
 }
 
 static enum dc_err play_barrier(struct apply *a, const struct frame_at *f, bool flushes) {
-    struct player *p = &a->players[0];
-    enum dc_err err = play_parts(a);
+    struct player *p = &a->caller;
+    enum dc_err err = play_batch(a);
     err = err == DC_OK ? collect_slots(a, f) : err;
     if (err != DC_OK) {
         return err;
@@ -352,22 +387,21 @@ static enum dc_err play_barrier(struct apply *a, const struct frame_at *f, bool 
 static enum dc_err take_frame(struct apply *a, struct frame_at *f) {
     struct extent_of x;
     int64_t time_ms = (int64_t)get_u64(f->ptr + 16);
-    a->time_ms = time_ms > a->time_ms ? time_ms : a->time_ms;
+    a->batch->time_ms = time_ms > a->batch->time_ms ? time_ms : a->batch->time_ms;
     if (f->ptr[FRAME_KIND_AT] != FRAME_MUTATION) {
         return DC_OK;
     }
-    enum dc_err err = look_at(f, &x);
-    f->slot = x.slot;
+    enum dc_err err = look_at(a, f, &x);
     if (err != DC_OK) {
         return err;
     }
     return x.one_slot ? add(a, f) : play_barrier(a, f, x.flushes);
 }
 
-enum dc_err apply_frames(struct apply *a, uint64_t lsn, const char *bytes, size_t len) {
+/* Sorts all frames; plays those before the last barrier. */
+static enum dc_err take_frames(struct apply *a, uint64_t lsn, const char *bytes, size_t len) {
     enum dc_err err = DC_OK;
-    size_t at = 0;
-    while (at < len && err == DC_OK) {
+    for (size_t at = 0; at < len && err == DC_OK;) {
         struct frame_at f = {.ptr = bytes + at, .lsn = lsn + at};
         dc_assert(len - at >= FRAME_HEADER_LEN);
         f.len = (size_t)frame_len_at(f.ptr);
@@ -375,8 +409,32 @@ enum dc_err apply_frames(struct apply *a, uint64_t lsn, const char *bytes, size_
         err = take_frame(a, &f);
         at += f.len;
     }
-    enum dc_err rest = play_parts(a); /* also after an error: the parts are empty then */
+    return err;
+}
+
+enum dc_err apply_frames(struct apply *a, uint64_t lsn, const char *bytes, size_t len) {
+    enum dc_err err = take_frames(a, lsn, bytes, len);
+    enum dc_err rest = play_batch(a); /* also after an error: the batch is empty then */
     return err != DC_OK ? err : rest;
+}
+
+enum dc_err apply_begin(struct apply *a, uint64_t lsn, const char *bytes, size_t len) {
+    enum dc_err err = take_frames(a, lsn, bytes, len);
+    if (err != DC_OK || a->count == 1 || a->batch->bytes < ALONE_LEN) {
+        enum dc_err rest = play_batch(a);
+        return err != DC_OK ? err : rest;
+    }
+    err = wait_for_helpers(a);
+    if (err == DC_OK) {
+        ask_helpers(a);
+    } else {
+        batch_done(a, a->batch, err);
+    }
+    return err;
+}
+
+enum dc_err apply_end(struct apply *a) {
+    return wait_for_helpers(a);
 }
 
 int64_t apply_time_ms(const struct apply *a) {
@@ -399,14 +457,14 @@ struct apply *apply_create(const struct apply_opts *opts) {
     a->store = opts->store;
     a->warm = opts->warm;
     a->count = count < 1 ? 1 : count > APPLY_THREADS_MAX ? APPLY_THREADS_MAX : (uint32_t)count;
+    a->batch = &a->batches[0];
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->asked, NULL);
     pthread_cond_init(&a->done, NULL);
-    for (uint32_t i = 0; i < a->count; i++) {
-        player_init(&a->players[i], a);
-    }
-    for (uint32_t i = 1; i < a->count; i++) {
-        thread_start(&a->players[i].thread, "repl-apply", help, &a->players[i]);
+    player_init(&a->caller, a);
+    for (uint32_t i = 0; i < a->count && a->count > 1; i++) {
+        player_init(&a->helpers[i], a);
+        thread_start(&a->helpers[i].thread, "repl-apply", help, &a->helpers[i]);
     }
     return a;
 }
@@ -419,13 +477,15 @@ void apply_destroy(struct apply *a) {
     a->stop = true;
     pthread_cond_broadcast(&a->asked);
     pthread_mutex_unlock(&a->lock);
-    for (uint32_t i = 0; i < a->count; i++) {
-        if (i > 0) {
-            thread_join(&a->players[i].thread);
-        }
-        mut_fini(&a->players[i].mut);
-        mem_free(a->players[i].part);
+    for (uint32_t i = 0; i < a->count && a->count > 1; i++) {
+        thread_join(&a->helpers[i].thread);
+        mut_fini(&a->helpers[i].mut);
     }
+    for (uint32_t i = 0; i < a->count; i++) {
+        mem_free(a->batches[0].parts[i].frames);
+        mem_free(a->batches[1].parts[i].frames);
+    }
+    mut_fini(&a->caller.mut);
     pthread_cond_destroy(&a->done);
     pthread_cond_destroy(&a->asked);
     pthread_mutex_destroy(&a->lock);

@@ -6,7 +6,7 @@
  *   the order per key is that of the log. A frame over several slots, or one that flushes, is a barrier: what is before it is shown first,
  *   and it is shown whole, under all its slot locks.
  * Invariants: I1 nobody sees a part of a frame. I2 no slot lock is held while a cold range is loaded. I3 what is shown when
- *   apply_frames() returns is everything up to the end of its bytes.
+ *   apply_frames() or apply_end() returns is everything up to the end of the bytes; when apply_begin() returns, everything before them.
  * Threads: one caller; helpers are its own.
  * Failure: DC_ECORRUPT: an effect wasn't made for what is there: this copy of the data is damaged, or the log is. What is shown then is of no
  *   use any more. DC_ENOMEM: likewise, until everything is loaded anew.
@@ -28,7 +28,8 @@ enum { APPLY_THREADS_MAX = 16 };
 struct apply_opts {
     struct store *store;
     struct warm *warm; /* NULL = everything is loaded */
-    uint32_t threads;  /* with the caller; 0 = one for each core, APPLY_THREADS_MAX at most */
+    uint32_t
+        threads; /* that play; 1: the caller alone, 0 = one for each core, APPLY_THREADS_MAX at most */
 };
 
 struct apply *apply_create(const struct apply_opts *opts);
@@ -37,7 +38,13 @@ void apply_destroy(struct apply *a); /* NULL is legal */
 /* Whole frames, checked, that follow what was applied before; 'lsn' is that of the first byte. The bytes are used until the return. */
 DC_MUST enum dc_err apply_frames(struct apply *a, uint64_t lsn, const char *bytes, size_t len);
 
-/* The latest time of a frame so far; 0 = there was none. */
+/* The same, but many bytes are played by helpers while the caller does something else. They are used until the next call of one of
+ * these three returns. Errors: those of the frames before, too. Nothing is under way then. */
+DC_MUST enum dc_err apply_begin(struct apply *a, uint64_t lsn, const char *bytes, size_t len);
+/* Until what was begun is shown. */
+DC_MUST enum dc_err apply_end(struct apply *a);
+
+/* The latest time of a frame that is shown; 0 = there was none. */
 int64_t apply_time_ms(const struct apply *a);
 
 #endif

@@ -318,7 +318,7 @@ static enum dc_err grow_when_full(struct link_input *in) {
     return buf_reserve(b, b->cap > 0 ? b->cap : INPUT_MIN_LEN);
 }
 
-/* A quiet link needs no long buffer. */
+/* A link that is quiet for a while needs no long buffer. */
 static void give_back(struct link_input *in) {
     if (link_input_len(in) == 0) {
         in->at = 0;
@@ -487,8 +487,10 @@ enum dc_err link_receive(struct link *l, int64_t timeout_ms, struct link_message
             return err;
         }
         if (!got || (timeout_ms > 0 && time_mono_us() >= deadline && !link_has_message(l))) {
-            give_back(in);
-            give_back(&l->in);
+            if (timeout_ms != 0) {
+                give_back(in);
+                give_back(&l->in);
+            }
             *out = (struct link_message){.type = WIRE_NONE};
             return DC_OK;
         }

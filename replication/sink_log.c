@@ -2,17 +2,28 @@
 /*
  * Bytes of the log come in pieces that end anywhere. Whole frames are taken from the message where they are; the beginning of the last one is
  * kept until the rest is there.
+ *
+ * Who is far behind gets long messages. Each is copied once, behind the beginning of its first frame, into a blob that the log keeps until it
+ * is durable; helpers play it from there while the next one is received, checked and sorted. As soon as no message is at hand, what is
+ * being played is waited for: so is whatever asks how far the store is.
  */
 #include "persist/adopt.h"
 #include "persist/log_tail.h"
 #include "replication/sink_priv.h"
+#include "server/base/assert.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { PENDING_KEEP_LEN = 1024 * 1024, ROOM_WAIT_US = 50 * 1000, ACK_STEP_LEN = 1024 * 1024 };
+enum {
+    PENDING_KEEP_LEN = 1024 * 1024,
+    ROOM_WAIT_US = 50 * 1000,
+    ACK_STEP_LEN = 1024 * 1024,
+    PENDING_SHORT_LEN = 16 * 1024,
+    LONG_LEN = 128 * 1024, /* of a message: its bytes are kept by reference */
+};
 
 static struct history current(const struct sink *s) {
     const struct history *last = histories_last(log_chain(s->self->log));
@@ -31,32 +42,20 @@ static void note_fresh(struct sink *s) {
 /* The time up to which everything is shown: that of the last frame, or of a heartbeat if nothing is missing before it. */
 static void note_time(struct sink *s) {
     int64_t time_ms = apply_time_ms(s->apply);
-    uint64_t head = log_head(s->self->log).v;
-    if (head >= s->beat_head) {
+    uint64_t shown = log_applied(s->self->log).v;
+    if (shown >= s->beat_head) {
         time_ms = s->beat_ms > time_ms ? s->beat_ms : time_ms;
         note_fresh(s);
     }
     if (time_ms > atomic_load_explicit(&s->self->passed_ms, memory_order_relaxed)) {
         atomic_store_explicit(&s->self->passed_ms, time_ms, memory_order_relaxed);
     }
-    bool behind = head < s->beat_head;
+    bool behind = shown < s->beat_head;
     int64_t since = atomic_load_explicit(&s->behind_since_us, memory_order_relaxed);
     if (behind != (since != 0)) {
         atomic_store_explicit(&s->behind_since_us, behind ? time_mono_us() : 0,
                               memory_order_relaxed);
     }
-}
-
-/* What is in memory and not durable is bounded here as on a primary. */
-static enum dc_err wait_for_room(struct sink *s) {
-    struct log *log = s->self->log;
-    while (!log_has_room(log)) {
-        if (sink_must_end(s)) {
-            return DC_ESTOPPED;
-        }
-        (void)log_wait(log, LOG_LEVEL_DISK, (struct lsn){log_durable(log).v + 1}, ROOM_WAIT_US);
-    }
-    return DC_OK;
 }
 
 /* What is here isn't what the log was made for: only a copy helps. Remembered, whatever happens. The error stays the one that was found. */
@@ -71,28 +70,12 @@ static void note_damage(struct sink *s) {
     (void)dc_fail(DC_ECORRUPT, "%s", why);
 }
 
-static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, size_t len) {
-    struct log *log = s->self->log;
-    enum dc_err err = len > 0 ? wait_for_room(s) : DC_OK;
-    if (err != DC_OK || len == 0) {
-        return err;
-    }
-    err = log_put(s->feed, lsn, bytes, len);
-    if (err != DC_OK) {
-        return err;
-    }
-    uint64_t acked = atomic_load_explicit(&s->acked_received, memory_order_relaxed);
-    if (!link_has_message(s->link) || lsn + len - acked >= ACK_STEP_LEN) {
-        err = sink_ack(s);
-    }
-    log_kick(log); /* behind the acknowledgement: somebody waits for that */
-    enum dc_err shown = apply_frames(s->apply, lsn, bytes, len);
+/* Up to 'end', if it went well. */
+static enum dc_err note_shown(struct sink *s, enum dc_err shown, uint64_t end) {
     if (shown == DC_OK) {
-        log_set_applied(log, (struct lsn){lsn + len});
+        log_set_applied(s->self->log, (struct lsn){end});
         note_time(s);
-        return err;
-    }
-    if (shown == DC_ECORRUPT) {
+    } else if (shown == DC_ECORRUPT) {
         note_damage(s);
     } else { /* no memory: the log is right, the store isn't */
         sink_begin_anew(s);
@@ -100,11 +83,81 @@ static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, siz
     return shown;
 }
 
+/* Everything in the log is shown. */
+static enum dc_err settle(struct sink *s) {
+    struct blob *b = s->playing;
+    if (b == NULL) {
+        return DC_OK;
+    }
+    enum dc_err shown = apply_end(s->apply);
+    s->playing = NULL;
+    blob_release(b);
+    return note_shown(s, shown, s->playing_end);
+}
+
+/* --- runs of whole frames ---------------------------------------------------------------------------------------- */
+
+/* What is in memory and not durable is bounded here as on a primary. */
+static enum dc_err wait_for_room(struct sink *s) {
+    struct log *log = s->self->log;
+    while (!log_has_room(log)) {
+        enum dc_err err = sink_must_end(s) ? DC_ESTOPPED : settle(s);
+        if (err != DC_OK) {
+            return err;
+        }
+        (void)log_wait(log, LOG_LEVEL_DISK, (struct lsn){log_durable(log).v + 1}, ROOM_WAIT_US);
+    }
+    return DC_OK;
+}
+
+/* What is in the log, if that is more than 'step' above what the source knows. */
+static enum dc_err acknowledge(struct sink *s, uint64_t step) {
+    uint64_t acked = atomic_load_explicit(&s->acked_received, memory_order_relaxed);
+    return log_head(s->self->log).v - acked > step ? sink_ack(s) : DC_OK;
+}
+
+static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, size_t len) {
+    enum dc_err err = len > 0 ? wait_for_room(s) : DC_OK;
+    err = err == DC_OK ? settle(s) : err;
+    if (err != DC_OK || len == 0) {
+        return err;
+    }
+    err = log_put(s->feed, lsn, bytes, len);
+    if (err != DC_OK) {
+        return err;
+    }
+    enum dc_err acked = acknowledge(s, link_has_message(s->link) ? ACK_STEP_LEN : 0);
+    log_kick(s->self->log); /* behind the acknowledgement: somebody waits for that */
+    err = note_shown(s, apply_frames(s->apply, lsn, bytes, len), lsn + len);
+    return err == DC_OK ? acked : err;
+}
+
+/* A long one, which stays where it is. It is shown when the next one has come, or settle() returns. */
+static enum dc_err take_long_run(struct sink *s, uint64_t lsn, struct blob *frames) {
+    enum dc_err err = wait_for_room(s);
+    err = err == DC_OK ? log_put_blob(s->feed, lsn, frames) : err;
+    if (err != DC_OK) {
+        return err;
+    }
+    enum dc_err acked = acknowledge(s, ACK_STEP_LEN);
+    log_kick(s->self->log);
+    err = apply_begin(s->apply, lsn, frames->data, frames->len);
+    blob_release(s->playing);
+    s->playing = NULL;
+    err = note_shown(s, err, lsn);
+    if (err == DC_OK) {
+        s->playing = blob_acquire(frames);
+        s->playing_end = lsn + frames->len;
+    }
+    return err == DC_OK ? acked : err;
+}
+
 /* --- a new history ----------------------------------------------------------------------------------------------- */
 
 /* The source's log goes on in another history: so does ours. */
 static enum dc_err take_fork(struct sink *s, uint64_t lsn, const char *frame, size_t len) {
     struct log *log = s->self->log;
+    dc_assert(s->playing == NULL); /* what is before it is shown */
     enum dc_err err = data_take_fork(s->self->data, lsn, frame, len);
     if (err != DC_OK) {
         return err;
@@ -123,9 +176,11 @@ static enum dc_err fail_bytes(uint64_t lsn) {
                    lsn);
 }
 
-/* All whole frames; '*used' bytes of them. */
-static enum dc_err take_frames(struct sink *s, uint64_t lsn, const char *bytes, size_t len,
-                               size_t *used) {
+/* All whole frames; '*used' bytes of them. 'whole': the blob that begins with them, NULL = they aren't to be kept by reference. */
+static enum dc_err take_frames(struct sink *s, uint64_t lsn, struct bytes all, size_t *used,
+                               struct blob *whole) {
+    const char *bytes = all.ptr;
+    size_t len = all.len;
     size_t from = 0, at = 0;
     enum dc_err err = DC_OK;
     uint64_t history = current(s).id;
@@ -155,12 +210,16 @@ static enum dc_err take_frames(struct sink *s, uint64_t lsn, const char *bytes, 
         }
     }
     *used = at;
+    if (err == DC_OK && whole != NULL && from == 0 && at >= LONG_LEN) {
+        whole->len = at;
+        return take_long_run(s, lsn, whole);
+    }
     return err == DC_OK ? take_run(s, lsn + from, bytes + from, at - from) : err;
 }
 
 static enum dc_err take_from_message(struct sink *s, const struct wire_log *m) {
     size_t used = 0;
-    enum dc_err err = take_frames(s, m->lsn, m->bytes.ptr, m->bytes.len, &used);
+    enum dc_err err = take_frames(s, m->lsn, m->bytes, &used, NULL);
     if (err == DC_OK && used < m->bytes.len) {
         s->pending_lsn = m->lsn + used;
         buf_append(&s->pending, m->bytes.ptr + used, m->bytes.len - used);
@@ -171,14 +230,11 @@ static enum dc_err take_from_message(struct sink *s, const struct wire_log *m) {
 
 static enum dc_err take_with_pending(struct sink *s, const struct wire_log *m) {
     size_t used = 0;
-    if (m->lsn != s->pending_lsn + s->pending.len) {
-        return fail_bytes(m->lsn);
-    }
     buf_append_bytes(&s->pending, m->bytes);
     if (s->pending.failed) {
         return DC_ENOMEM;
     }
-    enum dc_err err = take_frames(s, s->pending_lsn, s->pending.ptr, s->pending.len, &used);
+    enum dc_err err = take_frames(s, s->pending_lsn, buf_bytes(&s->pending), &used, NULL);
     if (err == DC_OK && used == s->pending.len) {
         buf_reset(&s->pending, PENDING_KEEP_LEN);
     } else if (err == DC_OK) {
@@ -188,19 +244,47 @@ static enum dc_err take_with_pending(struct sink *s, const struct wire_log *m) {
     return err;
 }
 
+/* What is pending is short. */
+static enum dc_err take_long(struct sink *s, const struct wire_log *m) {
+    size_t before = s->pending.len;
+    size_t len = before + m->bytes.len, used = 0;
+    struct blob *b = blob_create(len, len);
+    if (b == NULL) {
+        return DC_ENOMEM;
+    }
+    if (before > 0) {
+        memcpy(b->data, s->pending.ptr, before);
+    }
+    memcpy(b->data + before, m->bytes.ptr, m->bytes.len);
+    buf_reset(&s->pending, PENDING_KEEP_LEN);
+    enum dc_err err = take_frames(s, m->lsn - before, bytes_of(b->data, len), &used, b);
+    if (err == DC_OK && used < len) {
+        s->pending_lsn = m->lsn - before + used;
+        buf_append(&s->pending, b->data + used, len - used);
+        err = s->pending.failed ? DC_ENOMEM : DC_OK;
+    }
+    blob_release(b);
+    return err;
+}
+
 static enum dc_err take_log(struct sink *s, struct bytes body) {
     struct wire_log m;
     if (!wire_log_decode(body, &m)) {
         return dc_fail(DC_EPROTO, "a message of the source can't be read");
     }
     if (s->pending.len > 0) {
-        return take_with_pending(s, &m);
+        if (m.lsn != s->pending_lsn + s->pending.len) {
+            return fail_bytes(m.lsn);
+        }
+        return m.bytes.len >= LONG_LEN && s->pending.len <= PENDING_SHORT_LEN
+                   ? take_long(s, &m)
+                   : take_with_pending(s, &m);
     }
     bool jumps = m.bytes.len > FRAME_KIND_AT && m.bytes.ptr[FRAME_KIND_AT] == FRAME_FORK;
     if (m.lsn != log_head(s->self->log).v && !jumps) {
         return fail_bytes(m.lsn);
     }
-    return take_from_message(s, &m);
+    return m.bytes.len >= LONG_LEN ? take_long(s, &m) : take_from_message(s, &m);
 }
 
 /* The source stops writing at the LSN that it tells, and wants this node to go on; 0: wherever it stands. */
@@ -215,31 +299,41 @@ static enum dc_err take_promote(struct sink *s, struct bytes body) {
     return dc_fail(DC_EIO, "the source hands over");
 }
 
+static enum dc_err take_message(struct sink *s, const struct link_message *m) {
+    uint64_t lsn;
+    if (m->type == WIRE_LOG) {
+        return take_log(s, m->body);
+    }
+    enum dc_err acked = s->playing != NULL ? acknowledge(s, 0) : DC_OK;
+    enum dc_err err = settle(s);
+    err = err == DC_OK ? acked : err;
+    if (err != DC_OK) {
+        return err;
+    }
+    if (m->type == WIRE_HURRY && wire_hurry_decode(m->body, &lsn)) {
+        atomic_store_explicit(&s->hurry_lsn, lsn, memory_order_release);
+        log_hurry(s->self->log);
+        wake_raise(&s->ack_wake);
+    } else if (m->type == WIRE_PROMOTE && s->pull_to == 0) {
+        return take_promote(s, m->body);
+    } else if (m->type == WIRE_BEAT) {
+        note_time(s);
+    } else if (m->type != WIRE_NONE) {
+        return dc_fail(DC_EPROTO, "the source sent %s, which has no place here",
+                       wire_type_name(m->type));
+    }
+    return DC_OK;
+}
+
 enum dc_err sink_stream(struct sink *s) {
     enum dc_err err = DC_OK;
-    uint64_t lsn;
     buf_reset(&s->pending, PENDING_KEEP_LEN);
     while (err == DC_OK && !sink_must_end(s) &&
            (s->pull_to == 0 || log_head(s->self->log).v < s->pull_to)) {
         struct link_message m;
-        err = sink_receive(s, SINK_LOOK_MS * 4, &m);
-        if (err != DC_OK) {
-            break;
-        }
-        if (m.type == WIRE_LOG) {
-            err = take_log(s, m.body);
-        } else if (m.type == WIRE_HURRY && wire_hurry_decode(m.body, &lsn)) {
-            atomic_store_explicit(&s->hurry_lsn, lsn, memory_order_release);
-            log_hurry(s->self->log);
-            wake_raise(&s->ack_wake);
-        } else if (m.type == WIRE_PROMOTE && s->pull_to == 0) {
-            err = take_promote(s, m.body);
-        } else if (m.type == WIRE_BEAT) {
-            note_time(s);
-        } else if (m.type != WIRE_NONE) {
-            err = dc_fail(DC_EPROTO, "the source sent %s, which has no place here",
-                          wire_type_name(m.type));
-        }
+        err = sink_receive(s, s->playing != NULL ? 0 : SINK_LOOK_MS * 4, &m);
+        err = err == DC_OK ? take_message(s, &m) : err;
     }
-    return err;
+    enum dc_err last = settle(s);
+    return last != DC_OK ? last : err;
 }

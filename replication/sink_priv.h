@@ -32,9 +32,11 @@ struct sink {
     struct log_feed *feed;
     struct buf pending;   /* the beginning of a frame */
     uint64_t pending_lsn; /* of its first byte */
-    int64_t beat_us;      /* when the last heartbeat came, monotonic */
-    int64_t beat_ms;      /* its clock, */
-    uint64_t beat_head;   /* and the head that it told */
+    struct blob *playing; /* helpers play what is in it; NULL = all of the log is shown */
+    uint64_t playing_end;
+    int64_t beat_us;    /* when the last heartbeat came, monotonic */
+    int64_t beat_ms;    /* its clock, */
+    uint64_t beat_head; /* and the head that it told */
     struct rng rng;
     uint8_t told[PEERS_MAX + 1][PEER_ID_LEN]; /* on this link: the source, and whom it knows */
     uint32_t told_count;

@@ -267,6 +267,129 @@ START_TEST(test_h30_a_session_lives_on_a_copy_that_lags) {
 }
 END_TEST
 
+/* --- while the next frames are made ready ------------------------------------------------------------------------ */
+
+static char *begun; /* the bytes of what was begun last */
+static size_t begun_len;
+
+/* What was begun before may not be looked at any more: it is made useless. */
+static enum dc_err begin(uint32_t count) {
+    uint64_t from = end_of(applied);
+    applied += count;
+    size_t len = (size_t)(end_of(applied) - from);
+    char *bytes = mem_must_alloc(len);
+    memcpy(bytes, c.log.bytes.ptr + (from - c.log.first_lsn), len);
+    enum dc_err err = apply_begin(apply, from, bytes, len);
+    if (begun != NULL) {
+        memset(begun, 0xff, begun_len);
+        mem_free(begun);
+    }
+    begun = bytes;
+    begun_len = len;
+    return err;
+}
+
+static enum dc_err end(void) {
+    enum dc_err err = apply_end(apply);
+    mem_free(begun);
+    begun = NULL;
+    return err;
+}
+
+/* More than helpers are woken for; "number" last. Some rounds have a frame over several slots in them. Returns how many frames that is. */
+static uint32_t make_round(int number) {
+    uint32_t before = c.log.count;
+    char text[32], name[32];
+    struct bytes value = bytes_of(text, (size_t)snprintf(text, sizeof(text), "%d", number));
+    for (uint32_t i = 0; i < 5000; i++) {
+        must(hand_append(&c.hand, 0, key_of(name, "key:", i % KEYS), value));
+        if (i == 2500 && number % 3 == 0) {
+            struct bytes both[] = {BYTES("left"), BYTES("right")};
+            struct bytes same[] = {value, value};
+            must(hand_set_many(&c.hand, 0, both, same, 2));
+        }
+    }
+    engine_sleep(&c.engine, 100);
+    must(hand_set(&c.hand, 0, BYTES("number"), value, EXPIRY_NONE));
+    return c.log.count - before;
+}
+
+static int64_t number_shown(void) {
+    uint32_t slot = store_slot(BYTES("number"));
+    struct value v;
+    store_lock(copy, slot);
+    struct entry *e = find("number");
+    ck_assert_ptr_nonnull(e);
+    entry_value(e, &v);
+    store_unlock(copy, slot);
+    return v.num;
+}
+
+START_TEST(what_was_begun_is_shown_when_the_next_is_begun) {
+    enum { ROUNDS = 12 };
+    uint32_t counts[ROUNDS];
+    for (uint32_t threads = 1; threads <= 3; threads++) {
+        open_copy(threads);
+        must(play_rest());
+        for (int i = 0; i < ROUNDS; i++) {
+            counts[i] = make_round(i + 1);
+        }
+        int64_t last_ms = engine_now(&c.engine), step_ms = 100;
+        for (int i = 0; i < ROUNDS; i++) {
+            must(begin(counts[i]));
+            int64_t shown = i == 0 ? 0 : number_shown();
+            expect(shown == i || (i > 0 && shown == i + 1));
+            int64_t shown_ms = apply_time_ms(apply);
+            expect(i == 0 || shown_ms >= last_ms - (ROUNDS - i) * step_ms);
+            if (threads > 1) { /* the time is that of what is shown for sure */
+                expect(shown_ms < last_ms - (ROUNDS - 1 - i) * step_ms);
+            }
+        }
+        must(end());
+        expect_eq(number_shown(), ROUNDS);
+        expect_eq(apply_time_ms(apply), last_ms);
+        must(end()); /* nothing is under way */
+        expect_same();
+        close_copy();
+    }
+}
+END_TEST
+
+START_TEST(few_frames_wait_for_the_many_before_them) {
+    open_copy(3);
+    must(play_rest());
+    for (int i = 1; i <= 9; i++) {
+        uint32_t count = make_round(i);
+        must(begin(count));
+        must(hand_append(&c.hand, 0, BYTES("key:1"), BYTES("x")));
+        must(i % 2 == 0 ? begin(1) : play(1));
+        expect_eq(number_shown(), i);
+    }
+    must(end());
+    expect_same();
+    close_copy();
+}
+END_TEST
+
+START_TEST(damage_in_what_was_begun_is_told_later) {
+    for (int later = 0; later < 3; later++) {
+        open_copy(2);
+        must(play_rest());
+        must(hand_append(&c.hand, 0, BYTES("key:1"), BYTES("left out")));
+        applied++;
+        uint32_t count = make_round(1);
+        uint32_t more = make_round(2);
+        enum dc_err err = begin(count);
+        expect_eq(err, DC_OK);
+        err = later == 0 ? end() : later == 1 ? begin(more) : play(more);
+        expect_eq(err, DC_ECORRUPT);
+        ck_assert_ptr_nonnull(strstr(dc_fail_take(DC_ECORRUPT), "was made for version"));
+        must(end()); /* nothing is under way */
+        close_copy();
+    }
+}
+END_TEST
+
 /* --- damage ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(a_patch_for_another_version_is_damage) {
@@ -334,5 +457,7 @@ END_TEST
 CHECK_MAIN("apply", any_pieces_by_any_number_of_threads_make_the_same_store,
            values_of_every_kind_arrive, a_frame_over_several_slots_is_seen_whole,
            a_flush_kills_what_was_before_it_and_nothing_else,
-           test_h30_a_session_lives_on_a_copy_that_lags, a_patch_for_another_version_is_damage,
-           what_is_cold_is_loaded_first, a_flush_drops_what_is_cold)
+           what_was_begun_is_shown_when_the_next_is_begun, few_frames_wait_for_the_many_before_them,
+           damage_in_what_was_begun_is_told_later, test_h30_a_session_lives_on_a_copy_that_lags,
+           a_patch_for_another_version_is_damage, what_is_cold_is_loaded_first,
+           a_flush_drops_what_is_cold)
