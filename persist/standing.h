@@ -26,7 +26,7 @@ struct standing {
     char host[HOST_NAME_MAX_LEN]; /* of the primary that it follows; "" when it is one */
     uint16_t port;
     uint64_t epoch;                      /* the highest that it has seen */
-    uint64_t fence_epoch, fence_history; /* the primary that fenced it; 0 = none */
+    uint64_t fence_epoch, fence_history; /* rank of the primary that fenced it; 0 = none */
 };
 DC_MUST enum dc_err standing_get(struct meta *m, struct standing *out);
 DC_MUST enum dc_err standing_put(struct meta *m, const struct standing *s);

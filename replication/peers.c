@@ -247,7 +247,8 @@ static struct peers_todo give_way(struct peers *p, enum peers_action action,
                                   const struct known *k) {
     p->state = RESTING;
     struct peers_todo todo = with(action, k);
-    todo.epoch = chain_rank(&k->peer.view).epoch;
+    todo.rank = chain_rank(&k->peer.view);
+    todo.epoch = todo.rank.epoch;
     return todo;
 }
 

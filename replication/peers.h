@@ -98,6 +98,7 @@ struct peers_todo {
     enum chain_fork_kind fork;
     uint32_t missing; /* who wasn't heard */
     uint64_t epoch; /* the highest that was heard of: to be kept as the epoch seen, before a fork */
+    struct chain_rank rank; /* FENCE, FOLLOW: of the peer */
 };
 
 /* Call until it says NOTHING: after every event, and at 'until_ms'. After FENCE, FOLLOW and GO_ON the state has changed. */

@@ -60,6 +60,9 @@ static enum dc_err obey_option(struct meta *m, const char *option, struct standi
     enum dc_err err = standing_put(m, s);
     err = err == DC_OK ? meta_put_text(m, REPL_CHOSEN, chosen ? "yes" : "") : err;
     err = err == DC_OK && is_order ? meta_put_text(m, REPL_ASK, "explicit") : err;
+    err = err == DC_OK && is_order && before.role != STANDING_REPLICA
+              ? meta_put_text(m, REPL_BRANCH, "own")
+              : err;
     return err == DC_OK ? meta_put_text(m, REPL_CONF_SEEN, option) : err;
 }
 
@@ -94,6 +97,8 @@ static void tick(struct repl *r) {
     if (atomic_exchange_explicit(&r->ask_over, false, memory_order_acquire)) {
         enum dc_err err = meta_put_text(r->self.data->meta, REPL_ASK, "");
         err = err == DC_OK ? meta_put_text(r->self.data->meta, REPL_ORDERS, "") : err;
+        err = err == DC_OK ? meta_put_text(r->self.data->meta, REPL_BRANCH, "") : err;
+        r->own_branch = false;
         if (err != DC_OK) {
             repl_warn("noting that REPLICAOF was taken", err);
         }
@@ -138,10 +143,13 @@ static void run(void *arg) {
 
 /* What is remembered besides the standing. Errors: those of the metadata. */
 static enum dc_err load_marks(struct repl *r) {
-    char orders[16] = "", shared[8] = "";
+    char orders[16] = "", shared[8] = "", branch[8] = "";
     enum dc_err err = meta_get_text(r->self.data->meta, REPL_ORDERS, orders, sizeof(orders));
     err =
         err == DC_OK ? meta_get_text(r->self.data->meta, REPL_SHARED, shared, sizeof(shared)) : err;
+    err =
+        err == DC_OK ? meta_get_text(r->self.data->meta, REPL_BRANCH, branch, sizeof(branch)) : err;
+    r->own_branch = strcmp(branch, "own") == 0;
     atomic_init(&r->self.orders, (uint32_t)strtoul(orders, NULL, 10));
     atomic_init(&r->self.shared, strcmp(shared, "yes") == 0);
     return err;

@@ -145,7 +145,7 @@ struct repl_view {
     bool is_slave;  /* what others see: not a primary, or not any more */
     bool
         unfit; /* not to be promoted: fenced, without data, or with data that nobody else has had */
-    bool untaken; /* no source has accepted its branch yet */
+    bool untaken; /* it was a primary, and no source has accepted its branch yet */
     enum failover_state failover;
     enum repl_link link; /* of a replica, like what follows */
     char host[HOST_NAME_MAX_LEN];

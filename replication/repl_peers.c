@@ -174,10 +174,6 @@ void repl_follow_peer(struct repl *r, const struct peers_entry *peer, const char
     repl_do_follow(r, &target);
 }
 
-static struct chain_rank rank_seen(struct repl *r) {
-    return (struct chain_rank){atomic_load_explicit(&r->self.epoch, memory_order_relaxed), 0};
-}
-
 /* False: nothing is to be done now. */
 static bool act(struct repl *r, const struct peers_todo *todo) {
     repl_note_epoch(&r->self, todo->epoch);
@@ -189,7 +185,7 @@ static bool act(struct repl *r, const struct peers_todo *todo) {
         begin_pull(r, &todo->peer);
         return true;
     case PEERS_FENCE:
-        repl_fence(r, rank_seen(r));
+        repl_fence(r, todo->rank);
         return true;
     case PEERS_FOLLOW:
         repl_follow_peer(r, &todo->peer, "another node has become the primary");

@@ -32,6 +32,7 @@ enum {
 #define REPL_ASK       "replicaof-ask" /* "explicit", "force": no source has taken the order yet */
 #define REPL_CHOSEN    "replication-chosen" /* "yes": it is to be promoted, and isn't yet */
 #define REPL_ORDERS    "replication-orders" /* REPLICAOF so often since a source has taken it */
+#define REPL_BRANCH    "replication-branch" /* "own": it was a primary; no source has taken it since */
 #define REPL_SHARED    "replication-shared" /* "yes": others have had these data */
 #define REPL_BOOT      "boot"               /* of the machine, at the last start */
 
@@ -52,6 +53,7 @@ struct repl {
     bool restarting; /* a start in place is on its way: nothing is begun any more */
     bool goes_on;    /* as a primary, as soon as the disk takes its history */
     enum chain_fork_kind goes_on_as;
+    bool own_branch;      /* as REPL_BRANCH: its offset says nothing about what it lacks */
     uint64_t pending;     /* the order that isn't stored yet; 0 = none */
     bool notes_target;    /* whom it follows couldn't be stored: again */
     bool notes_primary;   /* nor that it is a primary */

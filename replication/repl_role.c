@@ -63,7 +63,10 @@ enum dc_err repl_store_standing(struct repl *r) {
 /* With what becomes of an order: none of it can be found without the rest. */
 static enum dc_err store_role(struct repl *r, const char *ask) {
     char orders[16];
-    struct meta_text more[] = {{REPL_ASK, ask}, {REPL_CHOSEN, ""}, {REPL_ORDERS, orders}};
+    struct meta_text more[] = {{REPL_ASK, ask},
+                               {REPL_CHOSEN, ""},
+                               {REPL_ORDERS, orders},
+                               {REPL_BRANCH, r->own_branch ? "own" : ""}};
     snprintf(orders, sizeof(orders), "%" PRIu32,
              atomic_load_explicit(&r->self.orders, memory_order_relaxed));
     r->standing.epoch = atomic_load_explicit(&r->self.epoch, memory_order_relaxed);
@@ -99,7 +102,7 @@ void repl_begin_sink(struct repl *r) {
     struct sink_target target = {.port = r->standing.port, .ask = stored_ask(r)};
     memcpy(target.host, r->standing.host, sizeof(target.host));
     lock_acquire(&r->lock);
-    r->view.untaken = target.ask.explicit_;
+    r->view.untaken = target.ask.explicit_ && r->own_branch;
     lock_release(&r->lock);
     struct sink *old = swap_sink(r, sink_start(&r->self, &target));
     dc_assert(old == NULL);
@@ -122,6 +125,7 @@ static void stand_as_primary(struct repl *r) {
     r->standing.host[0] = '\0';
     r->standing.port = 0;
     r->standing.fence_epoch = r->standing.fence_history = 0;
+    r->own_branch = false;
 }
 
 /* --- to follow --------------------------------------------------------------------------------------------------- */
@@ -154,7 +158,9 @@ void repl_do_follow(struct repl *r, const struct sink_target *target) {
     repl_peers_end(r);
     peers_rest(r->peers);
     repl_end_sink(r); /* whatever its source took was another order */
-    atomic_store_explicit(&r->ask_over, false, memory_order_relaxed);
+    bool taken = atomic_exchange_explicit(&r->ask_over, false, memory_order_acquire);
+    r->own_branch = (r->own_branch && !taken) ||
+                    (target->ask.explicit_ && r->standing.role != STANDING_REPLICA);
     r->chosen = false;
     r->standing.role = STANDING_REPLICA;
     memcpy(r->standing.host, target->host, sizeof(r->standing.host));

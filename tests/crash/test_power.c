@@ -12,7 +12,8 @@
  * what was durable is in it (H1, H3, H4); after a kill all that was written is; the next version is above every one that was ever
  * handed out (H3, H5); a history that lost anything is left (H1).
  *
- * --lives n --seed s: a failure tells the seed of its run. Without --lives for --seconds s.
+ * A failure tells --seed s --stop n, which run its world alone. Else --seconds s: for so long; with --whole 1 until every call of a first life
+ * was the last one, too.
  */
 #include "persist/retain.h"
 #include "persist/snap_writer.h"
@@ -484,6 +485,12 @@ static uint64_t run_world(uint64_t seed, uint64_t stop) {
     return calls;
 }
 
+/* Which call of the first life is the last one: each in turn, neighbours far apart. */
+static uint64_t stop_of(uint64_t world, uint64_t calls) {
+    uint64_t step = calls % 13 != 0 ? 13 : calls % 11 != 0 ? 11 : 1; /* no common divisor */
+    return calls == 0 ? 1 : 1 + world * step % calls;
+}
+
 int main(int argc, char **argv) {
     const char *text = getenv("DC_SEED");
     uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : (uint64_t)time_wall_us();
@@ -491,6 +498,7 @@ int main(int argc, char **argv) {
     uint64_t worlds = 0;
     uint64_t stop = 0;
     bool once = false;
+    bool whole = false;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--seconds") == 0) {
             seconds = strtoull(argv[i + 1], NULL, 10);
@@ -499,16 +507,17 @@ int main(int argc, char **argv) {
             once = true;
         } else if (strcmp(argv[i], "--stop") == 0) {
             stop = strtoull(argv[i + 1], NULL, 10);
+        } else if (strcmp(argv[i], "--whole") == 0) {
+            whole = strtoull(argv[i + 1], NULL, 10) != 0;
         }
     }
     printf("seed %" PRIu64 "\n", seed);
     fflush(stdout);
     int64_t end_us = time_mono_us() + (int64_t)seconds * 1000000;
     uint64_t calls = once ? 0 : run_world(seed, 0);
-    /* Every call of a first life is the last one in turn, in a world of its own; the order of threads varies what it is. */
-    for (; once ? worlds == 0 : time_mono_us() < end_us; worlds++) {
-        uint64_t n = 1 + (worlds * 13) % (calls == 0 ? 1 : calls);
-        (void)run_world(seed + worlds + 1 - once, once ? stop : n);
+    /* In a world of its own each; the order of threads varies what a call is. */
+    for (; once ? worlds == 0 : time_mono_us() < end_us || (whole && worlds < calls); worlds++) {
+        (void)run_world(seed + worlds + 1 - once, once ? stop : stop_of(worlds, calls));
     }
     printf("%" PRIu64 " worlds, %" PRIu64 " recoveries, %" PRIu64 " calls in a life\n", worlds,
            recoveries, calls);

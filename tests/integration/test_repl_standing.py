@@ -32,6 +32,14 @@ class Standing(ReplicaCase):
     def order(self, node, *target):
         self.assertIn(self.ask(node, "REPLICAOF", *target)[:2], ("OK", b"OK"))
 
+    def sent_away(self, node):
+        """It follows a port where nobody is; the order has been carried out."""
+        nowhere = free_port()
+        self.order(node, "127.0.0.1", nowhere)
+        self.eventually(lambda: "repl.follow target=127.0.0.1:%d" % nowhere in node.output())
+        time.sleep(0.2)
+        return nowhere
+
     def test_data_that_nobody_else_has_had_are_not_promoted(self):
         nowhere = free_port()
         empty = self.node(replicaof=["127.0.0.1", nowhere])
@@ -54,6 +62,31 @@ class Standing(ReplicaCase):
         replica.kill()
         self.order(primary, "127.0.0.1", free_port())
         self.eventually(lambda: self.seen(primary) == ("slave", "100", True))
+        self.sent_away(primary)  # also when it is told again, and after a restart
+        self.assertEqual(self.seen(primary), ("slave", "100", True))
+        primary.kill()
+        primary.start()
+        self.assertEqual(self.seen(primary), ("slave", "100", True))
+        replica.start()
+        self.order(replica, "NO", "ONE")
+        self.eventually(lambda: self.seen(replica)[0] == "master")
+        self.order(primary, "127.0.0.1", replica.port)
+        self.in_sync(replica, primary)  # taken
+        self.sent_away(primary)
+        self.assertEqual(self.seen(primary), ("slave", "100", False))
+
+    def test_a_replica_whose_next_source_dies_before_the_first_contact_shows_what_it_has(self):
+        primary, replica = self.pair()
+        offset = int(self.state(replica)["slave_repl_offset"])
+        time.sleep(0.5)  # until that is noted
+        primary.kill()
+        nowhere = self.sent_away(replica)
+        self.assertEqual(self.seen(replica), ("slave", "100", False))
+        replica.kill()
+        replica.start()
+        self.assertEqual(self.state(replica)["master_port"], str(nowhere))
+        self.assertEqual(self.seen(replica), ("slave", "100", False))
+        self.assertGreaterEqual(int(self.state(replica)["slave_repl_offset"]), offset)
 
     def test_a_fenced_node_is_a_replica_to_sentinel(self):
         primary, replica = self.pair()

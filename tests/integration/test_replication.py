@@ -151,6 +151,28 @@ class Writers:
 
 
 class Frozen(ReplicaCase):
+    def test_h55_a_replica_that_gets_on_holds_no_log_back(self):
+        primary = self.node(**{"replication-pin-size": "2mb"})
+        conn = self.connect(primary)
+        conn.ok("SET", "x", 1)
+        replica = self.replica(primary)
+        self.in_sync(primary, replica)
+        for _ in range(3):
+            for _ in range(3):
+                self.assertEqual(set(conn.pipeline([("SET", "big", b"x" * 100_000)] * 11)), {"OK"})
+                self.in_sync(primary, replica)  # each time a segment is full, and retention looks
+            replica.kill()  # what this session held is free
+            replica.start()
+            self.in_sync(primary, replica)
+        conn.ok("BGSAVE")
+        self.assertNotIn("data.pin_dropped", primary.output())
+        self.assertEqual(self.state(primary)["sync_full"], "1")
+        replica.process.send_signal(signal.SIGSTOP)
+        try:  # one that doesn't move
+            self.eventually(lambda: conn.ok("SET", "big", b"x" * 1_000_000) and "data.pin_dropped" in primary.output(), 60)
+        finally:
+            replica.process.send_signal(signal.SIGCONT)
+
     def test_a_frozen_replica_costs_the_primary_nothing(self):
         primary = self.node(maxmemory="1gb")
         replica = self.replica(primary)

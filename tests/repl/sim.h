@@ -123,6 +123,7 @@ struct node {
     struct chain_ask ask;
     uint32_t
         orders; /* REPLICAOF so often since a source has taken it: each target may have been promoted */
+    bool own_branch;  /* it was a primary; no source has taken it since */
     bool shared;      /* this data set has followed, or has been followed */
     bool by_operator; /* the target is no choice of Sentinel */
     uint64_t epoch;
@@ -291,6 +292,7 @@ void check_given(struct sim *s, const struct node *n, const struct frame *f);
 void check_acks(struct sim *s, struct node *n);
 void check_begins(struct sim *s, const struct node *n);
 void check_chosen(struct sim *s, const struct node *n);
+void check_given_up(struct sim *s, uint32_t chosen, int64_t since_ms);
 void check_dropped(struct sim *s, const struct node *n, uint32_t from, bool by_order);
 void check_end(struct sim *s);
 bool check_equal(const struct sim *s, char *why, size_t size);

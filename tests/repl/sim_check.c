@@ -169,6 +169,17 @@ void check_chosen(struct sim *s, const struct node *n) {
     }
 }
 
+/* Sentinel doesn't see whom it promoted, and goes back to the old primary: what the promoted one acknowledged meanwhile may be lost (H54). */
+void check_given_up(struct sim *s, uint32_t chosen, int64_t since_ms) {
+    for (uint32_t w = 1; w <= s->write_count; w++) {
+        struct write *write = &s->writes[w];
+        if (counts(write) && write->node == chosen && write->acked_ms >= since_ms) {
+            write->excused = true;
+            s->doomed++;
+        }
+    }
+}
+
 static bool anybody_has(const struct sim *s, const struct node *but, uint32_t w) {
     for (uint32_t i = 0; i < s->opts.nodes; i++) {
         if (i != but->place && node_has_write(s, &s->nodes[i], w)) {

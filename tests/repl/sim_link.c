@@ -89,6 +89,7 @@ static void take_answer(struct sim *s, struct node *n, const struct message *m) 
         n->sink = SINK_STREAMS;
         n->shared = true;
         n->orders = 0;
+        n->own_branch = false;
         n->followed_ms = s->now_ms;
         n->refused = NULL;
         n->links++;

@@ -112,6 +112,7 @@ void node_begin_history(struct sim *s, struct node *n, struct history h, const c
     n->role = n->stored_role = CHAIN_PRIMARY;
     n->ask = (struct chain_ask){0};
     n->orders = 0;
+    n->own_branch = false;
     n->clean = n->power_was_cut = false;
     s->forks++;
     sim_say(s, "%c: begins H%" PRIu32 ", epoch %" PRIu64 ", behind %" PRIu64 " frames: %s",
@@ -222,6 +223,7 @@ void sim_lose_disk(struct sim *s, uint32_t node) {
     n->epoch = 0;
     n->shared = false;
     n->orders = 0;
+    n->own_branch = false;
     n->ask = (struct chain_ask){0};
     n->clean = n->power_was_cut = false;
     n->stored_role = n->stored_role == CHAIN_REPLICA ? CHAIN_REPLICA : CHAIN_PRIMARY; /* conf */
@@ -315,6 +317,7 @@ void sim_attach(struct sim *s, uint32_t node, uint32_t target, bool force) {
     }
     sim_say(s, "%c: REPLICAOF %c%s", sim_name(node), sim_name(target), force ? " FORCE" : "");
     leave_source(n);
+    n->own_branch |= n->stored_role != CHAIN_REPLICA;
     n->role = n->stored_role = CHAIN_REPLICA;
     n->target = target;
     n->orders++;

@@ -8,13 +8,14 @@ static bool hears(const struct sim *s, const struct node *n) {
     return n->running && !n->frozen && net_reaches(s, SENTINEL, n->place);
 }
 
-/* Who says that it is a master tells no offset: it is chosen when there is nobody else. */
+/* Who says that it is a master tells no offset, nor does one that was a master, until a source has taken it: they are chosen when there is nobody else. */
 static uint64_t offset_of(const struct node *n) {
     bool strange = n->stored_role == CHAIN_REPLICA && !n->shared;
     if (n->role == CHAIN_FENCED || n->count == 0 || strange) {
         return 0;
     }
-    return n->stored_role != CHAIN_REPLICA ? 1 : node_head(n);
+    bool tells = n->stored_role == CHAIN_REPLICA && !n->own_branch;
+    return tells ? node_head(n) : 1;
 }
 
 /* INFO. Who is fenced says that it is a replica. slave_priority is 0, so that it is never promoted, of whoever is fenced, of a replica without data, and of one whose data nobody else has seen.
@@ -86,6 +87,9 @@ static void go_on(struct sim *s) {
             se->info[i].wrong_ms = s->now_ms - WRONG_MS + 2 * POLL_MS;
         }
     } else if (s->now_ms - se->failover_ms > FAILOVER_MS) {
+        if (!is_fresh(s, se->chosen)) {
+            check_given_up(s, se->chosen, se->failover_ms);
+        }
         se->failover_ms = 0;
     }
 }

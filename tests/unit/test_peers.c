@@ -245,9 +245,11 @@ START_TEST(test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence)
     expect_wait(2110, 1110);
     expect_todo(PEERS_PROBE, 0, 2110);
     expect_todo(PEERS_PROBE, 1, 2110);
-    answer(1, promoted(), 2120);
+    struct chain_view higher = promoted();
+    answer(1, higher, 2120);
     struct peers_todo todo = peers_next(p, &self, 2120);
     expect_eq(todo.action, PEERS_FENCE);
+    expect_eq(chain_compare(todo.rank, chain_rank(&higher)), 0);
     expect_eq(todo.epoch, 2);
     expect_wait(INT64_MAX, 2120);
     peers_watch(p); /* the higher one has given way */

@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Does an old primary that was replaced while it was away stop taking writes as soon as it can know, and follow, with nothing lost that the new one had
+acknowledged?"""
+import re
+import signal
+import sys
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.pace import slowness  # noqa: E402
+from support.replicas import ReplicaCase  # noqa: E402
+
+FENCED = "another one has become the primary"
+
+
+class Fence(ReplicaCase):
+    def three(self):
+        primary = self.node()
+        replicas = [self.replica(primary) for _ in range(2)]
+        with primary.connect() as conn:
+            self.assertEqual(set(conn.pipeline([("SET", "old:%d" % i, i) for i in range(100)])), {"OK"})
+        self.in_sync(primary, *replicas)
+        return primary, replicas[0], replicas[1]
+
+    def succeeded_by(self, new, other):
+        """The replica is promoted, the other one follows it; what it acknowledges from then on has two copies."""
+        self.assertEqual(self.ask(new, "REPLICAOF", "NO", "ONE"), "OK")
+        self.follow(other, new)
+        with new.connect(timeout=20) as conn:
+            conn.ok("CLIENT", "ACK", "REPLICAS:1")
+            self.assertEqual(set(conn.pipeline([("SET", "new:%d" % i, i) for i in range(100)])), {"OK"})
+
+    def has_all(self, *nodes):
+        for node in nodes:
+            with node.connect(timeout=20) as conn:
+                for prefix in ("old", "new"):
+                    self.assertEqual(conn.pipeline([("GET", "%s:%d" % (prefix, i)) for i in range(100)]), [b"%d" % i for i in range(100)])
+
+    def test_a_primary_that_was_frozen_fences_itself_and_follows_when_told(self):
+        primary, new, other = self.three()
+        with primary.connect(timeout=30) as client:
+            client.ok("SET", "branch", "before")
+            self.in_sync(primary, new, other)
+            primary.process.send_signal(signal.SIGSTOP)
+            try:
+                self.succeeded_by(new, other)
+                client.send("SET", "branch", "while it was frozen")
+            finally:
+                primary.process.send_signal(signal.SIGCONT)
+            client.read()  # nobody had told it yet, or it was quicker
+            self.eventually(lambda: client.call("SET", "branch", "behind")[:8] == "READONLY", 20)
+            self.assertIn(FENCED, client.call("SET", "branch", "behind"))
+            self.assertEqual(client.ok("GET", "old:1"), b"1")  # reads go on
+            self.assertIsNone(client.call("GET", "new:1"))
+        fence = re.search(r"repl.fenced epoch=(\d+) history=([0-9a-f]{16})", primary.output())
+        self.assertEqual(fence[1], self.state(new)["replication_epoch"])  # the rank of who fenced it
+        self.assertTrue(any(path.name.endswith("-%s.dcl" % fence[2]) for path in new.segments()), fence[0])
+        state = self.state(primary)
+        self.assertEqual((state["role"], state["slave_priority"]), ("slave", "0"))
+        self.assertEqual(self.ask(primary, "ROLE")[0], b"slave")
+        primary.kill()
+        primary.start()  # a fence is remembered
+        self.assertIn(FENCED, self.ask(primary, "SET", "branch", "behind"))
+        self.follow(primary, new)
+        self.in_sync(new, primary, other, timeout=40)
+        self.same(new, primary, other)
+        self.has_all(new, primary, other)
+        self.assertEqual(self.ask(new, "GET", "branch"), b"before")
+        self.assertEqual(self.ask(new, "SET", "branch", "of the new one"), "OK")
+
+    def test_a_killed_primary_with_nothing_to_give_up_follows_its_successor(self):
+        primary, new, other = self.three()
+        time.sleep(1.5 * slowness())  # until it has noted who follows it
+        primary.kill()
+        self.succeeded_by(new, other)
+        primary.start()
+        self.eventually(lambda: self.ask(primary, "ROLE")[0] == b"slave", 20)
+        self.assertIn(self.ask(primary, "ROLE")[2], (new.port, other.port))  # who answered first, or knows better
+        self.in_sync(new, primary, other, timeout=40)
+        self.same(new, primary, other)
+        self.has_all(primary)
+        self.assertIn("READONLY", self.ask(primary, "SET", "branch", 1))
+
+
+if __name__ == "__main__":
+    unittest.main()
