@@ -11,8 +11,9 @@
 #include <errno.h>
 #include <string.h>
 
-/* Frees what is durable now. */
+/* Frees what is durable now. Not while 'poisoned': the writer goes through the list then. */
 static void release(struct log *l, uint64_t durable) {
+    dc_assert(!atomic_load_explicit(&l->poisoned, memory_order_relaxed));
     struct stretch *gone = NULL;
     uint32_t holds = log_holds(l);
     pthread_mutex_lock(&l->lock);
@@ -178,6 +179,10 @@ static int sync_now(struct log *l) {
     int64_t took_us = time_mono_us() - began_us;
     atomic_store_explicit(&l->last_sync_us, took_us, memory_order_relaxed);
     atomic_fetch_add_explicit(&l->syncs, 1, memory_order_relaxed);
+    if (err == 0) {
+        log_advance(l, &l->durable, target);
+    }
+    release(l, load_lsn(&l->durable));
     if (err < 0) {
         atomic_fetch_add_explicit(&l->sync_failures, 1, memory_order_relaxed);
         /* In this order: who sees the state finds that it isn't to be set right yet. */
@@ -185,13 +190,9 @@ static int sync_now(struct log *l) {
         log_set_state(l, LOG_BROKEN, "fdatasync of the log has failed", err);
         atomic_store_explicit(&l->poisoned, true, memory_order_release);
         wake_raise(&l->writer_wake);
-    } else {
-        log_advance(l, &l->durable, target);
-        if (dc_unlikely(atomic_exchange_explicit(&l->unproven, false, memory_order_seq_cst))) {
-            wake_raise(&l->writer_wake); /* writes are taken again */
-        }
+    } else if (dc_unlikely(atomic_exchange_explicit(&l->unproven, false, memory_order_seq_cst))) {
+        wake_raise(&l->writer_wake); /* writes are taken again */
     }
-    release(l, load_lsn(&l->durable));
     return err;
 }
 
