@@ -297,7 +297,9 @@ static void end_older(struct sim *s, const struct conn *newer) {
 static void raise_history(struct sim *s, struct node *n, const struct chain_view *peer) {
     struct chain_view self = node_view(n);
     struct history h;
-    if (chain_raise(&self, peer, rng_next(&s->rng) | 1, rng_next(&s->rng), &h) != DC_OK) {
+    uint64_t salt = rng_next(&s->rng); /* in this order with every compiler */
+    uint64_t id = rng_next(&s->rng) | 1;
+    if (chain_raise(&self, peer, id, salt, &h) != DC_OK) {
         sim_fail(s, "no LSNs are left");
         return;
     }

@@ -123,7 +123,9 @@ void node_fork(struct sim *s, struct node *n, enum chain_fork_kind kind, uint32_
     struct chain_view self = node_view(n);
     struct history h;
     char why[64];
-    if (chain_fork(&self, kind, rng_next(&s->rng) | 1, rng_next(&s->rng), &h) != DC_OK) {
+    uint64_t salt = rng_next(&s->rng); /* in this order with every compiler */
+    uint64_t id = rng_next(&s->rng) | 1;
+    if (chain_fork(&self, kind, id, salt, &h) != DC_OK) {
         sim_fail(s, "no LSNs are left");
         return;
     }
