@@ -248,7 +248,10 @@ static enum dc_err settle_segment(const struct warm_opts *o, const char *name, u
     if (failed < 0) {
         return io_failed("open", path, failed);
     }
-    failed = write_again(o->io, &file, from, to);
+    /* Its length may be as little on the disk as its bytes: one that stays the same would change nothing. */
+    failed = o->io->truncate(o->io, &file, to + 1);
+    failed = failed < 0 ? failed : write_again(o->io, &file, from, to);
+    failed = failed < 0 ? failed : o->io->truncate(o->io, &file, to);
     failed = failed < 0 ? failed : o->io->sync(o->io, &file);
     o->io->close(o->io, &file);
     return failed < 0 ? io_failed("sync", path, failed) : DC_OK;

@@ -299,7 +299,8 @@ uint64_t log_tail_oldest(const struct data *d) {
             continue;
         }
         if (search(d, &s, h->list[i].id, h->list[i].start) < 0) {
-            return UINT64_MAX;
+            oldest = UINT64_MAX;
+            break;
         }
         if (!s.found) {
             oldest = s.next < oldest ? s.next : oldest;
@@ -308,7 +309,11 @@ uint64_t log_tail_oldest(const struct data *d) {
         oldest = i > 0 ? h->list[i].parent_end : h->list[i].start;
     }
     uint64_t kept = log_kept_from(d->log);
-    kept = kept == UINT64_MAX ? log_head(d->log).v : kept;
+    if (kept ==
+        UINT64_MAX) { /* files are left, or gone, or go while they are looked at: none counts */
+        oldest = 0;
+        kept = log_head(d->log).v;
+    }
     kept = kept > d->gap_lsn ? kept : d->gap_lsn;
     return oldest > kept ? oldest : kept;
 }

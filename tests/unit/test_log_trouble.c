@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The log on disks that are slow, full or broken. */
 #include "persist/retain.h"
+#include "persist/warm.h"
 #include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "server/base/num.h"
@@ -92,6 +93,40 @@ START_TEST(h12_megabytes_are_written_again) {
         sim_disk_destroy(d);
     }
     rig_close(true);
+    rig_fini();
+}
+END_TEST
+
+/* A segment whose first fdatasync fails has on the disk nothing at all, its length included. Who starts behind a kill makes it durable before
+ * he goes on: else a power cut leaves a newer history without what it goes on from. */
+START_TEST(h12_a_start_behind_a_kill_makes_durable_what_a_sync_forgot) {
+    struct warm_opts opts = {.io = NULL, .dir = "data"};
+    struct data_plan *plan = mem_must_zalloc(sizeof(*plan));
+    struct warm *warm = NULL;
+    struct rig_found found;
+    rig_init();
+    rig.opts.sync = LOG_SYNC_NO;
+    rig_open();
+    expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(0, 100)));
+    expect(rig_wait(LOG_LEVEL_OS, rig_append_number(1, 20000))); /* one of its own */
+    expect(rig_wait(LOG_LEVEL_OS, rig_append_number(2, 100)));
+    sim_disk_fail(rig.disk, SIM_SYNC, 2, 1, EIO);
+    sim_disk_fail(rig.disk, SIM_CREATE, 1, 1000, EIO); /* it can't be begun anew */
+    log_hurry(rig.log);
+    expect(rig_until(is_ill, &(enum log_state){LOG_BROKEN}));
+    log_feed_destroy(rig.feed);
+    log_close(rig.log, false, 1);
+    sim_disk_fail(rig.disk, SIM_SYNC, 0, 0, 0);
+    sim_disk_fail(rig.disk, SIM_CREATE, 0, 0, 0);
+    opts.io = rig.opts.io;
+    expect_eq(data_scan(&opts, plan, &warm), DC_OK);
+    warm_destroy(warm);
+    struct sim_disk *d = sim_disk_crash(rig.disk, SIM_CUT_NOTHING, 0);
+    rig_read(&found, d, 0);
+    expect_eq(rig_count_numbers(&found), 3);
+    rig_found_fini(&found);
+    sim_disk_destroy(d);
+    mem_free(plan);
     rig_fini();
 }
 END_TEST
@@ -603,9 +638,9 @@ START_TEST(h18_retention_leaves_what_recovery_needs) {
 }
 END_TEST
 
-CHECK_MAIN("log_trouble", h12_what_is_acked_after_a_failed_sync_is_there,
-           h12_megabytes_are_written_again, the_log_outlives_any_failed_call,
-           a_kill_while_it_begins_anew_loses_nothing,
+CHECK_MAIN("log_trouble", h12_a_start_behind_a_kill_makes_durable_what_a_sync_forgot,
+           h12_what_is_acked_after_a_failed_sync_is_there, h12_megabytes_are_written_again,
+           the_log_outlives_any_failed_call, a_kill_while_it_begins_anew_loses_nothing,
            h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone,
            h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else,
            h14_a_disk_that_hangs_stops_nobody_who_appends, half_full_memory_is_synced_early,
