@@ -312,14 +312,17 @@ class Warming(DiskCase):
         server = self.server_with_data()
         conn = self.restarted(server)
         conn.ok("DBSIZE")
-        used = int(conn.ok("INFO", "memory").decode().split("used_memory:")[1].split("\r")[0])
-        conn = self.restarted(server, maxmemory=used * 3 // 4)  # a part of it was that of the loaders
+        used = []
+        for _ in range(5):  # what the loaders had goes
+            time.sleep(0.2 * slowness(at_most=10))
+            used.append(int(conn.ok("INFO", "memory").decode().split("used_memory:")[1].split("\r")[0]))
+        conn = self.restarted(server, maxmemory=min(used) * 17 // 20)
         hot = [i for i in range(2, COUNT, 997) if self.expected(i) is not None]
         hot = [i for i, found in zip(hot, conn.ok("MGET", *map(key, hot))) if found is not None]  # the rest was left out
         self.assertGreater(len(hot), 10)
         count = conn.ok("DBSIZE")
         self.assertLess(count, self.count())
-        self.assertGreater(count, COUNT // 4)
+        self.assertGreater(count, COUNT // 8)
         found = conn.ok("MGET", *map(key, hot))
         self.assertGreater(sum(v is not None for v in found), len(hot) * 9 // 10)
 
