@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import unittest
 from pathlib import Path
 
@@ -125,6 +126,10 @@ class Compared(unittest.TestCase):
         self.one.start(appendfsync="no")
         self.one.ok("SET", "kept", "1")
         self.one.ok("WAITAOF", 1, 0, 0)
+        kept = self.one.ok("LASTVER")
+        deadline = time.monotonic() + 10
+        while segments.newest(self.one.dir).durable() < kept and time.monotonic() < deadline:
+            time.sleep(0.01)  # the mark, by which the cut is made, follows
         self.one.ok("SET", "lost", "2" * 10_000)
         self.one.kill()
         self.assertGreater(power.lose_what_is_not_durable(self.one.dir), 10_000)
