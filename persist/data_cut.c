@@ -72,12 +72,17 @@ static void nth_name(const char *stem, uint32_t n, char name[SEGMENT_NAME_MAX]) 
     snprintf(name, SEGMENT_NAME_MAX, n == 0 ? "%.41s.bad" : "%.41s-%" PRIu32 ".bad", stem, n);
 }
 
+/* 0 or -errno. */
+static int open_named(const struct warm_opts *o, const char *name, struct io_file *file) {
+    char path[DATA_PATH_MAX];
+    return data_path(o->dir, name, path) == DC_OK ? o->io->open(o->io, path, IO_READ, file)
+                                                  : -ENAMETOOLONG;
+}
+
 /* 1, 0 or -errno. */
 static int is_there(const struct warm_opts *o, const char *name) {
-    char path[DATA_PATH_MAX];
     struct io_file file;
-    int err = data_path(o->dir, name, path) == DC_OK ? o->io->open(o->io, path, IO_READ, &file)
-                                                     : -ENAMETOOLONG;
+    int err = open_named(o, name, &file);
     if (err >= 0) {
         o->io->close(o->io, &file);
         return 1;
@@ -119,10 +124,8 @@ static int compare(const struct io *io, struct io_file *file, struct io_file *se
 /* Whether the file has these bytes of the segment, and no others. 1, 0 or -errno. */
 static int holds(const struct warm_opts *o, const char *name, struct io_file *segment, uint64_t at,
                  uint64_t len) {
-    char path[DATA_PATH_MAX];
     struct io_file file;
-    int err = data_path(o->dir, name, path) == DC_OK ? o->io->open(o->io, path, IO_READ, &file)
-                                                     : -ENAMETOOLONG;
+    int err = open_named(o, name, &file);
     if (err < 0) {
         return err;
     }

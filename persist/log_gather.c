@@ -83,8 +83,8 @@ void pool_put(struct log *l, char *ptr, size_t cap) {
     }
 }
 
-/* All of the stretch, and nothing else, lies in this feed's buffer, and fills a good part of it (the buffer is held until
- * it is durable). Feed locked. */
+/* All of the stretch, and nothing else, lies in this feed's buffer, and fills a good part of it (under 'always' the
+ * buffer is held until it is durable). Feed locked. */
 static bool has_it_all(const struct log_feed *f, const struct gather *g) {
     const struct extent *x = f->extents;
     return f->extent_count == 1 && x->blob == NULL && x->at == 0 && x->lsn == g->from &&
@@ -152,14 +152,15 @@ static struct stretch *stretch_create(const struct gather *g) {
 }
 
 void stretch_free(struct log *l, struct stretch *s) {
-    if (s->hold != NULL) {
-        log_unhold(l, s->hold);
-    }
     for (uint32_t i = 0; i < s->blob_count; i++) {
         blob_release(s->blobs[i]);
     }
     mem_free(s->blobs);
-    pool_put(l, s->bytes, s->cap);
+    if (s->hold != NULL) {
+        log_unhold(l, s->hold);
+    } else {
+        pool_put(l, s->bytes, s->cap);
+    }
     mem_free(s);
 }
 

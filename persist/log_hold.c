@@ -72,7 +72,7 @@ static struct hold_block *block_for(struct log *l, size_t len) {
         }
         b->stretches = 0;
         b->used = 0;
-        if (l->hold != NULL && l->hold->stretches == 0) {
+        if (l->hold != NULL && l->hold->stretches == 0) { /* its last one went meanwhile */
             put_idle_locked(l, l->hold);
         }
         l->hold = b;

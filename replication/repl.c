@@ -84,8 +84,22 @@ enum dc_err repl_decide(struct meta *m, struct conf *conf, bool in_place, struct
 
 /* --- the thread ---------------------------------------------------------------------------------------------------- */
 
+/* INFO shows it: a worker must not list a directory, whose disk may hang (H14). */
+static void look_for_oldest(struct repl *r) {
+    int64_t now_us = time_mono_us();
+    if (now_us < r->oldest_due_us) {
+        return;
+    }
+    r->oldest_due_us = now_us + TICK_MS * 1000;
+    uint64_t oldest = log_tail_oldest(r->self.data);
+    lock_acquire(&r->lock);
+    r->log_oldest = oldest;
+    lock_release(&r->lock);
+}
+
 static void tick(struct repl *r) {
     source_tick(r->source);
+    look_for_oldest(r);
     repl_peers_note(r, false);
     data_set_pin_limit(r->self.data, (uint64_t)conf_get(r->self.conf, replication_pin_size));
     if (atomic_exchange_explicit(&r->epoch_moved, false, memory_order_acquire)) {
@@ -217,6 +231,7 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     err = err == DC_OK ? load_marks(r) : err;
     if (err == DC_OK) {
         begin_role(r);
+        look_for_oldest(r);
         thread_start(&r->thread, "repl", run, r);
     }
     return err;
@@ -357,6 +372,7 @@ void repl_stats(struct repl *r, struct repl_stats *out) {
     if (r->sink != NULL) {
         sink_stats(r->sink, &sink);
     }
+    uint64_t oldest = r->log_oldest;
     lock_release(&r->lock);
     *out = (struct repl_stats){.sent_full = source.full,
                                .sent_partial = source.partial,
@@ -364,7 +380,7 @@ void repl_stats(struct repl *r, struct repl_stats *out) {
                                .copies_under_way = source.copies_under_way,
                                .got_full = sink.full,
                                .got_partial = sink.partial};
-    uint64_t oldest = log_tail_oldest(r->self.data), head = log_head(r->self.log).v;
+    uint64_t head = log_head(r->self.log).v;
     if (oldest <= head) {
         out->log_oldest = oldest;
         out->log_bytes = histories_distance(log_chain(r->self.log), oldest, head);

@@ -68,6 +68,7 @@ struct repl {
     uint64_t peers_noted; /* and when it was stored */
     int64_t peers_due_us;
     int64_t peers_next_ms; /* when they want to be looked at */
+    int64_t oldest_due_us; /* when 'log_oldest' is looked for again */
     /* repl_switch.c */
     bool switch_quiet; /* no command is under way that began before writes were held */
     struct peers_entry switch_peer;
@@ -77,6 +78,7 @@ struct repl {
     /* under lock */
     struct sink *sink; /* NULL = none */
     struct repl_view view;
+    uint64_t log_oldest; /* of what others can be sent from, a moment ago; UINT64_MAX = nothing */
     enum order order;
     struct sink_target target; /* of the order */
     uint64_t given, over;      /* numbers: of the newest order, of the last one that is over */

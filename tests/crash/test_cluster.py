@@ -5,14 +5,13 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import power, segments  # noqa: E402
-from support.cluster import Cluster, contents, difference_of  # noqa: E402
+from support.cluster import Cluster, contents, difference_of, eventually  # noqa: E402
 from support.disk import flip  # noqa: E402
 
 
@@ -127,9 +126,7 @@ class Compared(unittest.TestCase):
         self.one.ok("SET", "kept", "1")
         self.one.ok("WAITAOF", 1, 0, 0)
         kept = self.one.ok("LASTVER")
-        deadline = time.monotonic() + 10
-        while segments.newest(self.one.dir).durable() < kept and time.monotonic() < deadline:
-            time.sleep(0.01)  # the mark, by which the cut is made, follows
+        eventually(lambda: segments.newest(self.one.dir).durable() >= kept)  # the mark, by which the cut is made, follows
         self.one.ok("SET", "lost", "2" * 10_000)
         self.one.kill()
         self.assertGreater(power.lose_what_is_not_durable(self.one.dir), 10_000)

@@ -17,6 +17,13 @@ static uint64_t held(void) {
     return lsn;
 }
 
+/* At the head, which is returned. */
+static uint64_t pin_here(uint32_t *pin) {
+    uint64_t from = log_head(d.log).v;
+    must(data_pin(&d, from, pin));
+    return from;
+}
+
 static void write_keys(uint32_t count) {
     char key[32];
     for (uint32_t i = 0; i < count; i++) {
@@ -54,8 +61,7 @@ static void end(void) {
 START_TEST(a_pin_holds_from_where_its_reader_is) {
     uint32_t pin;
     begin();
-    uint64_t from = log_head(d.log).v;
-    must(data_pin(&d, from, &pin));
+    uint64_t from = pin_here(&pin);
     write_keys(20);
     expect_eq(held(), from);
     data_move_pin(&d, pin, log_head(d.log).v);
@@ -68,9 +74,8 @@ END_TEST
 START_TEST(two_at_one_place_hold_each_for_itself) {
     uint32_t one, two;
     begin();
-    uint64_t from = log_head(d.log).v;
-    must(data_pin(&d, from, &one));
-    must(data_pin(&d, from, &two));
+    uint64_t from = pin_here(&one);
+    expect_eq(pin_here(&two), from);
     expect(one != two);
     write_keys(20);
     data_move_pin(&d, one, log_head(d.log).v);
@@ -86,9 +91,8 @@ START_TEST(test_h55_a_pin_that_does_not_move_is_dropped_and_its_reader_can_tell)
     uint32_t moves, stays;
     begin();
     data_set_pin_limit(&d, 1000);
-    uint64_t from = log_head(d.log).v;
-    must(data_pin(&d, from, &moves));
-    must(data_pin(&d, from, &stays));
+    uint64_t from = pin_here(&moves);
+    expect_eq(pin_here(&stays), from);
     for (int i = 0; i < 10; i++) {
         write_keys(5);
         data_move_pin(&d, moves, log_head(d.log).v);
@@ -109,8 +113,7 @@ END_TEST
 START_TEST(without_a_limit_none_is_dropped) {
     uint32_t pin;
     begin();
-    uint64_t from = log_head(d.log).v;
-    must(data_pin(&d, from, &pin));
+    uint64_t from = pin_here(&pin);
     write_keys(200);
     expect_eq(held(), from);
     expect(data_pin_holds(&d, pin));
@@ -123,11 +126,11 @@ START_TEST(pins_that_are_never_given_back_are_noticed) {
     uint32_t pins[PINS_MAX], more;
     begin();
     for (uint32_t i = 0; i < PINS_MAX; i++) {
-        must(data_pin(&d, log_head(d.log).v, &pins[i]));
+        (void)pin_here(&pins[i]);
     }
     expect_eq(data_pin(&d, log_head(d.log).v, &more), DC_ELIMIT);
     data_unpin(&d, pins[7]);
-    must(data_pin(&d, log_head(d.log).v, &more));
+    (void)pin_here(&more);
     expect_eq(more, pins[7]);
     for (uint32_t i = 0; i < PINS_MAX; i++) {
         data_unpin(&d, pins[i]);
