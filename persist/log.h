@@ -136,6 +136,9 @@ struct lsn log_mark(const struct log *l, enum log_level level);
 bool log_is_late(const struct log *l);
 /* Waits until the mark of the level has reached 'lsn', at most so long. */
 bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us);
+/* The same for LOG_LEVEL_OS, by a thread that may be held in the kernel: if it is a plain write, the caller does it itself, which may take as long as the
+ * disk likes. */
+bool log_write_through(struct log *l, struct lsn lsn, int64_t timeout_us);
 /* The next time that the mark of the level or the state moves, 'moved' is called (once). */
 void log_want(struct log *l, enum log_level level);
 

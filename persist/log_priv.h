@@ -26,6 +26,8 @@ enum {
     EVERYSEC_US = 1000 * 1000,
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
+    HERE_MAX_LEN = 256 * 1024,       /* log_write_through(): more is the writer's */
+    HERE_SPINS = 400,                /* while another one writes, some ten microseconds */
     TAP_LEN = 32 * 1024,             /* more isn't copied for it */
     MARK_STEP_LEN = 64 * 1024,       /* 'always': durable marks are that far apart, or a second */
     WANTED_APPLIED = 1 << 8,
@@ -150,6 +152,10 @@ struct log {
     void *tap_arg;
     struct wake writer_wake;
     struct wake sync_wake;
+    /* The writer's: who holds the role is the writer, be it the thread of that name or a worker. Taken before 'lock'. */
+    pthread_mutex_t role;
+    struct stretch *unwritten; /* gathered, and not written from 'unwritten_from' on */
+    uint64_t unwritten_from;
     /* under 'lock' */
     pthread_mutex_t lock;
     pthread_cond_t moved;

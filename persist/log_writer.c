@@ -235,19 +235,20 @@ static void note_failure(struct log *l, const char *what, int err) {
     log_set_state(l, state_of(err), what, err);
 }
 
-/* From 'from' on, which moves. True when it is done; false when the disk doesn't take it. */
-static bool write_out(struct log *l, const struct stretch *s, uint64_t *from) {
+/* What isn't written of 'unwritten'. True when it is done; false when the disk doesn't take it. */
+static bool write_out(struct log *l) {
+    const struct stretch *s = l->unwritten;
     int err = 0;
     if (dc_unlikely(atomic_load_explicit(&l->poisoned, memory_order_acquire))) {
         err = begin_anew(l);
-        *from = err == 0 && s != NULL
-                    ? s->lsn
-                    : *from; /* what stands in the old segment isn't in the new one */
+        if (err == 0 && s != NULL) { /* what stands in the old segment isn't in the new one */
+            l->unwritten_from = s->lsn;
+        }
     }
     if (err == 0 && s != NULL) {
-        err = write_stretch(l, s, *from);
+        err = write_stretch(l, s, l->unwritten_from);
         uint64_t end = l->current != NULL ? l->current->end : 0;
-        *from = end > *from ? end : *from;
+        l->unwritten_from = end > l->unwritten_from ? end : l->unwritten_from;
     }
     if (err < 0) {
         note_failure(l, "the log can't be written", err);
@@ -297,10 +298,10 @@ static void begin_keeping(struct log *l) {
 }
 
 /* Nothing is kept: what couldn't be written needn't be, and what couldn't be made durable is left as it is. */
-static void forget_trouble(struct log *l, struct stretch **pending) {
-    if (*pending != NULL) {
-        stretch_free(l, *pending);
-        *pending = NULL;
+static void forget_trouble(struct log *l) {
+    if (l->unwritten != NULL) {
+        stretch_free(l, l->unwritten);
+        l->unwritten = NULL;
     }
     if (dc_unlikely(atomic_load_explicit(&l->poisoned, memory_order_acquire))) {
         pthread_mutex_lock(&l->lock);
@@ -317,7 +318,7 @@ static void forget_trouble(struct log *l, struct stretch **pending) {
     }
 }
 
-static bool keeps_now(struct log *l, struct stretch **pending) {
+static bool keeps_now(struct log *l) {
     bool keeps = atomic_load_explicit(&l->keeps, memory_order_relaxed);
     bool kept = atomic_load_explicit(&l->kept, memory_order_relaxed) == KEPT;
     if (dc_likely(keeps && kept)) {
@@ -333,7 +334,7 @@ static bool keeps_now(struct log *l, struct stretch **pending) {
     }
     pthread_mutex_unlock(&l->lock);
     if (!wanted) {
-        forget_trouble(l, pending);
+        forget_trouble(l);
     }
     if (!wanted && kept) {
         wake_raise(&l->sync_wake); /* it removes the files */
@@ -458,7 +459,8 @@ static bool copy_short(const struct stretch *s, char to[TAP_LEN]) {
 }
 
 /* It is in the kernel's hands; the sync thread's turn, which may free it as soon as it is entered. Those who wait here are told first. */
-static void finish(struct log *l, struct stretch *s) {
+static void finish(struct log *l) {
+    struct stretch *s = l->unwritten;
     uint64_t lsn = s->lsn, end = s->end;
     char bytes[TAP_LEN];
     log_tap_fn tap =
@@ -467,6 +469,7 @@ static void finish(struct log *l, struct stretch *s) {
     if (!syncs_itself(l)) {
         log_hold(l, s);
     }
+    l->unwritten = NULL;
     enter(l, s);
     log_advance(l, &l->written, end);
     if (tap != NULL) {
@@ -477,15 +480,15 @@ static void finish(struct log *l, struct stretch *s) {
     }
 }
 
-/* One round; false when there is nothing to do, or the disk doesn't let it. 's' from 'from' on is what an earlier round couldn't write. */
-static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *well) {
-    bool keeps = keeps_now(l, s);
+/* One round; false when there is nothing to do, or the disk doesn't let it. Role held. */
+static bool run_round(struct log *l, bool *well) {
+    bool keeps = keeps_now(l);
     bool anew = atomic_load_explicit(&l->poisoned, memory_order_acquire);
-    if (*s == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
-        *s = log_gather(l, keeps);
-        *from = *s == NULL ? 0 : (*s)->lsn;
+    if (l->unwritten == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
+        l->unwritten = log_gather(l, keeps);
+        l->unwritten_from = l->unwritten == NULL ? 0 : l->unwritten->lsn;
     }
-    *well = (!keeps || has_file(l)) && ((*s == NULL && !anew) || write_out(l, *s, from));
+    *well = (!keeps || has_file(l)) && ((l->unwritten == NULL && !anew) || write_out(l));
     if (dc_unlikely(atomic_load_explicit(&l->base_lsn, memory_order_relaxed) != 0)) {
         *well = *well && settle_base(l);
     }
@@ -497,27 +500,26 @@ static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *w
         !atomic_load_explicit(&l->unproven, memory_order_seq_cst)) {
         log_set_state(l, LOG_WELL, "", 0);
     }
-    if (dc_unlikely(*well && *s == NULL && !anew &&
+    if (dc_unlikely(*well && l->unwritten == NULL && !anew &&
                     atomic_load_explicit(&l->begins, memory_order_acquire) != NULL)) {
         log_settle_history(l);
     }
-    if (!*well || *s == NULL) {
+    if (!*well || l->unwritten == NULL) {
         return false;
     }
-    finish(l, *s);
-    *s = NULL;
+    finish(l);
     return true;
 }
 
 void log_writer_main(void *arg) {
     struct log *l = arg;
-    struct stretch *s = NULL;
-    uint64_t from = 0;
     bool stop = false;
     do {
         bool well = true;
         stop = atomic_load_explicit(&l->stopping, memory_order_acquire); /* before the last look */
-        bool worked = run_round(l, &s, &from, &well);
+        pthread_mutex_lock(&l->role);
+        bool worked = run_round(l, &well);
+        pthread_mutex_unlock(&l->role);
         if (atomic_load_explicit(&l->gone_count, memory_order_relaxed) > 0) {
             bury_feeds(l);
         }
@@ -530,8 +532,51 @@ void log_writer_main(void *arg) {
             (void)wake_wait(&l->writer_wake, well ? EVERYSEC_US : RETRY_US);
         }
     } while (!stop);
-    if (s != NULL) {
-        stretch_free(l, s);
+    if (l->unwritten != NULL) {
+        stretch_free(l, l->unwritten);
     }
     atomic_store_explicit(&l->writer_done, true, memory_order_release);
+}
+
+/* --- in its place ------------------------------------------------------------------------------------- */
+
+/* Nothing but a write is to be done: no file to begin, nothing to set right, no fdatasync behind it. */
+static bool is_plain(const struct log *l) {
+    return l->unwritten == NULL && l->current != NULL && log_state(l) == LOG_WELL &&
+           load_lsn(&l->head) - load_lsn(&l->written) <= HERE_MAX_LEN &&
+           atomic_load_explicit(&l->keeps, memory_order_relaxed) &&
+           atomic_load_explicit(&l->kept, memory_order_relaxed) == KEPT &&
+           atomic_load_explicit(&l->base_lsn, memory_order_relaxed) == 0 &&
+           atomic_load_explicit(&l->begins, memory_order_acquire) == NULL &&
+           atomic_load_explicit(&l->sync_mode, memory_order_relaxed) != LOG_SYNC_ALWAYS &&
+           !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
+           !atomic_load_explicit(&l->unproven, memory_order_seq_cst);
+}
+
+/* Role held. */
+static void write_here(struct log *l) {
+    if (!is_plain(l)) {
+        return;
+    }
+    l->unwritten = log_gather(l, true);
+    l->unwritten_from = l->unwritten->lsn;
+    if (l->unwritten->end <= l->current->room && write_out(l)) {
+        finish(l);
+    }
+}
+
+bool log_write_through(struct log *l, struct lsn lsn, int64_t timeout_us) {
+    bool tried = false;
+    for (uint32_t i = 0; i < HERE_SPINS && !tried && load_lsn(&l->written) < lsn.v; i++) {
+        if (pthread_mutex_trylock(&l->role) == 0) {
+            if (load_lsn(&l->written) < lsn.v) {
+                write_here(l);
+            }
+            pthread_mutex_unlock(&l->role);
+            tried = true;
+        } else {
+            lock_relax();
+        }
+    }
+    return log_wait(l, LOG_LEVEL_OS, lsn, timeout_us);
 }

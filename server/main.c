@@ -62,6 +62,7 @@ struct server {
     struct store *store;
     struct standing standing; /* among other nodes, at the start */
     struct listeners *listeners;
+    struct spare *spare; /* of the workers */
     struct janitor *janitor;
     uint8_t link_key[CRYPTO_KEY_LEN];
     struct lock evict_lock; /* of what loading leaves out */
@@ -280,6 +281,7 @@ static enum dc_err start(struct server *s, bool continues) {
            !warm_is_settled(n->warm) && !end_is_asked()) {
         usleep(1000);
     }
+    s->spare = spare_start(n);
     for (uint32_t i = 0; i < n->worker_count; i++) {
         worker_start((struct worker *)n->workers[i]);
     }
@@ -287,15 +289,17 @@ static enum dc_err start(struct server *s, bool continues) {
 }
 
 /* The acceptor first: a client whose connection is closed comes back at once, and then waits for the next start in the backlog. */
-static void stop_workers(struct node *n) {
+static void stop_workers(struct server *s) {
+    struct node *n = &s->node;
     worker_stop((struct worker *)n->workers[0]);
-    worker_join((struct worker *)n->workers[0]);
+    worker_wait((struct worker *)n->workers[0]);
     for (uint32_t i = 1; i < n->worker_count; i++) {
         worker_stop((struct worker *)n->workers[i]);
     }
     for (uint32_t i = 1; i < n->worker_count; i++) {
-        worker_join((struct worker *)n->workers[i]);
+        worker_wait((struct worker *)n->workers[i]);
     }
+    spare_stop(s->spare);
 }
 
 static void tear_down(struct server *s, bool clean, struct handover *after) {
@@ -401,7 +405,7 @@ static enum dc_err serve(struct server *s, bool continues, bool *restarts) {
         *restarts = wait_for_the_end(s, &ends);
         save_at_the_end(s);
         saver_give_up(s->node.saver); /* a worker may be waiting for it */
-        stop_workers(&s->node);
+        stop_workers(s);
         janitor_stop(s->janitor);
         repl_stop(s->node.repl);
         saver_stop(s->node.saver);

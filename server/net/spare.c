@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/net/spare.h"
+
+#include "server/base/diag.h"
+#include "server/base/mem.h"
+#include "server/base/thread.h"
+#include "server/base/time.h"
+#include "server/base/wake.h"
+#include "server/cmd/node.h"
+#include "server/net/loop.h"
+
+enum {
+    LATE_US = 5000,
+    LOOK_US = 5000,     /* between looks, while loops are lent */
+    QUIET_LOOKS = 20,   /* so many without a new loan, and it sleeps until there is one */
+    SLEEP_US = 1000000, /* at most */
+};
+
+struct spare {
+    struct node *node;
+    struct thread thread;
+    struct wake wake;
+    _Atomic bool looks; /* false: who lends wakes it */
+    _Atomic bool stopping;
+};
+
+static bool take(struct seat *s, int64_t loan) {
+    /* pairs with seat_lend(): the worker as its thread has left it */
+    return atomic_compare_exchange_strong_explicit(&s->loan, &loan, -loan, memory_order_acq_rel,
+                                                   memory_order_relaxed);
+}
+
+int64_t seat_lend(struct seat *s) {
+    int64_t loan = time_mono_us();
+    /* Sequentially consistent, as in sleep_well(): either the loan is seen, or the sleep. */
+    atomic_store_explicit(&s->loan, loan, memory_order_seq_cst);
+    if (dc_unlikely(!atomic_load_explicit(&s->spare->looks, memory_order_seq_cst))) {
+        atomic_store_explicit(&s->spare->looks, true, memory_order_seq_cst);
+        wake_raise(&s->spare->wake);
+    }
+    return loan;
+}
+
+bool seat_take_back(struct seat *s, int64_t loan) {
+    return take(s, loan);
+}
+
+/* Goes on with a loop that is lent for too long, until it ends, or is lost in turn. True: there was a loan that '*newest' doesn't know of. */
+static bool look(struct spare *s, int64_t *newest) {
+    bool fresh = false;
+    for (uint32_t i = 0; i < s->node->worker_count; i++) {
+        struct worker *w = (struct worker *)s->node->workers[i];
+        int64_t loan = atomic_load_explicit(&w->seat.loan, memory_order_seq_cst);
+        int64_t since_us = loan < 0 ? -loan : loan;
+        fresh = fresh || since_us > *newest;
+        *newest = since_us > *newest ? since_us : *newest;
+        if (loan > 0 && time_mono_us() - loan >= LATE_US && take(&w->seat, loan)) {
+            metric_add(&w->cmd.metrics, METRIC_LOOPS_TAKEN, 1);
+            (void)worker_run(w);
+            thread_rename("spare");
+        }
+    }
+    return fresh;
+}
+
+static void sleep_well(struct spare *s, int64_t *newest) {
+    atomic_store_explicit(&s->looks, false, memory_order_seq_cst);
+    if (!look(s, newest)) {
+        (void)wake_wait(&s->wake, SLEEP_US);
+    }
+    atomic_store_explicit(&s->looks, true, memory_order_seq_cst);
+}
+
+void spare_run(struct spare *s) {
+    int64_t newest = 0;
+    uint32_t quiet = 0;
+    thread_rename("spare");
+    while (!atomic_load_explicit(&s->stopping, memory_order_acquire)) {
+        quiet = look(s, &newest) ? 0 : quiet + 1;
+        if (quiet < QUIET_LOOKS) {
+            (void)wake_wait(&s->wake, LOOK_US);
+        } else {
+            sleep_well(s, &newest);
+        }
+    }
+}
+
+static void spare_main(void *arg) {
+    spare_run(arg);
+}
+
+struct spare *spare_start(struct node *n) {
+    struct spare *s = mem_must_zalloc(sizeof(*s));
+    s->node = n;
+    atomic_init(&s->looks, true);
+    wake_init(&s->wake);
+    for (uint32_t i = 0; i < n->worker_count; i++) {
+        ((struct worker *)n->workers[i])->seat.spare = s;
+    }
+    thread_start(&s->thread, "spare", spare_main, s);
+    return s;
+}
+
+void spare_stop(struct spare *s) {
+    atomic_store_explicit(&s->stopping, true, memory_order_release);
+    wake_raise(&s->wake);
+    thread_join(&s->thread);
+    for (uint32_t i = 0; i < s->node->worker_count; i++) {
+        thread_join(&((struct worker *)s->node->workers[i])->thread);
+    }
+    mem_free(s);
+}
