@@ -3,7 +3,8 @@
  * log: the log of mutations: many appenders, one writer, many readers.
  *
  * Purpose: log_append() gives a frame its position and its bytes to the appender's feed, under the slot locks of its keys. The writer
- *   thread collects the feeds, puts their frames into the order of the log and writes them to the segment; the sync thread calls fdatasync.
+ *   collects the feeds, puts their frames into the order of the log and writes them to the segment: a thread, or who calls log_write_through();
+ *   the sync thread calls fdatasync.
  *
  *     worker: log_append() -> feed      writer: feeds -> stretch -> pwrite -> written      sync: fdatasync -> durable
  *

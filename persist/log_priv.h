@@ -220,6 +220,8 @@ void log_settle_history(struct log *l);
 
 /* log_writer.c: what was current is complete. */
 void log_use_segment(struct log *l, struct segment *s);
+void log_swap_segment_locked(struct log *l, struct segment *s);
+void log_tell_rotated(struct log *l);
 struct segment *log_take_spare(struct log *l);
 /* Whoever appends from here on sees what the writer has changed. Returns the head: what lies below is in the feeds, or was as before. */
 uint64_t log_fence(struct log *l);
@@ -261,6 +263,13 @@ int segment_write_mark(struct log *l, struct segment *s, uint64_t durable);
 void segment_close(struct log *l, struct segment *s);
 void segment_discard(struct log *l, struct segment *s); /* and its file */
 void segment_leave(struct log *l, struct segment *s);   /* the one or the other, as its name says */
+
+/* log_keep.c: the writer. Whether what was appended is written down; what a change of that asks for is done. */
+bool log_keeps_now(struct log *l);
+bool log_settle_base(
+    struct log *l); /* log_base(). False: the disk doesn't let it; it is tried again */
+void log_trim_now(struct log *l); /* log_trim() */
+void log_note_failure(struct log *l, const char *what, int err);
 
 void log_writer_main(void *arg);
 void log_sync_main(void *arg);

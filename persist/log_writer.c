@@ -2,6 +2,8 @@
 /*
  * The writer: writes what log_gather.c has put into the order of the log. A stretch stays in memory until it is durable. When an fdatasync
  * has failed, what isn't durable is written again, to a new segment.
+ *
+ * It is a role: the thread log-writer has it, or for a plain write a thread that calls log_write_through().
  */
 #include "persist/log_priv.h"
 #include "server/base/assert.h"
@@ -14,14 +16,13 @@
 
 /* --- writing ----------------------------------------------------------------------------------------- */
 
-static void tell_rotated(struct log *l) {
+void log_tell_rotated(struct log *l) {
     if (l->o.rotated != NULL) {
         l->o.rotated(l->o.arg);
     }
 }
 
-/* What was current is complete. */
-static void swap_segment_locked(struct log *l, struct segment *s) {
+void log_swap_segment_locked(struct log *l, struct segment *s) {
     struct segment *old = l->current;
     l->current = s;
     if (old != NULL) {
@@ -36,11 +37,11 @@ static void swap_segment_locked(struct log *l, struct segment *s) {
 
 void log_use_segment(struct log *l, struct segment *s) {
     pthread_mutex_lock(&l->lock);
-    swap_segment_locked(l, s);
+    log_swap_segment_locked(l, s);
     pthread_mutex_unlock(&l->lock);
     atomic_fetch_add_explicit(&l->layout, 1, memory_order_seq_cst);
     atomic_fetch_add_explicit(&l->rotations, 1, memory_order_relaxed);
-    tell_rotated(l);
+    log_tell_rotated(l);
 }
 
 struct segment *log_take_spare(struct log *l) {
@@ -210,7 +211,7 @@ static int begin_anew(struct log *l) {
     atomic_fetch_add_explicit(&l->layout, 1, memory_order_seq_cst);
     atomic_store_explicit(&l->poisoned, false, memory_order_release);
     diag(DIAG_WARNING, "log.begun_anew lsn=%llu", (unsigned long long)durable);
-    tell_rotated(l);
+    log_tell_rotated(l);
     wake_raise(&l->sync_wake);
     return 0;
 }
@@ -230,7 +231,7 @@ static enum log_state state_of(int err) {
     return err == -ENOSPC || err == -EDQUOT ? LOG_FULL : LOG_BROKEN;
 }
 
-static void note_failure(struct log *l, const char *what, int err) {
+void log_note_failure(struct log *l, const char *what, int err) {
     atomic_fetch_add_explicit(&l->write_failures, 1, memory_order_relaxed);
     log_set_state(l, state_of(err), what, err);
 }
@@ -251,7 +252,7 @@ static bool write_out(struct log *l) {
         l->unwritten_from = end > l->unwritten_from ? end : l->unwritten_from;
     }
     if (err < 0) {
-        note_failure(l, "the log can't be written", err);
+        log_note_failure(l, "the log can't be written", err);
     }
     return err == 0;
 }
@@ -275,156 +276,7 @@ static void bury_feeds(struct log *l) {
     pthread_mutex_unlock(&l->lock);
 }
 
-/* --- 'appendonly': whether it is kept, and counts ----------------------------------------------------------- */
-
-uint64_t log_fence(struct log *l) {
-    pthread_mutex_lock(&l->lock);
-    for (uint32_t i = 0; i < l->feed_count; i++) {
-        feed_lock(l->feeds[i]);
-        feed_unlock(l->feeds[i]);
-    }
-    pthread_mutex_unlock(&l->lock);
-    return load_lsn(&l->head);
-}
-
-/* A file is begun as soon as one can be had. */
-static void begin_keeping(struct log *l) {
-    atomic_store_explicit(&l->kept, KEPT_SOON, memory_order_relaxed);
-    uint64_t from = log_fence(l);
-    atomic_store_explicit(&l->kept_from, from, memory_order_seq_cst);
-    log_advance(l, &l->written, from);
-    log_advance(l, &l->durable, from);
-    atomic_store_explicit(&l->kept, KEPT, memory_order_release); /* pairs with log_set_keeps() */
-}
-
-/* Nothing is kept: what couldn't be written needn't be, and what couldn't be made durable is left as it is. */
-static void forget_trouble(struct log *l) {
-    if (l->unwritten != NULL) {
-        stretch_free(l, l->unwritten);
-        l->unwritten = NULL;
-    }
-    if (dc_unlikely(atomic_load_explicit(&l->poisoned, memory_order_acquire))) {
-        pthread_mutex_lock(&l->lock);
-        struct segment *old = l->closed;
-        l->closed = NULL;
-        pthread_mutex_unlock(&l->lock);
-        while (old != NULL) {
-            struct segment *next = old->next;
-            segment_leave(l, old);
-            old = next;
-        }
-        atomic_store_explicit(&l->unproven, false, memory_order_seq_cst);
-        atomic_store_explicit(&l->poisoned, false, memory_order_release);
-    }
-}
-
-static bool keeps_now(struct log *l) {
-    bool keeps = atomic_load_explicit(&l->keeps, memory_order_relaxed);
-    bool kept = atomic_load_explicit(&l->kept, memory_order_relaxed) == KEPT;
-    if (dc_likely(keeps && kept)) {
-        return true;
-    }
-    pthread_mutex_lock(&l->lock);
-    bool wanted = l->pins > 0 || atomic_load_explicit(&l->keeps, memory_order_relaxed);
-    if (!wanted &&
-        kept) { /* under the lock: who pins now finds no segment, and waits for the next one */
-        atomic_store_explicit(&l->kept, NOT_KEPT, memory_order_relaxed);
-        atomic_store_explicit(&l->based, false, memory_order_relaxed);
-        swap_segment_locked(l, NULL);
-    }
-    pthread_mutex_unlock(&l->lock);
-    if (!wanted) {
-        forget_trouble(l);
-    }
-    if (!wanted && kept) {
-        wake_raise(&l->sync_wake); /* it removes the files */
-    }
-    if (wanted && !kept) {
-        begin_keeping(l);
-    }
-    return wanted;
-}
-
-/* The oldest one with a temporary name. */
-static struct segment *oldest_tmp(struct log *l) {
-    struct segment *oldest = NULL;
-    pthread_mutex_lock(&l->lock);
-    struct segment *lists[] = {l->pinned, l->closed, l->current};
-    for (uint32_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-        for (struct segment *s = lists[i]; s != NULL; s = s == l->current ? NULL : s->next) {
-            bool older = oldest == NULL || s->head.first_lsn < oldest->head.first_lsn;
-            oldest = !s->lasts && older ? s : oldest;
-        }
-    }
-    pthread_mutex_unlock(&l->lock);
-    return oldest;
-}
-
-/* The files get the names that count, oldest first: so a kill in between leaves a log without a gap. While there is a current one nobody
- * else closes one with a temporary name. */
-static int make_last(struct log *l) {
-    int err = 0;
-    struct segment *s;
-    while (err == 0 && (s = oldest_tmp(l)) != NULL) {
-        err = segment_make_last(l, s);
-    }
-    err = err < 0 ? err : l->o.io->sync_dir(l->o.io, l->o.dir);
-    if (err == 0) {
-        pthread_mutex_lock(&l->lock);
-        s = l->pinned;
-        l->pinned = NULL;
-        pthread_mutex_unlock(&l->lock);
-        while (s != NULL) {
-            struct segment *next = s->next;
-            segment_close(l, s);
-            s = next;
-        }
-    }
-    return err;
-}
-
-/* log_base(). False: the disk doesn't let it; it is tried again. */
-static bool settle_base(struct log *l) {
-    uint64_t lsn = atomic_load_explicit(&l->base_lsn, memory_order_acquire);
-    bool fits = log_wants_base(l) && l->current != NULL && lsn >= load_lsn(&l->kept_from);
-    int err = fits ? make_last(l) : 0;
-    if (err < 0) {
-        note_failure(l, "a file of the log can't be renamed", err);
-        return false;
-    }
-    if (fits) {
-        atomic_store_explicit(&l->based, true, memory_order_relaxed);
-        diag(DIAG_NOTICE, "log.based lsn=%llu", (unsigned long long)lsn);
-        tell_rotated(l);
-        log_tell(l);
-    }
-    atomic_store_explicit(&l->base_lsn, 0, memory_order_release);
-    return true;
-}
-
-/* log_trim(). Files that are to count once there is a snapshot stay. */
-static void trim(struct log *l) {
-    uint64_t lsn = atomic_exchange_explicit(&l->trim_lsn, 0, memory_order_acquire);
-    struct segment *gone = NULL;
-    pthread_mutex_lock(&l->lock);
-    struct segment **at = &l->pinned;
-    while (*at != NULL && !atomic_load_explicit(&l->keeps, memory_order_relaxed)) {
-        struct segment *s = *at;
-        if (s->end <= lsn) {
-            *at = s->next;
-            s->next = gone;
-            gone = s;
-        } else {
-            at = &s->next;
-        }
-    }
-    pthread_mutex_unlock(&l->lock);
-    while (gone != NULL) {
-        struct segment *next = gone->next;
-        segment_leave(l, gone);
-        gone = next;
-    }
-}
+/* --- the role ---------------------------------------------------------------------------------------- */
 
 /* There is a file, or a failed fdatasync asks for another one in any case. */
 static bool has_file(struct log *l) {
@@ -433,12 +285,10 @@ static bool has_file(struct log *l) {
     }
     int err = rotate(l, load_lsn(&l->written), 0);
     if (err < 0) {
-        note_failure(l, "the log can't be begun", err);
+        log_note_failure(l, "the log can't be begun", err);
     }
     return err == 0;
 }
-
-/* --- the thread -------------------------------------------------------------------------------------- */
 
 static bool syncs_itself(struct log *l) {
     return atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS &&
@@ -482,7 +332,7 @@ static void finish(struct log *l) {
 
 /* One round; false when there is nothing to do, or the disk doesn't let it. Role held. */
 static bool run_round(struct log *l, bool *well) {
-    bool keeps = keeps_now(l);
+    bool keeps = log_keeps_now(l);
     bool anew = atomic_load_explicit(&l->poisoned, memory_order_acquire);
     if (l->unwritten == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
         l->unwritten = log_gather(l, keeps);
@@ -490,10 +340,10 @@ static bool run_round(struct log *l, bool *well) {
     }
     *well = (!keeps || has_file(l)) && ((l->unwritten == NULL && !anew) || write_out(l));
     if (dc_unlikely(atomic_load_explicit(&l->base_lsn, memory_order_relaxed) != 0)) {
-        *well = *well && settle_base(l);
+        *well = *well && log_settle_base(l);
     }
     if (dc_unlikely(atomic_load_explicit(&l->trim_lsn, memory_order_relaxed) != 0)) {
-        trim(l);
+        log_trim_now(l);
     }
     if (dc_unlikely(*well && log_state(l) != LOG_WELL) &&
         !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
@@ -510,6 +360,8 @@ static bool run_round(struct log *l, bool *well) {
     finish(l);
     return true;
 }
+
+/* --- the thread -------------------------------------------------------------------------------------- */
 
 void log_writer_main(void *arg) {
     struct log *l = arg;

@@ -62,7 +62,7 @@ struct server {
     struct store *store;
     struct standing standing; /* among other nodes, at the start */
     struct listeners *listeners;
-    struct spare *spare; /* of the workers */
+    struct understudy *understudy; /* of the workers */
     struct janitor *janitor;
     uint8_t link_key[CRYPTO_KEY_LEN];
     struct lock evict_lock; /* of what loading leaves out */
@@ -281,7 +281,7 @@ static enum dc_err start(struct server *s, bool continues) {
            !warm_is_settled(n->warm) && !end_is_asked()) {
         usleep(1000);
     }
-    s->spare = spare_start(n);
+    s->understudy = understudy_start(n);
     for (uint32_t i = 0; i < n->worker_count; i++) {
         worker_start((struct worker *)n->workers[i]);
     }
@@ -299,7 +299,7 @@ static void stop_workers(struct server *s) {
     for (uint32_t i = 1; i < n->worker_count; i++) {
         worker_wait((struct worker *)n->workers[i]);
     }
-    spare_stop(s->spare);
+    understudy_stop(s->understudy);
 }
 
 static void tear_down(struct server *s, bool clean, struct handover *after) {

@@ -262,9 +262,9 @@ bool worker_run(struct worker *w) {
 
 static void worker_main(void *arg) {
     struct worker *w = arg;
-    struct spare *spare = w->seat.spare;
+    struct understudy *understudy = w->seat.understudy;
     if (!worker_run(w)) {
-        spare_run(spare);
+        understudy_run(understudy);
     }
 }
 

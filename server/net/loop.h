@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * loop: a worker: one libevent loop, its connections, and a thread that runs it (spare.h).
+ * loop: a worker: one libevent loop, its connections, and a thread that runs it (understudy.h).
  *
  * Purpose: a turn has three phases. Read: every readable connection's bytes go into the turn's arena, complete requests are
  *   parsed, looked up and hashed, and memory is asked for. Run: the requests are executed, connection by
@@ -25,7 +25,7 @@
 #include "server/base/thread.h"
 #include "server/base/wake.h"
 #include "server/cmd/node.h"
-#include "server/net/spare.h"
+#include "server/net/understudy.h"
 
 struct conn;
 
@@ -86,7 +86,7 @@ struct worker {
     struct conn *running;
     struct gates gates;
     bool turn_open;
-    bool turn_lent; /* the loop is, between run and flush */
+    bool turn_lent;      /* the loop is, between run and flush */
     uint32_t held_count; /* connections whose request waits */
     uint64_t ticks;      /* of the timer */
     struct event *timer;

@@ -17,7 +17,7 @@
 
 static struct conf conf;
 static struct node node;
-static struct spare *spare;
+static struct understudy *understudy;
 
 static void on_moved(void *arg) {
     struct node *n = arg;
@@ -51,7 +51,7 @@ static void set_up(void) {
     set_option("appendonly", "no");
     node.worker_count = 1;
     struct worker *w = worker_create(&node, 0);
-    spare = spare_start(&node);
+    understudy = understudy_start(&node);
     worker_start(w);
 }
 
@@ -59,7 +59,7 @@ static void tear_down(void) {
     struct worker *w = (struct worker *)node.workers[0];
     worker_stop(w);
     worker_wait(w);
-    spare_stop(spare);
+    understudy_stop(understudy);
     log_close(node.log, false, 0);
     node.log = NULL;
     worker_destroy(w);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "server/net/spare.h"
+#include "server/net/understudy.h"
 
 #include "server/base/diag.h"
 #include "server/base/mem.h"
@@ -10,13 +10,13 @@
 #include "server/net/loop.h"
 
 enum {
-    LATE_US = 5000,
-    LOOK_US = 5000,     /* between looks, while loops are lent */
-    QUIET_LOOKS = 20,   /* so many without a new loan, and it sleeps until there is one */
+    LATE_US = 10000,
+    LOOK_US = 20000,    /* between looks, while loops are lent */
+    QUIET_LOOKS = 5,    /* so many without a new loan, and it sleeps until there is one */
     SLEEP_US = 1000000, /* at most */
 };
 
-struct spare {
+struct understudy {
     struct node *node;
     struct thread thread;
     struct wake wake;
@@ -34,9 +34,9 @@ int64_t seat_lend(struct seat *s) {
     int64_t loan = time_mono_us();
     /* Sequentially consistent, as in sleep_well(): either the loan is seen, or the sleep. */
     atomic_store_explicit(&s->loan, loan, memory_order_seq_cst);
-    if (dc_unlikely(!atomic_load_explicit(&s->spare->looks, memory_order_seq_cst))) {
-        atomic_store_explicit(&s->spare->looks, true, memory_order_seq_cst);
-        wake_raise(&s->spare->wake);
+    if (dc_unlikely(!atomic_load_explicit(&s->understudy->looks, memory_order_seq_cst))) {
+        atomic_store_explicit(&s->understudy->looks, true, memory_order_seq_cst);
+        wake_raise(&s->understudy->wake);
     }
     return loan;
 }
@@ -46,7 +46,7 @@ bool seat_take_back(struct seat *s, int64_t loan) {
 }
 
 /* Goes on with a loop that is lent for too long, until it ends, or is lost in turn. True: there was a loan that '*newest' doesn't know of. */
-static bool look(struct spare *s, int64_t *newest) {
+static bool look(struct understudy *s, int64_t *newest) {
     bool fresh = false;
     for (uint32_t i = 0; i < s->node->worker_count; i++) {
         struct worker *w = (struct worker *)s->node->workers[i];
@@ -57,13 +57,13 @@ static bool look(struct spare *s, int64_t *newest) {
         if (loan > 0 && time_mono_us() - loan >= LATE_US && take(&w->seat, loan)) {
             metric_add(&w->cmd.metrics, METRIC_LOOPS_TAKEN, 1);
             (void)worker_run(w);
-            thread_rename("spare");
+            thread_rename("understudy");
         }
     }
     return fresh;
 }
 
-static void sleep_well(struct spare *s, int64_t *newest) {
+static void sleep_well(struct understudy *s, int64_t *newest) {
     atomic_store_explicit(&s->looks, false, memory_order_seq_cst);
     if (!look(s, newest)) {
         (void)wake_wait(&s->wake, SLEEP_US);
@@ -71,10 +71,10 @@ static void sleep_well(struct spare *s, int64_t *newest) {
     atomic_store_explicit(&s->looks, true, memory_order_seq_cst);
 }
 
-void spare_run(struct spare *s) {
+void understudy_run(struct understudy *s) {
     int64_t newest = 0;
     uint32_t quiet = 0;
-    thread_rename("spare");
+    thread_rename("understudy");
     while (!atomic_load_explicit(&s->stopping, memory_order_acquire)) {
         quiet = look(s, &newest) ? 0 : quiet + 1;
         if (quiet < QUIET_LOOKS) {
@@ -85,23 +85,23 @@ void spare_run(struct spare *s) {
     }
 }
 
-static void spare_main(void *arg) {
-    spare_run(arg);
+static void understudy_main(void *arg) {
+    understudy_run(arg);
 }
 
-struct spare *spare_start(struct node *n) {
-    struct spare *s = mem_must_zalloc(sizeof(*s));
+struct understudy *understudy_start(struct node *n) {
+    struct understudy *s = mem_must_zalloc(sizeof(*s));
     s->node = n;
     atomic_init(&s->looks, true);
     wake_init(&s->wake);
     for (uint32_t i = 0; i < n->worker_count; i++) {
-        ((struct worker *)n->workers[i])->seat.spare = s;
+        ((struct worker *)n->workers[i])->seat.understudy = s;
     }
-    thread_start(&s->thread, "spare", spare_main, s);
+    thread_start(&s->thread, "understudy", understudy_main, s);
     return s;
 }
 
-void spare_stop(struct spare *s) {
+void understudy_stop(struct understudy *s) {
     atomic_store_explicit(&s->stopping, true, memory_order_release);
     wake_raise(&s->wake);
     thread_join(&s->thread);
