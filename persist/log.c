@@ -192,7 +192,9 @@ struct lsn log_commit(struct log_feed *f, struct mut *m) {
 }
 
 void log_kick(struct log *l) {
-    wake_raise(&l->writer_wake);
+    if (log_has_company(l)) {
+        wake_raise(&l->writer_wake);
+    }
 }
 
 /* --- watermarks -------------------------------------------------------------------------------------- */

@@ -26,6 +26,7 @@ enum {
     EVERYSEC_US = 1000 * 1000,
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
+    COMPANY_US = 500,                /* await_company(), at most */
     HERE_MAX_LEN = 256 * 1024,       /* log_write_through(): more is the writer's */
     HERE_SPINS = 400,                /* while another one writes, some ten microseconds */
     TAP_LEN = 32 * 1024,             /* more isn't copied for it */
@@ -141,6 +142,7 @@ struct log {
     _Atomic uint64_t base_lsn;      /* log_base() waits for the writer; 0 = nobody does */
     _Atomic uint32_t segment_count; /* begun in this run */
     _Atomic uint32_t gone_count;    /* feeds that wait to be freed */
+    _Atomic uint64_t awaited_len;   /* the writer waits until so much is appended; 0: it doesn't */
     _Atomic bool stopping;
     _Atomic bool writer_done;
     _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */
@@ -189,6 +191,12 @@ static inline uint64_t load_lsn(const _Atomic uint64_t *p) {
 static inline uint64_t log_pending(const struct log *l) {
     uint64_t durable = load_lsn(&l->durable);
     return load_lsn(&l->head) - durable;
+}
+
+/* As much as the writer waits for. */
+static inline bool log_has_company(const struct log *l) {
+    return load_lsn(&l->head) - load_lsn(&l->written) >=
+           atomic_load_explicit(&l->awaited_len, memory_order_seq_cst);
 }
 
 void feed_lock(struct log_feed *f);

@@ -363,13 +363,30 @@ static bool run_round(struct log *l, bool *well) {
 
 /* --- the thread -------------------------------------------------------------------------------------- */
 
+/* 'always': an fdatasync costs as much for one as for all, and those whom the last one has served come back in a moment, as a rule. So the next one
+ * waits until most of them are there, a quarter of its own time at most. */
+static void await_company(struct log *l, uint64_t expected_len) {
+    int64_t limit_us = atomic_load_explicit(&l->last_sync_us, memory_order_relaxed) / 4;
+    int64_t end_us = time_mono_us() + (limit_us < COMPANY_US ? limit_us : COMPANY_US);
+    atomic_store_explicit(&l->awaited_len, expected_len * 5 / 8, memory_order_seq_cst);
+    for (int64_t left_us; (left_us = end_us - time_mono_us()) > 0 && !log_has_company(l);) {
+        (void)wake_wait(&l->writer_wake, left_us);
+    }
+    atomic_store_explicit(&l->awaited_len, 0, memory_order_relaxed);
+}
+
 void log_writer_main(void *arg) {
     struct log *l = arg;
+    uint64_t expected_len = 0; /* what the last fdatasync has served, and what has come meanwhile */
     bool stop = false;
     do {
         bool well = true;
+        if (expected_len > 0 && load_lsn(&l->head) > load_lsn(&l->written)) {
+            await_company(l, expected_len);
+        }
         stop = atomic_load_explicit(&l->stopping, memory_order_acquire); /* before the last look */
         pthread_mutex_lock(&l->role);
+        uint64_t before = load_lsn(&l->written);
         bool worked = run_round(l, &well);
         pthread_mutex_unlock(&l->role);
         if (atomic_load_explicit(&l->gone_count, memory_order_relaxed) > 0) {
@@ -377,11 +394,14 @@ void log_writer_main(void *arg) {
         }
         if (worked && syncs_itself(l)) {
             (void)log_sync_now(l);
+            expected_len = load_lsn(&l->head) - before;
         }
         if (worked) {
             stop = false;
         } else if (!stop) {
+            int64_t slept_us = time_mono_us();
             (void)wake_wait(&l->writer_wake, well ? EVERYSEC_US : RETRY_US);
+            expected_len = time_mono_us() - slept_us > 4 * COMPANY_US ? 0 : expected_len;
         }
     } while (!stop);
     if (l->unwritten != NULL) {
