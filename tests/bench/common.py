@@ -77,7 +77,7 @@ class Context:
         return result
 
 
-def machine_row(ctx, name="  the machine itself: the longest that it took away one of its cores, all busy", seconds=5):
+def machine_row(ctx, name="  the machine: the longest that a busy core was taken away", seconds=5):
     """Nothing is served sooner than that, by whomever. No target."""
     out = subprocess.run([ctx.args.loadgen, "gaps", "--port", "1", "--conns", str(len(ctx.cores)),
                           "--threads", str(len(ctx.cores)), "--seconds", str(seconds)],

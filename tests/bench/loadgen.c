@@ -224,7 +224,8 @@ int main(int argc, char **argv) {
         .zipf = 0.9,
     };
     if (argc < 2 || argc % 2 != 0) {
-        lg_die("usage: dcache-loadgen fill|mix|cache|expiry|gaps|idle|pace|rtt --port N [--option value "
+        lg_die("usage: dcache-loadgen fill|mix|cache|expiry|gaps|idle|pace|rtt --port N [--option "
+               "value "
                "...]");
     }
     for (int i = 2; i < argc; i += 2) {
