@@ -120,7 +120,8 @@ static bool could_be_heard(const struct sim *s, const struct node *n, const stru
     bool grew = h->role == CHAIN_REPLICA && h->followed_ms > n->asked_ms; /* when it had answered */
     return h->running && !h->frozen && !grew && h->up_ms <= n->asked_ms &&
            net_reaches(s, h->place, n->place) && net_reaches(s, h->place, SENTINEL) &&
-           s->joined_ms[h->place][n->place] <= n->asked_ms;
+           s->joined_ms[h->place][n->place] <= n->asked_ms &&
+           s->joined_ms[h->place][SENTINEL] <= n->asked_ms;
 }
 
 /* A new primary begins: what it lacks is lost if its branch wins. It does if somebody chose it, or if it had that branch before. */
