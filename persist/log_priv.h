@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * log_priv: what the parts of the log share: log.c (appending, watermarks), log_gather.c, log_hold.c (memory), log_writer.c,
- * log_sync.c (the threads), log_segment.c (files).
+ * log_priv: what the parts of the log share: log.c (appending, watermarks), log_gather.c, log_hold.c (memory), log_writer.c, log_keep.c,
+ * log_follow.c (the writer's), log_sync.c (the thread), log_segment.c (files).
  */
 #ifndef DC_PERSIST_LOG_PRIV_H
 #define DC_PERSIST_LOG_PRIV_H
@@ -231,8 +231,7 @@ void log_use_segment(struct log *l, struct segment *s);
 void log_swap_segment_locked(struct log *l, struct segment *s);
 void log_tell_rotated(struct log *l);
 struct segment *log_take_spare(struct log *l);
-/* Whoever appends from here on sees what the writer has changed. Returns the head: what lies below is in the feeds, or was as before. */
-uint64_t log_fence(struct log *l);
+void log_note_failure(struct log *l, const char *what, int err);
 
 /* log_gather.c: all between 'written' and the head. NULL when it isn't kept: the watermarks have moved. */
 struct stretch *log_gather(struct log *l, bool keep);
@@ -277,7 +276,8 @@ bool log_keeps_now(struct log *l);
 bool log_settle_base(
     struct log *l); /* log_base(). False: the disk doesn't let it; it is tried again */
 void log_trim_now(struct log *l); /* log_trim() */
-void log_note_failure(struct log *l, const char *what, int err);
+/* Whoever appends from here on sees what the writer has changed. Returns the head: what lies below is in the feeds, or was as before. */
+uint64_t log_fence(struct log *l);
 
 void log_writer_main(void *arg);
 void log_sync_main(void *arg);

@@ -257,7 +257,7 @@ static bool write_out(struct log *l) {
     return err == 0;
 }
 
-/* Feeds whose owners are gone and that hold nothing. */
+/* Feeds whose owners are gone and that hold nothing. Role held: who gathers has a list of them. */
 static void bury_feeds(struct log *l) {
     pthread_mutex_lock(&l->lock);
     for (uint32_t i = 0; i < l->feed_count;) {
@@ -372,7 +372,7 @@ static void await_company(struct log *l, uint64_t expected_len) {
     for (int64_t left_us; (left_us = end_us - time_mono_us()) > 0 && !log_has_company(l);) {
         (void)wake_wait(&l->writer_wake, left_us);
     }
-    atomic_store_explicit(&l->awaited_len, 0, memory_order_relaxed);
+    atomic_store_explicit(&l->awaited_len, 0, memory_order_seq_cst);
 }
 
 void log_writer_main(void *arg) {
@@ -381,6 +381,7 @@ void log_writer_main(void *arg) {
     bool stop = false;
     do {
         bool well = true;
+        expected_len = syncs_itself(l) ? expected_len : 0;
         if (expected_len > 0 && load_lsn(&l->head) > load_lsn(&l->written)) {
             await_company(l, expected_len);
         }
@@ -388,10 +389,10 @@ void log_writer_main(void *arg) {
         pthread_mutex_lock(&l->role);
         uint64_t before = load_lsn(&l->written);
         bool worked = run_round(l, &well);
-        pthread_mutex_unlock(&l->role);
         if (atomic_load_explicit(&l->gone_count, memory_order_relaxed) > 0) {
             bury_feeds(l);
         }
+        pthread_mutex_unlock(&l->role);
         if (worked && syncs_itself(l)) {
             (void)log_sync_now(l);
             expected_len = load_lsn(&l->head) - before;
@@ -432,7 +433,8 @@ static void write_here(struct log *l) {
     }
     l->unwritten = log_gather(l, true);
     l->unwritten_from = l->unwritten->lsn;
-    if (l->unwritten->end <= l->current->room && write_out(l)) {
+    if (l->unwritten->end <= l->current->room &&
+        !atomic_load_explicit(&l->poisoned, memory_order_acquire) && write_out(l)) {
         finish(l);
     }
 }
@@ -449,6 +451,12 @@ bool log_write_through(struct log *l, struct lsn lsn, int64_t timeout_us) {
         } else {
             lock_relax();
         }
+    }
+    if (timeout_us == 0) {
+        if (load_lsn(&l->written) < lsn.v) {
+            log_kick(l);
+        }
+        return load_lsn(&l->written) >= lsn.v;
     }
     return log_wait(l, LOG_LEVEL_OS, lsn, timeout_us);
 }

@@ -23,10 +23,9 @@ static void raise(uint64_t *to, uint64_t lsn) {
 
 static void note(struct gates *g, uint32_t needs, uint64_t lsn) {
     g->turn_needs |= needs;
-    g->turn_gated = true;
-    if (needs != 0 && !(needs & ACKS_DURABLE)) {
-        raise(&g->turn_written, lsn);
-    }
+    g->turn_writes |= needs != 0 && !(needs & ACKS_DURABLE);
+    g->turn_waits |= needs == ACKS_WRITTEN;
+    raise(&g->turn_gated, lsn);
     if (needs & ACKS_REPLICA_DISKS) {
         raise(&g->turn_hurry, lsn);
     }
@@ -56,15 +55,16 @@ bool gates_want_company(const struct worker *w) {
     return g->turn_needs != 0 || (g->turn_default > 0 && acks_needs(w->cmd.node, by_default) != 0);
 }
 
-uint64_t gates_ask(struct worker *w) {
+uint64_t gates_ask(struct worker *w, bool *waits) {
     struct node *n = w->cmd.node;
     struct gates *g = &w->gates;
     if (g->turn_default > 0) {
         note(g, acks_needs(n, by_default), g->turn_default);
     }
-    uint64_t written = g->turn_written;
-    if (written == 0 &&
-        (g->turn_needs != 0 || (g->turn_gated && replicas_link_count(n->replicas) > 0))) {
+    uint64_t lsn = g->turn_writes ? g->turn_gated : 0;
+    *waits = g->turn_waits;
+    if (lsn == 0 &&
+        (g->turn_needs != 0 || (g->turn_gated > 0 && replicas_link_count(n->replicas) > 0))) {
         log_kick(n->log);
     }
     if (dc_unlikely(g->turn_needs & ACKS_HURRY)) {
@@ -74,9 +74,9 @@ uint64_t gates_ask(struct worker *w) {
         replicas_hurry(n->replicas, g->turn_hurry);
     }
     g->turn_needs = 0;
-    g->turn_gated = false;
-    g->turn_default = g->turn_written = g->turn_hurry = 0;
-    return written;
+    g->turn_writes = g->turn_waits = false;
+    g->turn_default = g->turn_gated = g->turn_hurry = 0;
+    return lsn;
 }
 
 /* --- marks ------------------------------------------------------------------------------------------- */

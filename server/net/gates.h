@@ -30,8 +30,9 @@ static inline void gates_begin_parts(struct conn *c) {
         !ack_is_default(c->level) || (g->seen.default_needs & ~(uint32_t)ACKS_WRITTEN) != 0;
 }
 
-/* The end of a turn: asks for what its replies need. Returns up to where the log is to be written before they are flushed, 0 = that isn't needed. */
-uint64_t gates_ask(struct worker *w);
+/* The end of a turn: asks for what its replies need. Returns up to where the worker is to write the log, 0 = it isn't; 'waits': replies wait for nothing else, so if
+ * log-writer has to do it, for a moment so does the worker. */
+uint64_t gates_ask(struct worker *w, bool *waits);
 /* Looks at the marks, and gives those who waited another chance to flush. */
 void gates_open(struct worker *w);
 /* Whether replies of the turn wait for the writer, so that more requests may come along. */

@@ -205,13 +205,14 @@ static void turn_flush(struct worker *w) {
 /* False: the loop was taken while the log was written. */
 static bool turn_write(struct worker *w) {
     struct log *log = w->cmd.node->log;
-    uint64_t lsn = gates_ask(w);
+    bool waits;
+    uint64_t lsn = gates_ask(w, &waits);
     if (lsn == 0) {
         return true;
     }
     w->turn_lent = true;
     int64_t loan = seat_lend(&w->seat);
-    (void)log_write_through(log, (struct lsn){lsn}, WRITE_WAIT_US);
+    (void)log_write_through(log, (struct lsn){lsn}, waits ? WRITE_WAIT_US : 0);
     return seat_take_back(&w->seat, loan);
 }
 
@@ -253,8 +254,7 @@ bool worker_run(struct worker *w) {
         conn_close(w->conns);
     }
     turn_run(w);
-    (void)gates_ask(w);
-    turn_flush(w);
+    turn_flush(w); /* of what they had in mind nobody is told */
     dc_assert(w->dead.first == NULL);
     wake_raise(&w->ended);
     return true;
@@ -322,7 +322,7 @@ void worker_start(struct worker *w) {
 
 void worker_stop(struct worker *w) {
     uint64_t one = 1;
-    /* pairs with the acquire in worker_main */
+    /* pairs with the acquire in worker_run */
     atomic_store_explicit(&w->stopping, true, memory_order_release);
     if (write(w->wake_fd, &one, sizeof(one)) != sizeof(one)) {
         dc_assert(errno == EAGAIN);

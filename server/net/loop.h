@@ -8,7 +8,7 @@
  *   memory arrives while others are served, and an idle connection owns no buffer.
  * Invariants: I1 only the worker touches its connections; others post messages. I2 a connection is in each of the
  *   lists run, flush, again at most once. I3 a closed connection's memory is freed after the turn.
- * Threads: worker_post() and worker_stop() any; the rest the worker itself.
+ * Threads: worker_post(), worker_resume() and worker_stop() any; worker_wait() the main thread; the rest whoever runs the loop.
  */
 #ifndef DC_NET_LOOP_H
 #define DC_NET_LOOP_H
@@ -52,9 +52,10 @@ struct gates {
     struct conn_list waiting;
     /* of the turn: what its replies need, and the highest LSNs */
     uint32_t turn_needs;   /* enum acks_need, but for the default level */
-    bool turn_gated;       /* there is something for the log */
+    bool turn_writes;      /* some need the log written, and no disk of this node */
+    bool turn_waits;       /* some need nothing else */
+    uint64_t turn_gated;   /* of all of them */
     uint64_t turn_default; /* of replies under the default level */
-    uint64_t turn_written; /* of those that need the writer, and no disk */
     uint64_t turn_hurry;   /* of those that need the replicas' disks */
     uint32_t part_count;
     struct gate_part parts[GATE_PARTS_MAX];

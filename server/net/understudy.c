@@ -32,7 +32,7 @@ static bool take(struct seat *s, int64_t loan) {
 
 int64_t seat_lend(struct seat *s) {
     int64_t loan = time_mono_us();
-    /* Sequentially consistent, as in sleep_well(): either the loan is seen, or the sleep. */
+    /* Sequentially consistent, as in understudy_run(): either the loan is seen, or the sleep. */
     atomic_store_explicit(&s->loan, loan, memory_order_seq_cst);
     if (dc_unlikely(!atomic_load_explicit(&s->understudy->looks, memory_order_seq_cst))) {
         atomic_store_explicit(&s->understudy->looks, true, memory_order_seq_cst);
@@ -45,30 +45,29 @@ bool seat_take_back(struct seat *s, int64_t loan) {
     return take(s, loan);
 }
 
-/* Goes on with a loop that is lent for too long, until it ends, or is lost in turn. True: there was a loan that '*newest' doesn't know of. */
-static bool look(struct understudy *s, int64_t *newest) {
-    bool fresh = false;
+enum sight { SEES_NOTHING, SEES_LOANS, IS_OVER };
+
+/* Goes on with a loop that is lent for too long, until it ends (IS_OVER), or is lost in turn. Loans: there is one, or was since '*newest'. */
+static enum sight look(struct understudy *s, int64_t *newest) {
+    enum sight sight = SEES_NOTHING;
     for (uint32_t i = 0; i < s->node->worker_count; i++) {
         struct worker *w = (struct worker *)s->node->workers[i];
         int64_t loan = atomic_load_explicit(&w->seat.loan, memory_order_seq_cst);
         int64_t since_us = loan < 0 ? -loan : loan;
-        fresh = fresh || since_us > *newest;
+        sight = loan > 0 || since_us > *newest ? SEES_LOANS : sight;
         *newest = since_us > *newest ? since_us : *newest;
         if (loan > 0 && time_mono_us() - loan >= LATE_US && take(&w->seat, loan)) {
             metric_add(&w->cmd.metrics, METRIC_LOOPS_TAKEN, 1);
-            (void)worker_run(w);
+            w->cmd.memory_counts =
+                false; /* what this thread has allocated so far is another story */
+            if (worker_run(w)) {
+                return IS_OVER;
+            }
             thread_rename("understudy");
+            sight = SEES_LOANS;
         }
     }
-    return fresh;
-}
-
-static void sleep_well(struct understudy *s, int64_t *newest) {
-    atomic_store_explicit(&s->looks, false, memory_order_seq_cst);
-    if (!look(s, newest)) {
-        (void)wake_wait(&s->wake, SLEEP_US);
-    }
-    atomic_store_explicit(&s->looks, true, memory_order_seq_cst);
+    return sight;
 }
 
 void understudy_run(struct understudy *s) {
@@ -76,12 +75,17 @@ void understudy_run(struct understudy *s) {
     uint32_t quiet = 0;
     thread_rename("understudy");
     while (!atomic_load_explicit(&s->stopping, memory_order_acquire)) {
-        quiet = look(s, &newest) ? 0 : quiet + 1;
-        if (quiet < QUIET_LOOKS) {
-            (void)wake_wait(&s->wake, LOOK_US);
-        } else {
-            sleep_well(s, &newest);
+        bool sleeps = quiet >= QUIET_LOOKS;
+        if (sleeps) { /* before the look: seat_lend() */
+            atomic_store_explicit(&s->looks, false, memory_order_seq_cst);
         }
+        enum sight sight = look(s, &newest);
+        if (sight == IS_OVER) { /* the thread that it took the loop from is the understudy */
+            return;
+        }
+        quiet = sight == SEES_LOANS ? 0 : quiet + 1;
+        (void)wake_wait(&s->wake, sleeps && sight == SEES_NOTHING ? SLEEP_US : LOOK_US);
+        atomic_store_explicit(&s->looks, true, memory_order_seq_cst);
     }
 }
 
