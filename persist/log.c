@@ -192,7 +192,9 @@ struct lsn log_commit(struct log_feed *f, struct mut *m) {
 }
 
 void log_kick(struct log *l) {
-    wake_raise(&l->writer_wake);
+    if (log_has_company(l)) {
+        wake_raise(&l->writer_wake);
+    }
 }
 
 /* --- watermarks -------------------------------------------------------------------------------------- */
@@ -475,6 +477,7 @@ static void log_free(struct log *l) {
     pthread_cond_destroy(&l->moved);
     pthread_mutex_destroy(&l->sync_lock);
     pthread_mutex_destroy(&l->lock);
+    pthread_mutex_destroy(&l->role);
     mem_free_aligned(l, 64, (sizeof(*l) + 63) / 64 * 64);
 }
 
@@ -493,6 +496,7 @@ enum dc_err log_open(const struct log_opts *opts, struct log **out) {
     atomic_init(&l->kept, opts->keeps ? KEPT : NOT_KEPT);
     wake_init(&l->writer_wake);
     wake_init(&l->sync_wake);
+    pthread_mutex_init(&l->role, NULL);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->moved, NULL);
     pthread_mutex_init(&l->sync_lock, NULL);

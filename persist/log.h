@@ -3,7 +3,8 @@
  * log: the log of mutations: many appenders, one writer, many readers.
  *
  * Purpose: log_append() gives a frame its position and its bytes to the appender's feed, under the slot locks of its keys. The writer
- *   thread collects the feeds, puts their frames into the order of the log and writes them to the segment; the sync thread calls fdatasync.
+ *   collects the feeds, puts their frames into the order of the log and writes them to the segment: a thread, or who calls log_write_through();
+ *   the sync thread calls fdatasync.
  *
  *     worker: log_append() -> feed      writer: feeds -> stretch -> pwrite -> written      sync: fdatasync -> durable
  *
@@ -87,7 +88,7 @@ DC_MUST enum dc_err log_reserve_more(struct log_feed *f, struct mut *m, size_t m
 struct lsn log_append(struct log_feed *f, struct mut *m);
 /* The one place where a mutation becomes part of the cache: log_append(), then the store shows it. */
 struct lsn log_commit(struct log_feed *f, struct mut *m);
-/* Wakes the writer if there is something for it. After the slot locks. */
+/* Wakes the writer if there is something for it; under 'always' not while it waits for more (log_writer.c). After the slot locks. */
 void log_kick(struct log *l);
 
 /*
@@ -136,6 +137,9 @@ struct lsn log_mark(const struct log *l, enum log_level level);
 bool log_is_late(const struct log *l);
 /* Waits until the mark of the level has reached 'lsn', at most so long. */
 bool log_wait(struct log *l, enum log_level level, struct lsn lsn, int64_t timeout_us);
+/* The same for LOG_LEVEL_OS, by a thread that may be held in the kernel: if it is a plain write, the caller does it itself, which may take as long as the
+ * disk likes. What it doesn't do, the writer is woken for. */
+bool log_write_through(struct log *l, struct lsn lsn, int64_t timeout_us);
 /* The next time that the mark of the level or the state moves, 'moved' is called (once). */
 void log_want(struct log *l, enum log_level level);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * log_priv: what the parts of the log share: log.c (appending, watermarks), log_gather.c, log_hold.c (memory), log_writer.c,
- * log_sync.c (the threads), log_segment.c (files).
+ * log_priv: what the parts of the log share: log.c (appending, watermarks), log_gather.c, log_hold.c (memory), log_writer.c, log_keep.c,
+ * log_follow.c (the writer's), log_sync.c (the thread), log_segment.c (files).
  */
 #ifndef DC_PERSIST_LOG_PRIV_H
 #define DC_PERSIST_LOG_PRIV_H
@@ -26,6 +26,9 @@ enum {
     EVERYSEC_US = 1000 * 1000,
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
+    COMPANY_US = 500,                /* await_company(), at most */
+    HERE_MAX_LEN = 256 * 1024,       /* log_write_through(): more is the writer's */
+    HERE_SPINS = 400,                /* while another one writes, some ten microseconds */
     TAP_LEN = 32 * 1024,             /* more isn't copied for it */
     MARK_STEP_LEN = 64 * 1024,       /* 'always': durable marks are that far apart, or a second */
     WANTED_APPLIED = 1 << 8,
@@ -139,6 +142,7 @@ struct log {
     _Atomic uint64_t base_lsn;      /* log_base() waits for the writer; 0 = nobody does */
     _Atomic uint32_t segment_count; /* begun in this run */
     _Atomic uint32_t gone_count;    /* feeds that wait to be freed */
+    _Atomic uint64_t awaited_len;   /* the writer waits until so much is appended; 0: it doesn't */
     _Atomic bool stopping;
     _Atomic bool writer_done;
     _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */
@@ -150,6 +154,10 @@ struct log {
     void *tap_arg;
     struct wake writer_wake;
     struct wake sync_wake;
+    /* The writer's: who holds the role is the writer, be it the thread of that name or a worker. Taken before 'lock'. */
+    pthread_mutex_t role;
+    struct stretch *unwritten; /* gathered, and not written from 'unwritten_from' on */
+    uint64_t unwritten_from;
     /* under 'lock' */
     pthread_mutex_t lock;
     pthread_cond_t moved;
@@ -185,6 +193,12 @@ static inline uint64_t log_pending(const struct log *l) {
     return load_lsn(&l->head) - durable;
 }
 
+/* As much as the writer waits for. */
+static inline bool log_has_company(const struct log *l) {
+    return load_lsn(&l->head) - load_lsn(&l->written) >=
+           atomic_load_explicit(&l->awaited_len, memory_order_seq_cst);
+}
+
 void feed_lock(struct log_feed *f);
 void feed_unlock(struct log_feed *f);
 void feed_free(struct log_feed *f);
@@ -214,9 +228,10 @@ void log_settle_history(struct log *l);
 
 /* log_writer.c: what was current is complete. */
 void log_use_segment(struct log *l, struct segment *s);
+void log_swap_segment_locked(struct log *l, struct segment *s);
+void log_tell_rotated(struct log *l);
 struct segment *log_take_spare(struct log *l);
-/* Whoever appends from here on sees what the writer has changed. Returns the head: what lies below is in the feeds, or was as before. */
-uint64_t log_fence(struct log *l);
+void log_note_failure(struct log *l, const char *what, int err);
 
 /* log_gather.c: all between 'written' and the head. NULL when it isn't kept: the watermarks have moved. */
 struct stretch *log_gather(struct log *l, bool keep);
@@ -255,6 +270,14 @@ int segment_write_mark(struct log *l, struct segment *s, uint64_t durable);
 void segment_close(struct log *l, struct segment *s);
 void segment_discard(struct log *l, struct segment *s); /* and its file */
 void segment_leave(struct log *l, struct segment *s);   /* the one or the other, as its name says */
+
+/* log_keep.c: the writer. Whether what was appended is written down; what a change of that asks for is done. */
+bool log_keeps_now(struct log *l);
+bool log_settle_base(
+    struct log *l); /* log_base(). False: the disk doesn't let it; it is tried again */
+void log_trim_now(struct log *l); /* log_trim() */
+/* Whoever appends from here on sees what the writer has changed. Returns the head: what lies below is in the feeds, or was as before. */
+uint64_t log_fence(struct log *l);
 
 void log_writer_main(void *arg);
 void log_sync_main(void *arg);

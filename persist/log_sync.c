@@ -196,7 +196,7 @@ static int sync_now(struct log *l) {
     return err;
 }
 
-/* The sync thread calls it, and under 'always' the writer: who waits for every byte saves the way through another thread. The other one may have
+/* The sync thread calls it, and under 'always' log-writer, without the role: who waits for every byte saves the way through another thread. The other one may have
  * failed while this one waited: the kernel reports that once, so a second fdatasync of the same file would only seem to succeed. */
 int log_sync_now(struct log *l) {
     pthread_mutex_lock(&l->sync_lock);

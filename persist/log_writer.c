@@ -2,6 +2,8 @@
 /*
  * The writer: writes what log_gather.c has put into the order of the log. A stretch stays in memory until it is durable. When an fdatasync
  * has failed, what isn't durable is written again, to a new segment.
+ *
+ * It is a role: the thread log-writer has it, or for a plain write a thread that calls log_write_through().
  */
 #include "persist/log_priv.h"
 #include "server/base/assert.h"
@@ -14,14 +16,13 @@
 
 /* --- writing ----------------------------------------------------------------------------------------- */
 
-static void tell_rotated(struct log *l) {
+void log_tell_rotated(struct log *l) {
     if (l->o.rotated != NULL) {
         l->o.rotated(l->o.arg);
     }
 }
 
-/* What was current is complete. */
-static void swap_segment_locked(struct log *l, struct segment *s) {
+void log_swap_segment_locked(struct log *l, struct segment *s) {
     struct segment *old = l->current;
     l->current = s;
     if (old != NULL) {
@@ -36,11 +37,11 @@ static void swap_segment_locked(struct log *l, struct segment *s) {
 
 void log_use_segment(struct log *l, struct segment *s) {
     pthread_mutex_lock(&l->lock);
-    swap_segment_locked(l, s);
+    log_swap_segment_locked(l, s);
     pthread_mutex_unlock(&l->lock);
     atomic_fetch_add_explicit(&l->layout, 1, memory_order_seq_cst);
     atomic_fetch_add_explicit(&l->rotations, 1, memory_order_relaxed);
-    tell_rotated(l);
+    log_tell_rotated(l);
 }
 
 struct segment *log_take_spare(struct log *l) {
@@ -210,7 +211,7 @@ static int begin_anew(struct log *l) {
     atomic_fetch_add_explicit(&l->layout, 1, memory_order_seq_cst);
     atomic_store_explicit(&l->poisoned, false, memory_order_release);
     diag(DIAG_WARNING, "log.begun_anew lsn=%llu", (unsigned long long)durable);
-    tell_rotated(l);
+    log_tell_rotated(l);
     wake_raise(&l->sync_wake);
     return 0;
 }
@@ -230,32 +231,33 @@ static enum log_state state_of(int err) {
     return err == -ENOSPC || err == -EDQUOT ? LOG_FULL : LOG_BROKEN;
 }
 
-static void note_failure(struct log *l, const char *what, int err) {
+void log_note_failure(struct log *l, const char *what, int err) {
     atomic_fetch_add_explicit(&l->write_failures, 1, memory_order_relaxed);
     log_set_state(l, state_of(err), what, err);
 }
 
-/* From 'from' on, which moves. True when it is done; false when the disk doesn't take it. */
-static bool write_out(struct log *l, const struct stretch *s, uint64_t *from) {
+/* What isn't written of 'unwritten'. True when it is done; false when the disk doesn't take it. */
+static bool write_out(struct log *l) {
+    const struct stretch *s = l->unwritten;
     int err = 0;
     if (dc_unlikely(atomic_load_explicit(&l->poisoned, memory_order_acquire))) {
         err = begin_anew(l);
-        *from = err == 0 && s != NULL
-                    ? s->lsn
-                    : *from; /* what stands in the old segment isn't in the new one */
+        if (err == 0 && s != NULL) { /* what stands in the old segment isn't in the new one */
+            l->unwritten_from = s->lsn;
+        }
     }
     if (err == 0 && s != NULL) {
-        err = write_stretch(l, s, *from);
+        err = write_stretch(l, s, l->unwritten_from);
         uint64_t end = l->current != NULL ? l->current->end : 0;
-        *from = end > *from ? end : *from;
+        l->unwritten_from = end > l->unwritten_from ? end : l->unwritten_from;
     }
     if (err < 0) {
-        note_failure(l, "the log can't be written", err);
+        log_note_failure(l, "the log can't be written", err);
     }
     return err == 0;
 }
 
-/* Feeds whose owners are gone and that hold nothing. */
+/* Feeds whose owners are gone and that hold nothing. Role held: who gathers has a list of them. */
 static void bury_feeds(struct log *l) {
     pthread_mutex_lock(&l->lock);
     for (uint32_t i = 0; i < l->feed_count;) {
@@ -274,156 +276,7 @@ static void bury_feeds(struct log *l) {
     pthread_mutex_unlock(&l->lock);
 }
 
-/* --- 'appendonly': whether it is kept, and counts ----------------------------------------------------------- */
-
-uint64_t log_fence(struct log *l) {
-    pthread_mutex_lock(&l->lock);
-    for (uint32_t i = 0; i < l->feed_count; i++) {
-        feed_lock(l->feeds[i]);
-        feed_unlock(l->feeds[i]);
-    }
-    pthread_mutex_unlock(&l->lock);
-    return load_lsn(&l->head);
-}
-
-/* A file is begun as soon as one can be had. */
-static void begin_keeping(struct log *l) {
-    atomic_store_explicit(&l->kept, KEPT_SOON, memory_order_relaxed);
-    uint64_t from = log_fence(l);
-    atomic_store_explicit(&l->kept_from, from, memory_order_seq_cst);
-    log_advance(l, &l->written, from);
-    log_advance(l, &l->durable, from);
-    atomic_store_explicit(&l->kept, KEPT, memory_order_release); /* pairs with log_set_keeps() */
-}
-
-/* Nothing is kept: what couldn't be written needn't be, and what couldn't be made durable is left as it is. */
-static void forget_trouble(struct log *l, struct stretch **pending) {
-    if (*pending != NULL) {
-        stretch_free(l, *pending);
-        *pending = NULL;
-    }
-    if (dc_unlikely(atomic_load_explicit(&l->poisoned, memory_order_acquire))) {
-        pthread_mutex_lock(&l->lock);
-        struct segment *old = l->closed;
-        l->closed = NULL;
-        pthread_mutex_unlock(&l->lock);
-        while (old != NULL) {
-            struct segment *next = old->next;
-            segment_leave(l, old);
-            old = next;
-        }
-        atomic_store_explicit(&l->unproven, false, memory_order_seq_cst);
-        atomic_store_explicit(&l->poisoned, false, memory_order_release);
-    }
-}
-
-static bool keeps_now(struct log *l, struct stretch **pending) {
-    bool keeps = atomic_load_explicit(&l->keeps, memory_order_relaxed);
-    bool kept = atomic_load_explicit(&l->kept, memory_order_relaxed) == KEPT;
-    if (dc_likely(keeps && kept)) {
-        return true;
-    }
-    pthread_mutex_lock(&l->lock);
-    bool wanted = l->pins > 0 || atomic_load_explicit(&l->keeps, memory_order_relaxed);
-    if (!wanted &&
-        kept) { /* under the lock: who pins now finds no segment, and waits for the next one */
-        atomic_store_explicit(&l->kept, NOT_KEPT, memory_order_relaxed);
-        atomic_store_explicit(&l->based, false, memory_order_relaxed);
-        swap_segment_locked(l, NULL);
-    }
-    pthread_mutex_unlock(&l->lock);
-    if (!wanted) {
-        forget_trouble(l, pending);
-    }
-    if (!wanted && kept) {
-        wake_raise(&l->sync_wake); /* it removes the files */
-    }
-    if (wanted && !kept) {
-        begin_keeping(l);
-    }
-    return wanted;
-}
-
-/* The oldest one with a temporary name. */
-static struct segment *oldest_tmp(struct log *l) {
-    struct segment *oldest = NULL;
-    pthread_mutex_lock(&l->lock);
-    struct segment *lists[] = {l->pinned, l->closed, l->current};
-    for (uint32_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-        for (struct segment *s = lists[i]; s != NULL; s = s == l->current ? NULL : s->next) {
-            bool older = oldest == NULL || s->head.first_lsn < oldest->head.first_lsn;
-            oldest = !s->lasts && older ? s : oldest;
-        }
-    }
-    pthread_mutex_unlock(&l->lock);
-    return oldest;
-}
-
-/* The files get the names that count, oldest first: so a kill in between leaves a log without a gap. While there is a current one nobody
- * else closes one with a temporary name. */
-static int make_last(struct log *l) {
-    int err = 0;
-    struct segment *s;
-    while (err == 0 && (s = oldest_tmp(l)) != NULL) {
-        err = segment_make_last(l, s);
-    }
-    err = err < 0 ? err : l->o.io->sync_dir(l->o.io, l->o.dir);
-    if (err == 0) {
-        pthread_mutex_lock(&l->lock);
-        s = l->pinned;
-        l->pinned = NULL;
-        pthread_mutex_unlock(&l->lock);
-        while (s != NULL) {
-            struct segment *next = s->next;
-            segment_close(l, s);
-            s = next;
-        }
-    }
-    return err;
-}
-
-/* log_base(). False: the disk doesn't let it; it is tried again. */
-static bool settle_base(struct log *l) {
-    uint64_t lsn = atomic_load_explicit(&l->base_lsn, memory_order_acquire);
-    bool fits = log_wants_base(l) && l->current != NULL && lsn >= load_lsn(&l->kept_from);
-    int err = fits ? make_last(l) : 0;
-    if (err < 0) {
-        note_failure(l, "a file of the log can't be renamed", err);
-        return false;
-    }
-    if (fits) {
-        atomic_store_explicit(&l->based, true, memory_order_relaxed);
-        diag(DIAG_NOTICE, "log.based lsn=%llu", (unsigned long long)lsn);
-        tell_rotated(l);
-        log_tell(l);
-    }
-    atomic_store_explicit(&l->base_lsn, 0, memory_order_release);
-    return true;
-}
-
-/* log_trim(). Files that are to count once there is a snapshot stay. */
-static void trim(struct log *l) {
-    uint64_t lsn = atomic_exchange_explicit(&l->trim_lsn, 0, memory_order_acquire);
-    struct segment *gone = NULL;
-    pthread_mutex_lock(&l->lock);
-    struct segment **at = &l->pinned;
-    while (*at != NULL && !atomic_load_explicit(&l->keeps, memory_order_relaxed)) {
-        struct segment *s = *at;
-        if (s->end <= lsn) {
-            *at = s->next;
-            s->next = gone;
-            gone = s;
-        } else {
-            at = &s->next;
-        }
-    }
-    pthread_mutex_unlock(&l->lock);
-    while (gone != NULL) {
-        struct segment *next = gone->next;
-        segment_leave(l, gone);
-        gone = next;
-    }
-}
+/* --- the role ---------------------------------------------------------------------------------------- */
 
 /* There is a file, or a failed fdatasync asks for another one in any case. */
 static bool has_file(struct log *l) {
@@ -432,12 +285,10 @@ static bool has_file(struct log *l) {
     }
     int err = rotate(l, load_lsn(&l->written), 0);
     if (err < 0) {
-        note_failure(l, "the log can't be begun", err);
+        log_note_failure(l, "the log can't be begun", err);
     }
     return err == 0;
 }
-
-/* --- the thread -------------------------------------------------------------------------------------- */
 
 static bool syncs_itself(struct log *l) {
     return atomic_load_explicit(&l->sync_mode, memory_order_relaxed) == LOG_SYNC_ALWAYS &&
@@ -458,7 +309,8 @@ static bool copy_short(const struct stretch *s, char to[TAP_LEN]) {
 }
 
 /* It is in the kernel's hands; the sync thread's turn, which may free it as soon as it is entered. Those who wait here are told first. */
-static void finish(struct log *l, struct stretch *s) {
+static void finish(struct log *l) {
+    struct stretch *s = l->unwritten;
     uint64_t lsn = s->lsn, end = s->end;
     char bytes[TAP_LEN];
     log_tap_fn tap =
@@ -467,6 +319,7 @@ static void finish(struct log *l, struct stretch *s) {
     if (!syncs_itself(l)) {
         log_hold(l, s);
     }
+    l->unwritten = NULL;
     enter(l, s);
     log_advance(l, &l->written, end);
     if (tap != NULL) {
@@ -477,61 +330,133 @@ static void finish(struct log *l, struct stretch *s) {
     }
 }
 
-/* One round; false when there is nothing to do, or the disk doesn't let it. 's' from 'from' on is what an earlier round couldn't write. */
-static bool run_round(struct log *l, struct stretch **s, uint64_t *from, bool *well) {
-    bool keeps = keeps_now(l, s);
+/* One round; false when there is nothing to do, or the disk doesn't let it. Role held. */
+static bool run_round(struct log *l, bool *well) {
+    bool keeps = log_keeps_now(l);
     bool anew = atomic_load_explicit(&l->poisoned, memory_order_acquire);
-    if (*s == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
-        *s = log_gather(l, keeps);
-        *from = *s == NULL ? 0 : (*s)->lsn;
+    if (l->unwritten == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
+        l->unwritten = log_gather(l, keeps);
+        l->unwritten_from = l->unwritten == NULL ? 0 : l->unwritten->lsn;
     }
-    *well = (!keeps || has_file(l)) && ((*s == NULL && !anew) || write_out(l, *s, from));
+    *well = (!keeps || has_file(l)) && ((l->unwritten == NULL && !anew) || write_out(l));
     if (dc_unlikely(atomic_load_explicit(&l->base_lsn, memory_order_relaxed) != 0)) {
-        *well = *well && settle_base(l);
+        *well = *well && log_settle_base(l);
     }
     if (dc_unlikely(atomic_load_explicit(&l->trim_lsn, memory_order_relaxed) != 0)) {
-        trim(l);
+        log_trim_now(l);
     }
     if (dc_unlikely(*well && log_state(l) != LOG_WELL) &&
         !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
         !atomic_load_explicit(&l->unproven, memory_order_seq_cst)) {
         log_set_state(l, LOG_WELL, "", 0);
     }
-    if (dc_unlikely(*well && *s == NULL && !anew &&
+    if (dc_unlikely(*well && l->unwritten == NULL && !anew &&
                     atomic_load_explicit(&l->begins, memory_order_acquire) != NULL)) {
         log_settle_history(l);
     }
-    if (!*well || *s == NULL) {
+    if (!*well || l->unwritten == NULL) {
         return false;
     }
-    finish(l, *s);
-    *s = NULL;
+    finish(l);
     return true;
+}
+
+/* --- the thread -------------------------------------------------------------------------------------- */
+
+/* 'always': an fdatasync costs as much for one as for all, and those whom the last one has served come back in a moment, as a rule. So the next one
+ * waits until most of them are there, a quarter of its own time at most. */
+static void await_company(struct log *l, uint64_t expected_len) {
+    int64_t limit_us = atomic_load_explicit(&l->last_sync_us, memory_order_relaxed) / 4;
+    int64_t end_us = time_mono_us() + (limit_us < COMPANY_US ? limit_us : COMPANY_US);
+    atomic_store_explicit(&l->awaited_len, expected_len * 5 / 8, memory_order_seq_cst);
+    for (int64_t left_us; (left_us = end_us - time_mono_us()) > 0 && !log_has_company(l);) {
+        (void)wake_wait(&l->writer_wake, left_us);
+    }
+    atomic_store_explicit(&l->awaited_len, 0, memory_order_seq_cst);
 }
 
 void log_writer_main(void *arg) {
     struct log *l = arg;
-    struct stretch *s = NULL;
-    uint64_t from = 0;
+    uint64_t expected_len = 0; /* what the last fdatasync has served, and what has come meanwhile */
     bool stop = false;
     do {
         bool well = true;
+        expected_len = syncs_itself(l) ? expected_len : 0;
+        if (expected_len > 0 && load_lsn(&l->head) > load_lsn(&l->written)) {
+            await_company(l, expected_len);
+        }
         stop = atomic_load_explicit(&l->stopping, memory_order_acquire); /* before the last look */
-        bool worked = run_round(l, &s, &from, &well);
+        pthread_mutex_lock(&l->role);
+        uint64_t before = load_lsn(&l->written);
+        bool worked = run_round(l, &well);
         if (atomic_load_explicit(&l->gone_count, memory_order_relaxed) > 0) {
             bury_feeds(l);
         }
+        pthread_mutex_unlock(&l->role);
         if (worked && syncs_itself(l)) {
             (void)log_sync_now(l);
+            expected_len = load_lsn(&l->head) - before;
         }
         if (worked) {
             stop = false;
         } else if (!stop) {
+            int64_t slept_us = time_mono_us();
             (void)wake_wait(&l->writer_wake, well ? EVERYSEC_US : RETRY_US);
+            expected_len = time_mono_us() - slept_us > 4 * COMPANY_US ? 0 : expected_len;
         }
     } while (!stop);
-    if (s != NULL) {
-        stretch_free(l, s);
+    if (l->unwritten != NULL) {
+        stretch_free(l, l->unwritten);
     }
     atomic_store_explicit(&l->writer_done, true, memory_order_release);
+}
+
+/* --- in its place ------------------------------------------------------------------------------------- */
+
+/* Nothing but a write is to be done: no file to begin, nothing to set right, no fdatasync behind it. */
+static bool is_plain(const struct log *l) {
+    return l->unwritten == NULL && l->current != NULL && log_state(l) == LOG_WELL &&
+           load_lsn(&l->head) - load_lsn(&l->written) <= HERE_MAX_LEN &&
+           atomic_load_explicit(&l->keeps, memory_order_relaxed) &&
+           atomic_load_explicit(&l->kept, memory_order_relaxed) == KEPT &&
+           atomic_load_explicit(&l->base_lsn, memory_order_relaxed) == 0 &&
+           atomic_load_explicit(&l->begins, memory_order_acquire) == NULL &&
+           atomic_load_explicit(&l->sync_mode, memory_order_relaxed) != LOG_SYNC_ALWAYS &&
+           !atomic_load_explicit(&l->poisoned, memory_order_acquire) &&
+           !atomic_load_explicit(&l->unproven, memory_order_seq_cst);
+}
+
+/* Role held. */
+static void write_here(struct log *l) {
+    if (!is_plain(l)) {
+        return;
+    }
+    l->unwritten = log_gather(l, true);
+    l->unwritten_from = l->unwritten->lsn;
+    if (l->unwritten->end <= l->current->room &&
+        !atomic_load_explicit(&l->poisoned, memory_order_acquire) && write_out(l)) {
+        finish(l);
+    }
+}
+
+bool log_write_through(struct log *l, struct lsn lsn, int64_t timeout_us) {
+    bool tried = false;
+    for (uint32_t i = 0; i < HERE_SPINS && !tried && load_lsn(&l->written) < lsn.v; i++) {
+        if (pthread_mutex_trylock(&l->role) == 0) {
+            if (load_lsn(&l->written) < lsn.v) {
+                write_here(l);
+            }
+            pthread_mutex_unlock(&l->role);
+            tried = true;
+        } else {
+            lock_relax();
+        }
+    }
+    if (timeout_us == 0) {
+        if (load_lsn(&l->written) < lsn.v) {
+            log_kick(l);
+        }
+        return load_lsn(&l->written) >= lsn.v;
+    }
+    return log_wait(l, LOG_LEVEL_OS, lsn, timeout_us);
 }

@@ -138,6 +138,13 @@ static bool source_is_lower(const struct chain_view *source, const struct chain_
     return !descends_from(source, peer) && is_higher(peer, source);
 }
 
+/* The peer holds another branch of the same epoch: what two primaries acknowledge with it must not have one epoch (I5). */
+static bool share_an_epoch(const struct chain_view *source, const struct chain_view *peer) {
+    const struct history *last = last_of(peer);
+    return last != NULL && last->epoch == chain_rank(source).epoch &&
+           !descends_from(source, peer) && !descends_from(peer, source);
+}
+
 /* --- the source's answer --------------------------------------------------------------------------------------- */
 
 static struct chain_answer say(enum chain_verdict verdict, enum chain_reason reason, uint64_t lsn) {
@@ -201,6 +208,9 @@ static struct chain_answer answer_related(const struct chain_view *source,
     }
     if (source_is_lower(source, peer)) {
         return answer_higher_peer(source, ask);
+    }
+    if (ask.explicit_ && !is_copy(source) && share_an_epoch(source, peer)) {
+        return say(CHAIN_RAISE_FIRST, CHAIN_BY_LOWER, 0);
     }
     struct chain_answer a = peer->head > lsn ? answer_tail(source, peer, lsn)
                                              : say(CHAIN_CONTINUE, CHAIN_BY_SAME_LOG, lsn);

@@ -152,6 +152,7 @@ void repl_peers_end(struct repl *r) {
 void repl_peers_ask(struct repl *r, enum peers_why why) {
     struct chain_view self;
     repl_set_role(r, ROLE_PULLING);
+    r->heard = false;
     self_view(&r->self, &self);
     peers_ask(r->peers, why, &self, now_ms(), conf_get(r->self.conf, pull_timeout));
     r->peers_next_ms = 0;

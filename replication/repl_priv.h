@@ -59,6 +59,8 @@ struct repl {
     bool notes_primary;   /* nor that it is a primary */
     struct chain_ask ask; /* of the target in 'standing' */
     bool chosen;          /* it asks because somebody has promoted it */
+    bool
+        heard; /* it has asked its peers to the end since the start, or the last order: it lacks nothing of its own branch */
     /* repl_peers.c */
     struct peers *peers;
     struct inquiry *inquiries[PEERS_MAX]; /* under way; NULL = free */

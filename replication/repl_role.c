@@ -16,7 +16,7 @@
  *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced
  *     pulling    a higher primary               or, if nothing is given up: as REPLICAOF                           replica
  *     primary    a peer of higher rank gives    held; a higher history, durable; taken                             primary
- *     fenced     way to this node
+ *     fenced     way to this node               or, if the fence came before its peers were heard: as NO ONE       pulling
  *     replica    a copy, or a cut               noted; start in place                                              replica
  */
 #include "persist/adopt.h"
@@ -161,7 +161,7 @@ void repl_do_follow(struct repl *r, const struct sink_target *target) {
     bool taken = atomic_exchange_explicit(&r->ask_over, false, memory_order_acquire);
     r->own_branch = (r->own_branch && !taken) ||
                     (target->ask.explicit_ && r->standing.role != STANDING_REPLICA);
-    r->chosen = false;
+    r->chosen = r->heard = false;
     r->standing.role = STANDING_REPLICA;
     memcpy(r->standing.host, target->host, sizeof(r->standing.host));
     r->standing.port = (uint16_t)target->port;
@@ -223,6 +223,10 @@ static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
     if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || r->restarting) {
         return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
+    }
+    if (role == ROLE_FENCED && !r->heard) { /* it may still lack what another peer has */
+        repl_do_promote(r, true);
+        return dc_fail(DC_ELIMIT, "it asks its peers first, before it ends a fence");
     }
     repl_allow_writes(r, WRITES_HELD);
     bool quiet = r->self.host->quiesce(r->self.host_arg, QUIESCE_MS);
@@ -342,6 +346,7 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
         return;
     }
     r->chosen = false;
+    r->heard = true;
     r->notes_primary = err != DC_OK;
     repl_show_target(r->self.conf, &r->standing);
     repl_set_role(r, ROLE_PRIMARY);

@@ -38,7 +38,7 @@ struct session {
     _Atomic bool stop;              /* somebody wants it to end */
     _Atomic bool ended;             /* may be joined */
     struct wake wake;               /* of the sender */
-    /* under send_lock: who sends, the sender or log-writer (source_push.c) */
+    /* under send_lock: who sends, the sender or who has written the log (source_push.c) */
     pthread_mutex_t send_lock;
     uint64_t sent;         /* the peer has been sent all up to here */
     struct log_tail *tail; /* stands there, too, and holds the log from there on */

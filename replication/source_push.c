@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What was just written goes to those who have all that came before, from the thread that has written it: no other thread has to wake up first, and no
+ * What was just written goes to those who have all that came before, from the thread that has written it, log-writer or a worker: no other thread has to wake up first, and no
  * file is read.
  *
- *     log-writer ─► source_push() ─ the peer stands where this begins, the socket takes it ─► socket
+ *     the writer ─► source_push() ─ the peer stands where this begins, the socket takes it ─► socket
  *                        └ else: the session's sender wakes up, and reads the file
  *
- * Who holds a session's send_lock sends on its link. log-writer only tries it, so it waits for nobody.
+ * Who holds a session's send_lock sends on its link. The writer only tries it, so it waits for nobody.
  */
 #include "replication/source_priv.h"
 #include "server/base/assert.h"

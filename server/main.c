@@ -62,6 +62,7 @@ struct server {
     struct store *store;
     struct standing standing; /* among other nodes, at the start */
     struct listeners *listeners;
+    struct understudy *understudy; /* of the workers */
     struct janitor *janitor;
     uint8_t link_key[CRYPTO_KEY_LEN];
     struct lock evict_lock; /* of what loading leaves out */
@@ -119,7 +120,7 @@ static uint32_t worker_count(const struct conf *conf) {
     return count < 1 ? 1 : count > WORKER_MAX ? WORKER_MAX : (uint32_t)count;
 }
 
-/* Called by the log's threads: replies and held requests of all workers are looked at. */
+/* Called by the log: replies and held requests of all workers are looked at. */
 static void log_moved(void *arg) {
     struct node *n = arg;
     n->host->resume(n);
@@ -280,6 +281,7 @@ static enum dc_err start(struct server *s, bool continues) {
            !warm_is_settled(n->warm) && !end_is_asked()) {
         usleep(1000);
     }
+    s->understudy = understudy_start(n);
     for (uint32_t i = 0; i < n->worker_count; i++) {
         worker_start((struct worker *)n->workers[i]);
     }
@@ -289,12 +291,12 @@ static enum dc_err start(struct server *s, bool continues) {
 /* The acceptor first: a client whose connection is closed comes back at once, and then waits for the next start in the backlog. */
 static void stop_workers(struct node *n) {
     worker_stop((struct worker *)n->workers[0]);
-    worker_join((struct worker *)n->workers[0]);
+    worker_wait((struct worker *)n->workers[0]);
     for (uint32_t i = 1; i < n->worker_count; i++) {
         worker_stop((struct worker *)n->workers[i]);
     }
     for (uint32_t i = 1; i < n->worker_count; i++) {
-        worker_join((struct worker *)n->workers[i]);
+        worker_wait((struct worker *)n->workers[i]);
     }
 }
 
@@ -305,8 +307,7 @@ static void tear_down(struct server *s, bool clean, struct handover *after) {
         node_is_replica(n)) { /* REPLICAOF: the log ends as it is, so that another one can follow */
         log_set_follows(n->log, true);
     }
-    data_close(&s->data, clean,
-               CLOSE_TIMEOUT_MS); /* until then the log's threads call the workers */
+    data_close(&s->data, clean, CLOSE_TIMEOUT_MS); /* until then the log calls the workers */
     n->log = NULL;
     n->warm = NULL;
     for (uint32_t i = 0; i < n->worker_count && n->workers[i] != NULL; i++) {
@@ -405,6 +406,7 @@ static enum dc_err serve(struct server *s, bool continues, bool *restarts) {
         janitor_stop(s->janitor);
         repl_stop(s->node.repl);
         saver_stop(s->node.saver);
+        understudy_stop(s->understudy); /* last: a thread may be held in a write */
         diag(DIAG_NOTICE, "server.stopped");
     }
     if (*restarts) {

@@ -93,14 +93,6 @@ void lock_release(struct lock *l) DC_NO_LOCK_CHECK {
 /* States: 0 free, 1 held, 2 held and somebody may sleep. Who has slept takes the lock as 2, because he can't know
  * whether he was the only one; the price is at most one wake-up in vain. */
 
-static inline void relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 void slot_lock_wait(struct slot_lock *l) {
     for (int i = 0; i < SPIN_COUNT; i++) {
         uint32_t expected = 0;
@@ -110,7 +102,7 @@ void slot_lock_wait(struct slot_lock *l) {
                                                   memory_order_relaxed)) {
             return;
         }
-        relax();
+        lock_relax();
     }
     /* pairs with the release in slot_lock_release */
     while (atomic_exchange_explicit(&l->state, 2, memory_order_acquire) != 0) {

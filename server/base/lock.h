@@ -55,6 +55,15 @@ struct DC_CAPABILITY("slot lock") slot_lock {
 void slot_lock_wait(struct slot_lock *l); /* slow halves */
 void slot_lock_wake(struct slot_lock *l);
 
+/* While another core is expected to be done in a moment. */
+static inline void lock_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 #ifdef NDEBUG
 static inline void lock_rank_push(enum lock_rank rank, uint32_t index) {
     (void)rank, (void)index;

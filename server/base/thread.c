@@ -8,10 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+void thread_rename(const char *name) {
+    pthread_setname_np(pthread_self(), name);
+    diag_set_role(name);
+}
+
 static void *enter(void *arg) {
     struct thread *t = arg;
-    pthread_setname_np(pthread_self(), t->name);
-    diag_set_role(t->name);
+    thread_rename(t->name);
     t->run(t->arg);
     return NULL;
 }

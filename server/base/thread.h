@@ -15,5 +15,7 @@ struct thread {
 /* Starts 'run(arg)' with all signals blocked. Ends the process when no thread can be had. */
 void thread_start(struct thread *t, const char *name, void (*run)(void *arg), void *arg);
 void thread_join(struct thread *t);
+/* The calling thread has another role from here on. */
+void thread_rename(const char *name);
 
 #endif

@@ -452,6 +452,7 @@ static void write_dcache(struct node *n, struct buf *out) {
     put_count(out, "workers", n->worker_count);
     put_count(out, "keys", store_count(n->store));
     put_metric(out, METRIC_TURNS);
+    put_metric(out, METRIC_LOOPS_TAKEN);
     put_metric(out, METRIC_CHANGES);
     put_count(out, "mailbox_messages", metric_sum(METRIC_MESSAGES));
     put_count(out, "expired_found_last_round", r.expired_last_round);

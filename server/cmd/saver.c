@@ -95,9 +95,11 @@ static bool is_due(struct saver *s, int64_t now_ms) {
 
 /* --- one snapshot ------------------------------------------------------------------------------------ */
 
+/* The other half of the cores is for those who are served meanwhile. */
 static uint32_t thread_count(const struct conf *conf) {
     long count = (long)conf_get(conf, snapshot_threads);
-    return (uint32_t)(count > 0 ? count : sysconf(_SC_NPROCESSORS_ONLN));
+    long half = (sysconf(_SC_NPROCESSORS_ONLN) + 1) / 2;
+    return (uint32_t)(count > 0 ? count : half > 0 ? half : 1);
 }
 
 static enum dc_err write_snapshot(struct saver *s, struct snap_written *out) {

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 enum {
-    WRITE_WAIT_US = 1000, /* for the writer, before replies are put aside */
     SETTLE_US = 1000000,
     SETTLE_NAP_US = 2000,
     WHY_MAX = 256,
@@ -24,10 +23,9 @@ static void raise(uint64_t *to, uint64_t lsn) {
 
 static void note(struct gates *g, uint32_t needs, uint64_t lsn) {
     g->turn_needs |= needs;
-    g->turn_gated = true;
-    if (needs == ACKS_WRITTEN) {
-        raise(&g->turn_written, lsn);
-    }
+    g->turn_writes |= needs != 0 && !(needs & ACKS_DURABLE);
+    g->turn_waits |= needs == ACKS_WRITTEN;
+    raise(&g->turn_gated, lsn);
     if (needs & ACKS_REPLICA_DISKS) {
         raise(&g->turn_hurry, lsn);
     }
@@ -57,13 +55,16 @@ bool gates_want_company(const struct worker *w) {
     return g->turn_needs != 0 || (g->turn_default > 0 && acks_needs(w->cmd.node, by_default) != 0);
 }
 
-static void ask(struct worker *w, uint32_t default_needs) {
+uint64_t gates_ask(struct worker *w, bool *waits) {
     struct node *n = w->cmd.node;
     struct gates *g = &w->gates;
     if (g->turn_default > 0) {
-        note(g, default_needs, g->turn_default);
+        note(g, acks_needs(n, by_default), g->turn_default);
     }
-    if (g->turn_needs != 0 || (g->turn_gated && replicas_link_count(n->replicas) > 0)) {
+    uint64_t lsn = g->turn_writes ? g->turn_gated : 0;
+    *waits = g->turn_waits;
+    if (lsn == 0 &&
+        (g->turn_needs != 0 || (g->turn_gated > 0 && replicas_link_count(n->replicas) > 0))) {
         log_kick(n->log);
     }
     if (dc_unlikely(g->turn_needs & ACKS_HURRY)) {
@@ -72,12 +73,10 @@ static void ask(struct worker *w, uint32_t default_needs) {
     if (dc_unlikely(g->turn_hurry > 0)) {
         replicas_hurry(n->replicas, g->turn_hurry);
     }
-    if (g->turn_written > 0) { /* comes within the turn, nearly always */
-        (void)log_wait(n->log, LOG_LEVEL_OS, (struct lsn){g->turn_written}, WRITE_WAIT_US);
-    }
     g->turn_needs = 0;
-    g->turn_gated = false;
-    g->turn_default = g->turn_written = g->turn_hurry = 0;
+    g->turn_writes = g->turn_waits = false;
+    g->turn_default = g->turn_gated = g->turn_hurry = 0;
+    return lsn;
 }
 
 /* --- marks ------------------------------------------------------------------------------------------- */
@@ -113,7 +112,6 @@ void gates_open(struct worker *w) {
     struct gates *g = &w->gates;
     struct node *n = w->cmd.node;
     uint32_t needs = acks_needs(n, by_default);
-    ask(w, needs);
     sample(n, &g->seen, needs);
     g->mark = acks_mark_by(n, by_default, needs);
     g->other = by_default; /* no longer known */

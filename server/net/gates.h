@@ -30,8 +30,10 @@ static inline void gates_begin_parts(struct conn *c) {
         !ack_is_default(c->level) || (g->seen.default_needs & ~(uint32_t)ACKS_WRITTEN) != 0;
 }
 
-/* The end of a turn: asks for what its replies need, waits for the writer for a moment, looks at the marks, and gives those who waited another
- * chance to flush. */
+/* The end of a turn: asks for what its replies need. Returns up to where the worker is to write the log, 0 = it isn't; 'waits': replies wait for nothing else, so if
+ * log-writer has to do it, for a moment so does the worker. */
+uint64_t gates_ask(struct worker *w, bool *waits);
+/* Looks at the marks, and gives those who waited another chance to flush. */
 void gates_open(struct worker *w);
 /* Whether replies of the turn wait for the writer, so that more requests may come along. */
 bool gates_want_company(const struct worker *w);

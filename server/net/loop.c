@@ -15,7 +15,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { OUT_KEEP_LEN = 1024 * 1024, TURN_ROUNDS = 4 };
+enum {
+    OUT_KEEP_LEN = 1024 * 1024,
+    TURN_ROUNDS = 4,
+    WRITE_WAIT_US = 1000, /* for the writer, before replies are put aside */
+    ENDED_LOOK_US = 1000000,
+};
 
 static struct conn *list_take(struct conn_list *l) {
     struct conn *first = l->first;
@@ -171,7 +176,7 @@ static void bury(struct worker *w) {
     }
 }
 
-static void turn_end(struct worker *w) {
+static void turn_run(struct worker *w) {
     if (w->again.first != NULL) {
         worker_turn_begin(w);
         read_again(w);
@@ -181,6 +186,10 @@ static void turn_end(struct worker *w) {
     run_messages(w);
     run_phase(w);
     run_more(w);
+}
+
+static void turn_flush(struct worker *w) {
+    w->turn_lent = false;
     worker_flush(w);
     gates_wait(w);
     bury(w);
@@ -191,6 +200,20 @@ static void turn_end(struct worker *w) {
     buf_reset(&w->out, OUT_KEEP_LEN);
     arena_reset(&w->arena);
     w->turn_open = false;
+}
+
+/* False: the loop was taken while the log was written. */
+static bool turn_write(struct worker *w) {
+    struct log *log = w->cmd.node->log;
+    bool waits;
+    uint64_t lsn = gates_ask(w, &waits);
+    if (lsn == 0) {
+        return true;
+    }
+    w->turn_lent = true;
+    int64_t loan = seat_lend(&w->seat);
+    (void)log_write_through(log, (struct lsn){lsn}, waits ? WRITE_WAIT_US : 0);
+    return seat_take_back(&w->seat, loan);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg) {
@@ -207,22 +230,42 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     }
 }
 
-static void worker_main(void *arg) {
-    struct worker *w = arg;
+bool worker_run(struct worker *w) {
+    char name[16];
+    snprintf(name, sizeof(name), "worker-%u", w->cmd.index);
+    thread_rename(name);
+    if (w->turn_lent) {
+        turn_flush(w);
+    }
     while (!atomic_load_explicit(&w->stopping, memory_order_acquire)) {
         int flags = EVLOOP_ONCE | (w->again.first != NULL ? EVLOOP_NONBLOCK : 0);
         if (event_base_loop(w->base, flags) < 0) {
             diag(DIAG_WARNING, "worker.loop_failed worker=%u", w->cmd.index);
             break;
         }
-        turn_end(w);
+        turn_run(w);
+        if (!turn_write(w)) {
+            return false;
+        }
+        turn_flush(w);
     }
     gates_settle(w);
     while (w->conns != NULL) {
         conn_close(w->conns);
     }
-    turn_end(w);
+    turn_run(w);
+    turn_flush(w); /* of what they had in mind nobody is told */
     dc_assert(w->dead.first == NULL);
+    wake_raise(&w->ended);
+    return true;
+}
+
+static void worker_main(void *arg) {
+    struct worker *w = arg;
+    struct understudy *understudy = w->seat.understudy;
+    if (!worker_run(w)) {
+        understudy_run(understudy);
+    }
 }
 
 /* --- life -------------------------------------------------------------------------------------------- */
@@ -244,6 +287,7 @@ struct worker *worker_create(struct node *n, uint32_t index) {
     conn_list_init(&w->dead);
     conn_list_init(&w->gates.waiting);
     lock_init(&w->mailbox_lock, LOCK_RANK_MAILBOX);
+    wake_init(&w->ended);
     w->mail_tail = &w->mail;
     struct event_config *config = event_config_new();
     if (config == NULL) {
@@ -278,15 +322,15 @@ void worker_start(struct worker *w) {
 
 void worker_stop(struct worker *w) {
     uint64_t one = 1;
-    /* pairs with the acquire in worker_main */
+    /* pairs with the acquire in worker_run */
     atomic_store_explicit(&w->stopping, true, memory_order_release);
     if (write(w->wake_fd, &one, sizeof(one)) != sizeof(one)) {
         dc_assert(errno == EAGAIN);
     }
 }
 
-void worker_join(struct worker *w) {
-    thread_join(&w->thread);
+void worker_wait(struct worker *w) {
+    while (!wake_wait(&w->ended, ENDED_LOOK_US)) {}
 }
 
 void worker_destroy(struct worker *w) {

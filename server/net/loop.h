@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * loop: a worker: one thread, one libevent loop, its connections.
+ * loop: a worker: one libevent loop, its connections, and a thread that runs it (understudy.h).
  *
  * Purpose: a turn has three phases. Read: every readable connection's bytes go into the turn's arena, complete requests are
  *   parsed, looked up and hashed, and memory is asked for. Run: the requests are executed, connection by
- *   connection; replies go to the turn's output. Flush: one send for each connection. So instructions stay hot,
+ *   connection; replies go to the turn's output. Flush: the log is written (gates.h), then one send for each connection. So instructions stay hot,
  *   memory arrives while others are served, and an idle connection owns no buffer.
  * Invariants: I1 only the worker touches its connections; others post messages. I2 a connection is in each of the
  *   lists run, flush, again at most once. I3 a closed connection's memory is freed after the turn.
- * Threads: worker_post() and worker_stop() any; the rest the worker itself.
+ * Threads: worker_post(), worker_resume() and worker_stop() any; worker_wait() the main thread; the rest whoever runs the loop.
  */
 #ifndef DC_NET_LOOP_H
 #define DC_NET_LOOP_H
@@ -23,7 +23,9 @@
 #include "server/base/buf.h"
 #include "server/base/lock.h"
 #include "server/base/thread.h"
+#include "server/base/wake.h"
 #include "server/cmd/node.h"
+#include "server/net/understudy.h"
 
 struct conn;
 
@@ -50,9 +52,10 @@ struct gates {
     struct conn_list waiting;
     /* of the turn: what its replies need, and the highest LSNs */
     uint32_t turn_needs;   /* enum acks_need, but for the default level */
-    bool turn_gated;       /* there is something for the log */
+    bool turn_writes;      /* some need the log written, and no disk of this node */
+    bool turn_waits;       /* some need nothing else */
+    uint64_t turn_gated;   /* of all of them */
     uint64_t turn_default; /* of replies under the default level */
-    uint64_t turn_written; /* of those that need nothing but the writer */
     uint64_t turn_hurry;   /* of those that need the replicas' disks */
     uint32_t part_count;
     struct gate_part parts[GATE_PARTS_MAX];
@@ -84,12 +87,15 @@ struct worker {
     struct conn *running;
     struct gates gates;
     bool turn_open;
+    bool turn_lent;      /* the loop is, between run and flush */
     uint32_t held_count; /* connections whose request waits */
     uint64_t ticks;      /* of the timer */
     struct event *timer;
     struct event *wake;
     int wake_fd;
-    struct thread thread;
+    struct thread thread; /* that began with the loop; it may be another one that runs it now */
+    struct seat seat;
+    struct wake ended; /* raised when the loop has ended */
     /* under the mailbox lock */
     struct lock mailbox_lock;
     struct message *mail;
@@ -107,14 +113,17 @@ enum { WORKER_TIMER_MS = 100 };
 struct worker *worker_create(struct node *n, uint32_t index);
 void worker_start(struct worker *w);
 void worker_stop(struct worker *w);
-/* Waits for the thread's end. Its connections stay visible to commands of other workers until destroy. */
-void worker_join(struct worker *w);
+/* Waits for the loop's end. Its connections stay visible to commands of other workers until destroy. */
+void worker_wait(struct worker *w);
 void worker_destroy(struct worker *w);
 
 void worker_post(struct worker *w, struct message *m);
 
 /* Lets it look again at what is held and what waits. Any thread. */
 void worker_resume(struct worker *w);
+
+/* Runs the loop, from the middle of a turn if it was lent there. True: it has ended; false: another thread goes on with it. */
+bool worker_run(struct worker *w);
 
 /* The flush phase. */
 void worker_flush(struct worker *w);

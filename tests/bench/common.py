@@ -77,6 +77,15 @@ class Context:
         return result
 
 
+def machine_row(ctx, name="  the machine: the longest that a busy core was taken away", seconds=5):
+    """Nothing is served sooner than that, by whomever. No target."""
+    out = subprocess.run([ctx.args.loadgen, "gaps", "--port", "1", "--conns", str(len(ctx.cores)),
+                          "--threads", str(len(ctx.cores)), "--seconds", str(seconds)],
+                         check=True, capture_output=True, text=True)
+    worst_ms = json.loads(out.stdout)["worst_us"] / 1e3
+    return Row(name, "ms", worst_ms, worst_ms, "", "", None)
+
+
 def ratio_row(name, unit, values, limit=None, more_is_better=False):
     ours, redis = values.get("ours"), values.get("redis")
     ratio = ours / redis if ours is not None and redis else None

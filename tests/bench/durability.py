@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import time
 
-from common import CONNS, VALUE_LEN, alternate, limit_row, medians, ratio_row, speed_row
+from common import CONNS, VALUE_LEN, alternate, limit_row, machine_row, medians, ratio_row, speed_row
 from servers import MIB, BenchError, spawn
 
 SIZES = {
@@ -135,12 +135,19 @@ def run_always(ctx):
     with contextlib.ExitStack() as stack:
         servers = {}
         for side in ctx.sides:
-            servers[side] = stack.enter_context(disk_server(ctx, side, log_options(side, "always")))
-            ctx.fill(servers[side], size["keys"], conns=50)
+            for name, threads in (("", shipped_threads(side)), (" one worker", 1)):
+                if side == "ours" or name == "":
+                    server = disk_server(ctx, side, log_options(side, "always"), threads=threads)
+                    servers[side + name] = stack.enter_context(server)
+                    ctx.fill(server, size["keys"], conns=50)
         rounds = alternate(ctx, servers, size, None, get_pct=0, pipeline=1)
     ctx.raw["always"] = rounds
-    yield ratio_row("SETs per second, appendfsync always, %d connections" % CONNS, "/s", medians(rounds, "ops_per_s"),
-                    1.3, more_is_better=True)
+    rates = medians(rounds, "ops_per_s")
+    yield ratio_row("SETs per second, appendfsync always, %d connections" % CONNS, "/s",
+                    {side: rates[side] for side in ctx.sides}, 1.3, more_is_better=True)
+    if "ours" in ctx.sides:
+        yield ratio_row("  with one worker (--threads 1)", "/s", {"ours": rates["ours one worker"], "redis": rates.get("redis")},
+                        1.3, more_is_better=True)
 
 
 # --- latency at a steady rate ---------------------------------------------------------------------------------------
@@ -268,6 +275,7 @@ def run_snapshot(ctx):
     for phase, limit in (("quiet", None), ("save", 10)):
         yield limit_row("  worst request, " + phase, "ms",
                         {side: phase_worst(results[side], phase, "worst_us") / 1e3 for side in ctx.sides}, limit)
+    yield machine_row(ctx)
     yield limit_row("  peak of memory during BGSAVE, above before", "%",
                     {side: max(s["grown_pct"] for s in results[side]["saves"]) for side in ctx.sides}, 3)
     yield speed_row("seconds of a BGSAVE under this load", "s",

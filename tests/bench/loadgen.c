@@ -8,6 +8,7 @@
  *   lg_mix.c      fill: all keys once; mix: GET and SET over many connections
  *   lg_cache.c    cache: a read-through stream and its hit ratio
  *   lg_expiry.c   expiry: fresh keys with a TTL at a steady rate
+ *   lg_gaps.c     gaps: how long the machine takes its cores away
  *   lg_idle.c     idle: connections that do nothing
  *   lg_pace.c     pace: a steady rate, and how long each request took
  *   lg_rtt.c      rtt: one connection that waits for each reply
@@ -76,6 +77,7 @@ static const struct mode {
     {"mix",    lg_mix_run},
     {"cache",  lg_cache_run},
     {"expiry", lg_expiry_run},
+    {"gaps",   lg_gaps_run},
     {"idle",   lg_idle_run},
     {"pace",   lg_pace_run},
     {"rtt",    lg_rtt_run},
@@ -222,7 +224,8 @@ int main(int argc, char **argv) {
         .zipf = 0.9,
     };
     if (argc < 2 || argc % 2 != 0) {
-        lg_die("usage: dcache-loadgen fill|mix|cache|expiry|idle|pace|rtt --port N [--option value "
+        lg_die("usage: dcache-loadgen fill|mix|cache|expiry|gaps|idle|pace|rtt --port N [--option "
+               "value "
                "...]");
     }
     for (int i = 2; i < argc; i += 2) {

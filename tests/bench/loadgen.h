@@ -59,6 +59,7 @@ void lg_fill_run(const struct lg_opts *o);
 void lg_mix_run(const struct lg_opts *o);
 void lg_cache_run(const struct lg_opts *o);
 void lg_expiry_run(const struct lg_opts *o);
+void lg_gaps_run(const struct lg_opts *o);
 void lg_idle_run(const struct lg_opts *o);
 void lg_pace_run(const struct lg_opts *o);
 void lg_rtt_run(const struct lg_opts *o);

@@ -8,7 +8,7 @@ import contextlib
 import statistics
 import time
 
-from common import CONNS, VALUE_LEN, Row, limit_row, medians, ratio_row, speed_row
+from common import CONNS, VALUE_LEN, Row, limit_row, machine_row, medians, ratio_row, speed_row
 from durability import Pace, disk_server, log_options, phase_median, phase_worst, RANDOM
 from servers import BenchError
 
@@ -201,6 +201,7 @@ def run_fullcopy(ctx):
                     {side: p99["copy"][side] / p99["quiet"][side] for side in ctx.sides}, 1.5, digits=2)
     yield limit_row("  worst request meanwhile", "ms",
                     {side: phase_worst(results[side], "copy", "worst_us") / 1e3 for side in ctx.sides})
+    yield machine_row(ctx)
 
 
 SCENARIOS = {

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -341,6 +342,63 @@ class Gates(DiskCase):
         server.disk.heal()
         self.assertEqual([writer.read() for _ in range(count)], ["OK"] * count)
         sender.join()
+
+
+    def loops_taken(self, conn):
+        return int(re.search(rb"loops_taken:(\d+)", conn.ok("INFO", "all")).group(1))
+
+    def test_h14_a_write_that_hangs_holds_up_its_own_reply_only(self):
+        """The worker itself writes; another thread goes on with its loop meanwhile."""
+        server = self.own_server(slow=True, threads=1)
+        writer, other, reader = (self.connect(server, timeout=60) for _ in range(3))
+        writer.ok("SET", "k", "1")
+        for _ in range(3):
+            server.disk.write_takes(60)
+            taken = self.loops_taken(reader)
+            writer.send("INCR", "k")
+            self.eventually(lambda: self.loops_taken(reader) == taken + 1)
+            other.send("INCR", "other")
+            for _ in range(20):
+                self.assertEqual(reader.ok("PING"), "PONG")
+                self.assertIsNone(reader.ok("GET", "nobody's"))
+            self.assertFalse(select.select([writer.sock, other.sock], [], [], 0.1)[0])
+            server.disk.heal()
+            self.assertIsInstance(writer.read(), int)
+            self.assertIsInstance(other.read(), int)
+        self.assertEqual(writer.ok("GET", "k"), b"4")
+        server.terminate()
+        conn = self.restarted(server)
+        self.assertEqual((conn.ok("GET", "k"), conn.ok("GET", "other")), (b"4", b"3"))
+
+    def test_h14_writes_that_hang_now_and_then_lose_nothing(self):
+        """Loops go from thread to thread under load; at the end the process ends, with a write under way."""
+        server = self.own_server(slow=True, threads=2)
+        conns = [self.connect(server, timeout=60) for _ in range(8)]
+        counts = [0] * len(conns)
+        ends_s = time.monotonic() + 3
+
+        def count_up(i):
+            while time.monotonic() < ends_s:
+                counts[i] += 10
+                self.assertEqual(conns[i].pipeline([("INCR", "n%d" % i)] * 10)[-1], counts[i])
+
+        threads = [threading.Thread(target=count_up, args=(i,)) for i in range(len(conns))]
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < ends_s:
+            server.disk.write_takes(0.05)
+            time.sleep(0.1)
+            server.disk.heal()
+            time.sleep(0.05)
+        for thread in threads:
+            thread.join()
+        self.assertGreater(self.loops_taken(conns[0]), 0)
+        server.disk.write_takes(0.5)
+        conns[0].send("INCR", "n0")
+        server.terminate()
+        conn = self.restarted(server)
+        self.assertIn(int(conn.ok("GET", "n0")), (counts[0], counts[0] + 1))
+        self.assertEqual([int(conn.ok("GET", "n%d" % i)) for i in range(1, len(conns))], counts[1:])
 
 
 class Damage(DiskCase):

@@ -142,6 +142,9 @@ class Sessions(ServerCase):
                     self.assertEqual(reply, VERSION.sub(lambda m: versions.get(m[0], m[0]), step[1]))
 
 
+ELSEWHERE = {"loops_taken"}  # test_durability.py: it takes a disk that hangs
+
+
 class Metrics(ServerCase):
     """One cause for each counter, and no counter without one."""
     options = {"threads": 2, "maxclients": 40, "client_query_buffer_limit": MIB, "proto_max_bulk_len": 4 * MIB,
@@ -205,7 +208,7 @@ class Metrics(ServerCase):
                       self.cause_too_long_an_input, self.cause_evictions):
             cause()
         self.assertLessEqual(fields, self.info().keys(), "INFO doesn't show it")
-        for field in sorted(fields):
+        for field in sorted(fields - ELSEWHERE):
             with self.subTest(field):
                 self.eventually(lambda: int(self.info()[field]) > 0, message="never moved")
 

@@ -46,7 +46,8 @@ struct write {
     uint32_t node;
     uint32_t level;   /* replicas:N */
     int64_t acked_ms; /* 0 = not acknowledged */
-    bool excused;     /* whoever had it failed, or had been replaced */
+    uint64_t acked_epoch;
+    bool excused; /* whoever had it failed, or had been replaced */
 };
 
 /* --- the network ----------------------------------------------------------------------------------------------- */
@@ -141,6 +142,7 @@ struct node {
     struct peers *peers;
     int64_t sync_ms;
     bool chosen;      /* it asks because somebody has promoted it */
+    bool heard;       /* it has asked its peers to the end */
     int64_t asked_ms; /* when it began to ask its peers */
     /* sink */
     enum sink_state sink;
@@ -169,6 +171,7 @@ struct sentinel {
     struct {
         int64_t seen_ms;
         bool primary, refuses, fenced;
+        uint64_t epoch; /* replication_epoch: an operator looks at it, Sentinel doesn't */
         uint64_t offset;
         uint32_t target;
         int64_t wrong_ms; /* since when it isn't what it should be; 0 = it is */
@@ -197,6 +200,7 @@ struct sim {
     struct node nodes[NODES_MAX];
     bool cut[PLACES][PLACES];
     int64_t joined_ms[PLACES][PLACES]; /* since when it isn't */
+    int64_t disk_lost_ms;              /* the last one, of any node; 0 = none */
     struct sentinel sentinel;
     struct history histories[HISTORIES_MAX];
     uint32_t owner[HISTORIES_MAX];

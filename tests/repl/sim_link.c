@@ -240,6 +240,7 @@ void peers_act(struct sim *s, struct node *n) {
             give_way(s, n, &todo);
             break;
         case PEERS_GO_ON:
+            n->heard = true;
             if (todo.forks) {
                 n->epoch = n->epoch > todo.epoch ? n->epoch : todo.epoch;
                 n->epoch += n->chosen && n->shared ? n->orders : 0;
@@ -294,19 +295,25 @@ static void end_older(struct sim *s, const struct conn *newer) {
     }
 }
 
-static void raise_history(struct sim *s, struct node *n, const struct chain_view *peer) {
+/* False: not now. */
+static bool raise_history(struct sim *s, struct node *n, const struct chain_view *peer) {
+    if (n->role == CHAIN_FENCED && !n->heard) {
+        sim_promote(s, n->place);
+        return false;
+    }
     struct chain_view self = node_view(n);
     struct history h;
     uint64_t salt = rng_next(&s->rng); /* in this order with every compiler */
     uint64_t id = rng_next(&s->rng) | 1;
     if (chain_raise(&self, peer, id, salt, &h) != DC_OK) {
         sim_fail(s, "no LSNs are left");
-        return;
+        return false;
     }
     if (n->role == CHAIN_FENCED) {
         peers_watch(n->peers);
     }
     node_begin_history(s, n, h, "a peer gives way");
+    return true;
 }
 
 static void answer_follow(struct sim *s, struct conn *c, struct node *n, const struct message *m) {
@@ -315,11 +322,11 @@ static void answer_follow(struct sim *s, struct conn *c, struct node *n, const s
     for (;;) {
         struct chain_view self = node_view(n);
         a = chain_answer(&self, &m->view->v, m->ask, &local);
-        if (a.verdict != CHAIN_RAISE_FIRST || s->failed[0] != '\0') {
+        if (a.verdict != CHAIN_RAISE_FIRST || !raise_history(s, n, &m->view->v)) {
             break;
         }
-        raise_history(s, n, &m->view->v);
     }
+    a.verdict = a.verdict == CHAIN_RAISE_FIRST ? CHAIN_LATER : a.verdict;
     memcpy(c->id, m->id, PEER_ID_LEN);
     end_older(s, c);
     peers_learn(n->peers, m->id, "", (uint16_t)c->node[0], s->now_ms);

@@ -141,6 +141,7 @@ void node_down(struct sim *s, struct node *n) {
     struct peers_entry e;
     n->running = n->frozen = false;
     n->run++;
+    n->heard = false;
     n->sink = SINK_IDLE;
     n->link = NULL;
     n->refused = NULL;
@@ -180,7 +181,7 @@ void node_start(struct sim *s, struct node *n) {
                                : "after a kill",
             peers_count(n->peers));
     n->asked_ms = s->now_ms;
-    n->chosen = false;
+    n->chosen = n->heard = false;
     peers_ask(n->peers, why, &self, s->now_ms, s->opts.pull_ms);
 }
 
@@ -222,6 +223,7 @@ void sim_lose_disk(struct sim *s, uint32_t node) {
     keep_frames(n, 0);
     n->oldest = 0;
     n->disks++;
+    s->disk_lost_ms = s->now_ms;
     n->epoch = 0;
     n->shared = false;
     n->orders = 0;
@@ -308,6 +310,7 @@ void sim_promote(struct sim *s, uint32_t node) {
     n->role = CHAIN_PULLING; /* stored, and the ask forgotten, when the fork is durable */
     n->asked_ms = s->now_ms;
     n->chosen = true;
+    n->heard = false;
     peers_ask(n->peers, PEERS_PROMOTED, &self, s->now_ms, s->opts.pull_ms / 2);
 }
 
@@ -321,6 +324,7 @@ void sim_attach(struct sim *s, uint32_t node, uint32_t target, bool force) {
     leave_source(n);
     n->own_branch |= n->stored_role != CHAIN_REPLICA;
     n->role = n->stored_role = CHAIN_REPLICA;
+    n->heard = false;
     n->target = target;
     n->orders++;
     n->by_operator = false;

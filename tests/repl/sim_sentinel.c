@@ -28,6 +28,7 @@ static void poll(struct sim *s) {
             se->info[i].seen_ms = s->now_ms;
             se->info[i].primary = n->role != CHAIN_REPLICA && n->role != CHAIN_FENCED &&
                                   n->stored_role == CHAIN_PRIMARY;
+            se->info[i].epoch = n->chain_count > 0 ? n->chain[n->chain_count - 1].epoch : 0;
             se->info[i].offset = offset_of(n);
             se->info[i].refuses = n->refused == chain_reason_text(CHAIN_BY_UNRELATED) ||
                                   n->refused == chain_reason_text(CHAIN_BY_UNRELATED_LOWER) ||
@@ -42,7 +43,7 @@ static bool is_fresh(const struct sim *s, uint32_t node) {
     return s->now_ms - s->sentinel.info[node].seen_ms < FRESH_MS;
 }
 
-/* In the end an operator has a look: who refuses the primary's data has the old ones. */
+/* In the end an operator has a look: who refuses the primary's data has the old ones, and of those the highest epoch counts. */
 static bool somebody_refuses(const struct sim *s) {
     bool any = false;
     for (uint32_t i = 0; i < s->opts.nodes; i++) {
@@ -51,13 +52,19 @@ static bool somebody_refuses(const struct sim *s) {
     return any;
 }
 
+static bool is_better(const struct sim *s, uint32_t a, uint32_t b, bool by_epoch) {
+    uint64_t epoch_a = s->sentinel.info[a].epoch, epoch_b = s->sentinel.info[b].epoch;
+    return by_epoch && epoch_a != epoch_b ? epoch_a > epoch_b
+                                          : s->sentinel.info[a].offset > s->sentinel.info[b].offset;
+}
+
 static uint32_t choose(const struct sim *s) {
     uint32_t best = NODES_MAX;
     bool refused = somebody_refuses(s);
     for (uint32_t i = 0; i < s->opts.nodes; i++) {
         if (i != s->sentinel.master && is_fresh(s, i) && s->sentinel.info[i].offset > 0 &&
             (!refused || s->sentinel.info[i].refuses) &&
-            (best == NODES_MAX || s->sentinel.info[i].offset > s->sentinel.info[best].offset)) {
+            (best == NODES_MAX || is_better(s, i, best, refused))) {
             best = i;
         }
     }

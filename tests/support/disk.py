@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Servers whose data directory outlives them, and disks that are slow, broken, full or damaged.
 
-SlowDisk preloads slow_disk.c, which the environment names in DCACHE_SLOW_DISK: fdatasync takes so long, or fails; writes fail.
+SlowDisk preloads slow_disk.c, which the environment names in DCACHE_SLOW_DISK: fdatasync and writes take so long, or fail.
 WrongClock preloads wrong_clock.c (DCACHE_WRONG_CLOCK): the wall clock is off.
 """
 import ctypes
@@ -45,7 +45,7 @@ class Preload:
 class SlowDisk(Preload):
     """What the disk of a server does; also for a call that is under way."""
     VARIABLE, FILE, LIBRARY = "SLOW_DISK", "slow-disk", "DCACHE_SLOW_DISK"
-    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS, META_MS, META_ERRNO = range(6)
+    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS, META_MS, META_ERRNO, WRITE_MS = range(7)
 
     def _set(self, field, value):
         struct.pack_into("<I", self.page, 4 * field, value)
@@ -55,6 +55,9 @@ class SlowDisk(Preload):
 
     def sync_fails(self, error=errno.EIO):
         self._set(self.SYNC_ERRNO, error)
+
+    def write_takes(self, seconds):
+        self._set(self.WRITE_MS, int(seconds * 1000))
 
     def write_fails(self, error=errno.ENOSPC):
         self._set(self.WRITE_ERRNO, error)
@@ -66,7 +69,8 @@ class SlowDisk(Preload):
         self._set(self.META_ERRNO, error)
 
     def heal(self):
-        for field in (self.SYNC_MS, self.SYNC_ERRNO, self.WRITE_ERRNO, self.META_MS, self.META_ERRNO):
+        for field in (self.SYNC_MS, self.SYNC_ERRNO, self.WRITE_ERRNO, self.META_MS, self.META_ERRNO,
+                      self.WRITE_MS):
             self._set(field, 0)
 
 

@@ -25,6 +25,7 @@ struct control {
     _Atomic uint32_t syncs;       /* counted here */
     _Atomic uint32_t meta_ms;     /* how long an fdatasync of LMDB's file takes */
     _Atomic uint32_t meta_errno;  /* what it fails with */
+    _Atomic uint32_t write_ms; /* how long a pwritev takes; becomes shorter in the middle of one */
 };
 
 static struct control *control(void) {
@@ -68,6 +69,12 @@ static void nap(uint32_t ms) {
     nanosleep(&t, NULL);
 }
 
+static void hang(const _Atomic uint32_t *ms) {
+    for (uint32_t passed = 0; passed < atomic_load(ms); passed += NAP_MS) {
+        nap(NAP_MS);
+    }
+}
+
 int fdatasync(int fd) {
     int (*real)(int) = (int (*)(int))next_of("fdatasync");
     struct control *c = control();
@@ -75,10 +82,7 @@ int fdatasync(int fd) {
     if (c == NULL || (!meta && !is_meant(fd))) {
         return real(fd);
     }
-    _Atomic uint32_t *ms = meta ? &c->meta_ms : &c->sync_ms;
-    for (uint32_t passed = 0; passed < atomic_load(ms); passed += NAP_MS) {
-        nap(NAP_MS);
-    }
+    hang(meta ? &c->meta_ms : &c->sync_ms);
     int err = (int)atomic_load(meta ? &c->meta_errno : &c->sync_errno);
     atomic_fetch_add(&c->syncs, !meta);
     if (err != 0) {
@@ -101,6 +105,10 @@ static bool refused(int fd) {
 ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at) {
     ssize_t (*real)(int, const struct iovec *, int, off_t) =
         (ssize_t(*)(int, const struct iovec *, int, off_t))next_of("pwritev");
+    struct control *c = control();
+    if (c != NULL && atomic_load(&c->write_ms) > 0 && is_meant(fd)) {
+        hang(&c->write_ms);
+    }
     return refused(fd) ? -1 : real(fd, iov, count, at);
 }
 

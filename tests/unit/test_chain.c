@@ -511,6 +511,23 @@ START_TEST(test_h53_of_two_primaries_of_one_epoch_one_fences_itself) {
 }
 END_TEST
 
+/* What a replica acknowledges for one primary and then for another must not have one epoch. */
+START_TEST(test_h53_who_leaves_a_branch_of_the_same_epoch_makes_the_other_one_higher) {
+    struct paper lower = replica(1000), higher = replica(1000);
+    promote(&lower, 2);
+    promote(&higher, 3);
+    struct paper r = lower;
+    r.view.role = CHAIN_REPLICA;
+    expect_answer(&higher, &r, by_itself, CHAIN_REWIND, 1000);
+    expect_eq(ask(&higher, &r, explicitly).verdict, CHAIN_RAISE_FIRST);
+    raise_above(&higher, &r, 5);
+    expect(higher.chain[higher.view.count - 1].epoch > lower.chain[1].epoch);
+    expect_answer(&higher, &r, explicitly, CHAIN_REWIND, 1000);
+    struct paper innocent = replica(1000); /* who has nothing of the other branch */
+    expect_answer(&higher, &innocent, explicitly, CHAIN_CONTINUE, 1000);
+}
+END_TEST
+
 START_TEST(test_h53_the_order_of_fences) {
     struct chain_rank a = {2, 9}, b = {3, 1}, c = {3, 2};
     expect(chain_compare(a, b) < 0 && chain_compare(c, b) > 0 && chain_compare(b, b) == 0);
@@ -566,6 +583,7 @@ CHECK_MAIN(
     test_h50_a_cut_tells_what_is_left_of_chain_and_snapshots,
     test_h51_a_replica_from_a_drill_gives_up_its_branch,
     test_h51_a_drill_fences_nobody_who_does_not_ask, test_h52_a_replica_refuses_to_copy_emptiness,
-    test_h53_of_two_primaries_of_one_epoch_one_fences_itself, test_h53_the_order_of_fences,
-    test_h54_without_evidence_a_primary_goes_on,
+    test_h53_of_two_primaries_of_one_epoch_one_fences_itself,
+    test_h53_who_leaves_a_branch_of_the_same_epoch_makes_the_other_one_higher,
+    test_h53_the_order_of_fences, test_h54_without_evidence_a_primary_goes_on,
     a_fence_ends_with_a_promotion_or_when_the_higher_one_gives_way)

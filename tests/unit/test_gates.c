@@ -17,6 +17,7 @@
 
 static struct conf conf;
 static struct node node;
+static struct understudy *understudy;
 
 static void on_moved(void *arg) {
     struct node *n = arg;
@@ -49,13 +50,16 @@ static void set_up(void) {
     ck_assert_int_eq(log_open(&opts, &node.log), DC_OK);
     set_option("appendonly", "no");
     node.worker_count = 1;
-    worker_start(worker_create(&node, 0));
+    struct worker *w = worker_create(&node, 0);
+    understudy = understudy_start(&node);
+    worker_start(w);
 }
 
 static void tear_down(void) {
     struct worker *w = (struct worker *)node.workers[0];
     worker_stop(w);
-    worker_join(w);
+    worker_wait(w);
+    understudy_stop(understudy);
     log_close(node.log, false, 0);
     node.log = NULL;
     worker_destroy(w);
