@@ -62,7 +62,7 @@ struct log_opts {
     enum log_sync sync;
     uint64_t segment_len;
     uint64_t memory_limit; /* bytes not yet durable beyond which writers have to wait */
-    /* Called by the writer and the sync thread when a watermark that somebody waits for (log_want), or the state, has moved. */
+    /* Called by who writes and by the sync thread when a watermark that somebody waits for (log_want), or the state, has moved. */
     void (*moved)(void *arg);
     /* Called when a segment was finished or begun: for the catalogue and retention. */
     void (*rotated)(void *arg);

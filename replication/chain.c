@@ -209,7 +209,7 @@ static struct chain_answer answer_related(const struct chain_view *source,
     if (source_is_lower(source, peer)) {
         return answer_higher_peer(source, ask);
     }
-    if (ask.explicit_ && !is_copy(source) && share_an_epoch(source, peer)) {
+    if (ask.explicit_ && source->role == CHAIN_PRIMARY && share_an_epoch(source, peer)) {
         return say(CHAIN_RAISE_FIRST, CHAIN_BY_LOWER, 0);
     }
     struct chain_answer a = peer->head > lsn ? answer_tail(source, peer, lsn)

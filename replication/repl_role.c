@@ -224,8 +224,12 @@ static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
     if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || r->restarting) {
         return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
     }
-    if (role == ROLE_FENCED && !r->heard) { /* it may still lack what another peer has */
-        repl_do_promote(r, true);
+    if (r->notes_target || r->standing.role == STANDING_REPLICA) {
+        return dc_fail(DC_ELIMIT, "the node is to follow another one");
+    }
+    if (role == ROLE_FENCED && !r->heard &&
+        log_follows(r->self.log)) { /* it may still lack what another peer has */
+        repl_handed_over(&r->self, peer->epoch + 1, true);
         return dc_fail(DC_ELIMIT, "it asks its peers first, before it ends a fence");
     }
     repl_allow_writes(r, WRITES_HELD);
@@ -282,6 +286,7 @@ void repl_do_promote(struct repl *r, bool asks) {
     r->notes_target = false;
     if (role == ROLE_PRIMARY) {
         stand_as_primary(r);
+        r->heard = true;
         r->notes_primary |= other;
         repl_set_role(r, ROLE_PRIMARY);
         repl_allow_writes(r, WRITES_TAKEN);

@@ -308,7 +308,9 @@ static enum dc_err act(struct sink *s, struct greeting *g) {
 
 /* What a primary asks a peer for that has more of its log. */
 static enum dc_err pull(struct sink *s, struct greeting *g) {
-    if (chain_step(&g->self, s->target.ask, &g->source, &g->answer) != CHAIN_STREAM) {
+    struct chain_answer own = chain_answer_pull(&g->source, &g->self, &(struct chain_local){0});
+    if (own.verdict != CHAIN_CONTINUE || g->answer.verdict != CHAIN_CONTINUE ||
+        own.lsn != g->answer.lsn) {
         return dc_fail(DC_EGENERIC, "refused: %s", g->text);
     }
     s->pull_to = g->source.head;

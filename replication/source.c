@@ -232,12 +232,19 @@ static bool hash_differs(struct session *s, const struct greeting *g,
     return log_tail_same(s->self->data, g->peer.head, g->hello.hash, &same) == DC_OK && !same;
 }
 
+/* Who pulls has decided himself whose log he takes: ranks are nothing to us. */
+static void answer_by(struct greeting *g, const struct chain_view *self,
+                      const struct chain_local *local) {
+    g->answer = g->hello.purpose == WIRE_PULL ? chain_answer_pull(self, &g->peer, local)
+                                              : chain_answer(self, &g->peer, g->ask, local);
+}
+
 static void ask_chain(struct session *s, struct greeting *g, struct chain_view *self,
                       struct chain_local *local) {
     local->oldest = log_tail_oldest(s->self->data);
     self_view(s->self, self);
     local->hash_differs = hash_differs(s, g, self);
-    g->answer = chain_answer(self, &g->peer, g->ask, local);
+    answer_by(g, self, local);
 }
 
 /* The verdict; for CONTINUE the log is held from there on. */
@@ -253,7 +260,7 @@ static void decide(struct session *s, struct greeting *g) {
     if (serves && g->answer.verdict == CHAIN_CONTINUE &&
         log_tail_open(&g->tail, s->self->data, g->answer.lsn) != DC_OK) {
         local.oldest = UINT64_MAX; /* it went meanwhile, or can't be read */
-        g->answer = chain_answer(&self, &g->peer, g->ask, &local);
+        answer_by(g, &self, &local);
     }
 }
 

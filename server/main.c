@@ -15,7 +15,6 @@
  * worker that owns the connection, under the locks of the slots that it touches (server/README.md).
  */
 #include "persist/adopt.h"
-#include "persist/adopt.h"
 #include "persist/data.h"
 #include "replication/link_key.h"
 #include "server/base/crypto.h"

@@ -85,6 +85,38 @@ class Fence(ReplicaCase):
         self.has_all(primary)
         self.assertIn("READONLY", self.ask(primary, "SET", "branch", 1))
 
+    def test_what_a_primary_lost_is_fetched_when_a_fence_ends_that_came_before(self):
+        """A replica has what the primary acknowledged and lost in a power cut. Before the primary hears it, a branch of a higher epoch fences it; then that
+        branch gives way."""
+        primary = self.node(appendfsync="no", **{"pull-timeout": 60000})
+        drill, other = (self.replica(primary) for _ in range(2))
+        self.assertEqual(self.ask(primary, "SET", "old", 1), "OK")
+        self.in_sync(primary, drill, other)
+        self.assertEqual(self.ask(drill, "REPLICAOF", "NO", "ONE"), "OK")
+        self.assertEqual(self.ask(drill, "SET", "drill", 1), "OK")
+        drill.kill()
+        with primary.connect(timeout=20) as conn:
+            conn.ok("CLIENT", "ACK", "REPLICAS:1")
+            self.assertEqual(conn.call("SET", "kept", 1), "OK")
+            lsn = self.written(primary)
+            self.assertEqual(conn.call("SET", "late", 1), "OK")
+        time.sleep(1.5 * slowness())  # until it has noted who follows it
+        other.process.send_signal(signal.SIGSTOP)
+        try:
+            self.lose(primary, lsn)
+            primary.start()  # nobody answers
+            drill.start()
+            self.eventually(lambda: "repl.fenced" in primary.last_output(), 30)
+        finally:
+            other.process.send_signal(signal.SIGCONT)
+        self.follow(drill, primary)
+        self.in_sync(primary, drill, other, timeout=40)
+        self.assertEqual(self.state(primary)["role"], "master")
+        for node in (primary, drill, other):
+            self.assertEqual((self.ask(node, "GET", "late"), self.ask(node, "GET", "drill")), (b"1", None))
+        self.same(primary, drill, other)
+        self.assertFalse(list(other.dir.glob("cut-*")), "nothing of what was acknowledged is cut")
+
 
 if __name__ == "__main__":
     unittest.main()

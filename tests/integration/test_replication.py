@@ -12,7 +12,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import first_lsn, offset_of  # noqa: E402
 from support.pace import BUILD, slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.resp import Error  # noqa: E402
@@ -374,14 +373,6 @@ class Restarts(ReplicaCase):
 
 class PowerCuts(ReplicaCase):
     """The primary's disk has less than the primary had told its replicas."""
-
-    def lose(self, node, lsn):
-        """What a power cut leaves of a log that wasn't synced: everything up to 'lsn'."""
-        node.kill()
-        path = max(node.segments(), key=first_lsn)
-        with open(path, "r+b") as file:
-            file.seek(offset_of(path, lsn))
-            file.write(bytes(os.path.getsize(path) - file.tell()))
 
     def pair(self, **options):
         primary = self.node(appendfsync="no", **options)

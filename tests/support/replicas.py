@@ -3,10 +3,11 @@
 
 A replica that takes over a copy begins anew in place: its connections break, its process stays. ask() tries again then.
 """
+import os
 import struct
 import time
 
-from support.disk import DiskCase, SEGMENT_HEADER_LEN
+from support.disk import DiskCase, SEGMENT_HEADER_LEN, first_lsn, offset_of
 from support.pace import slowness
 
 QUICK = {"repl-ping-replica-period": 1, "repl-timeout": 5, "log-segment-size": "1mb"}
@@ -73,6 +74,14 @@ class ReplicaCase(DiskCase):
                                          "LSN %d to %d of history %x" % (low, high, history))
                         compared += high - low
         return compared
+
+    def lose(self, node, lsn):
+        """What a power cut leaves of a log that wasn't synced: everything up to 'lsn'."""
+        node.kill()
+        path = max(node.segments(), key=first_lsn)
+        with open(path, "r+b") as file:
+            file.seek(offset_of(path, lsn))
+            file.write(bytes(os.path.getsize(path) - file.tell()))
 
     def written(self, node):
         reply = self.ask(node, "LOG", "POSITION")

@@ -520,6 +520,10 @@ START_TEST(test_h53_who_leaves_a_branch_of_the_same_epoch_makes_the_other_one_hi
     r.view.role = CHAIN_REPLICA;
     expect_answer(&higher, &r, by_itself, CHAIN_REWIND, 1000);
     expect_eq(ask(&higher, &r, explicitly).verdict, CHAIN_RAISE_FIRST);
+    higher.view.role =
+        CHAIN_FENCED; /* it acknowledges nothing, and its fence isn't ended by this */
+    expect_answer(&higher, &r, explicitly, CHAIN_REWIND, 1000);
+    higher.view.role = CHAIN_PRIMARY;
     raise_above(&higher, &r, 5);
     expect(higher.chain[higher.view.count - 1].epoch > lower.chain[1].epoch);
     expect_answer(&higher, &r, explicitly, CHAIN_REWIND, 1000);
