@@ -322,7 +322,7 @@ class Warming(DiskCase):
         self.assertGreater(len(hot), 10)
         count = conn.ok("DBSIZE")
         self.assertLess(count, self.count())
-        self.assertGreater(count, COUNT // 8)
+        self.assertGreater(count, COUNT // (8 if BUILD == 1 else 16))  # a sanitizer has memory of its own, and is slow to tell
         found = conn.ok("MGET", *map(key, hot))
         self.assertGreater(sum(v is not None for v in found), len(hot) * 9 // 10)
 
