@@ -80,6 +80,9 @@ def run_replica(ctx):
     with contextlib.ExitStack() as stack:
         kinds = {}
         for side in ctx.sides:
+            alone = stack.enter_context(node(ctx, side))
+            ctx.fill(alone, size["keys"])
+            kinds[side, "no replica"] = ("rtt", alone, {})
             primary, _ = stack.enter_context(pair(ctx, side, size["keys"]))
             sync = dict(ack_replicas=1) if side == "ours" else dict(wait_replicas=1)
             kinds[side, "alone"] = ("rtt", primary, {})
@@ -90,7 +93,9 @@ def run_replica(ctx):
         rounds = in_turn(ctx, size, kinds)
     ctx.raw["replica"] = {" ".join(key): results for key, results in rounds.items()}
     p50 = medians({key: value for key, value in rounds.items() if "many" not in key[1]}, "p50_us")
-    yield limit_row("p50 of a SET, one connection, asynchronous replica", "us",
+    yield limit_row("p50 of a SET, one connection, no replica", "us",
+                    {side: p50[side, "no replica"] for side in ctx.sides}, digits=1)
+    yield limit_row("  asynchronous replica", "us",
                     {side: p50[side, "alone"] for side in ctx.sides})
     sync = {side: p50[side, "sync"] for side in ctx.sides}
     yield limit_row("  one synchronous replica (redis: SET and WAIT)", "us", sync, 150)
