@@ -537,14 +537,6 @@ static void seal(struct log *l) {
     buf_fini(&frame);
 }
 
-static void leave_segments(struct log *l, struct segment *s) {
-    while (s != NULL) {
-        struct segment *next = s->next;
-        segment_leave(l, s);
-        s = next;
-    }
-}
-
 void log_close(struct log *l, bool clean, int64_t timeout_ms) {
     if (l == NULL) {
         return;
@@ -573,9 +565,9 @@ void log_close(struct log *l, bool clean, int64_t timeout_ms) {
         mem_free(l->pool[i].ptr);
     }
     log_end_holds(l);
-    leave_segments(l, l->closed);
-    leave_segments(l, l->pinned);
-    leave_segments(l, l->current);
+    segments_leave(l, l->closed);
+    segments_leave(l, l->pinned);
+    segments_leave(l, l->current);
     if (l->spare != NULL) {
         segment_discard(l, l->spare);
     }

@@ -34,11 +34,7 @@ static void forget_trouble(struct log *l) {
         struct segment *old = l->closed;
         l->closed = NULL;
         pthread_mutex_unlock(&l->lock);
-        while (old != NULL) {
-            struct segment *next = old->next;
-            segment_leave(l, old);
-            old = next;
-        }
+        segments_leave(l, old);
         atomic_store_explicit(&l->unproven, false, memory_order_seq_cst);
         atomic_store_explicit(&l->poisoned, false, memory_order_release);
     }
@@ -145,9 +141,5 @@ void log_trim_now(struct log *l) {
         }
     }
     pthread_mutex_unlock(&l->lock);
-    while (gone != NULL) {
-        struct segment *next = gone->next;
-        segment_leave(l, gone);
-        gone = next;
-    }
+    segments_leave(l, gone);
 }

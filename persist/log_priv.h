@@ -270,6 +270,7 @@ int segment_write_mark(struct log *l, struct segment *s, uint64_t durable);
 void segment_close(struct log *l, struct segment *s);
 void segment_discard(struct log *l, struct segment *s); /* and its file */
 void segment_leave(struct log *l, struct segment *s);   /* the one or the other, as its name says */
+void segments_leave(struct log *l, struct segment *s);  /* this one and those behind it */
 
 /* log_keep.c: the writer. Whether what was appended is written down; what a change of that asks for is done. */
 bool log_keeps_now(struct log *l);

@@ -244,3 +244,11 @@ void segment_leave(struct log *l, struct segment *s) {
         segment_discard(l, s);
     }
 }
+
+void segments_leave(struct log *l, struct segment *s) {
+    while (s != NULL) {
+        struct segment *next = s->next;
+        segment_leave(l, s);
+        s = next;
+    }
+}

@@ -139,11 +139,7 @@ static void discard_unpinned(struct log *l) {
         l->spare = NULL;
     }
     pthread_mutex_unlock(&l->lock);
-    while (idle != NULL) {
-        struct segment *next = idle->next;
-        segment_leave(l, idle);
-        idle = next;
-    }
+    segments_leave(l, idle);
 }
 
 /*

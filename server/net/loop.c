@@ -213,7 +213,7 @@ static bool turn_write(struct worker *w) {
     w->turn_lent = true;
     int64_t loan = seat_lend(&w->seat);
     (void)log_write_through(log, (struct lsn){lsn}, waits ? WRITE_WAIT_US : 0);
-    return seat_take_back(&w->seat, loan);
+    return seat_take(&w->seat, loan);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg) {

@@ -24,12 +24,6 @@ struct understudy {
     _Atomic bool stopping;
 };
 
-static bool take(struct seat *s, int64_t loan) {
-    /* pairs with seat_lend(): the worker as its thread has left it */
-    return atomic_compare_exchange_strong_explicit(&s->loan, &loan, -loan, memory_order_acq_rel,
-                                                   memory_order_relaxed);
-}
-
 int64_t seat_lend(struct seat *s) {
     int64_t loan = time_mono_us();
     /* Sequentially consistent, as in understudy_run(): either the loan is seen, or the sleep. */
@@ -41,8 +35,10 @@ int64_t seat_lend(struct seat *s) {
     return loan;
 }
 
-bool seat_take_back(struct seat *s, int64_t loan) {
-    return take(s, loan);
+bool seat_take(struct seat *s, int64_t loan) {
+    /* pairs with seat_lend(): the worker as its thread has left it */
+    return atomic_compare_exchange_strong_explicit(&s->loan, &loan, -loan, memory_order_acq_rel,
+                                                   memory_order_relaxed);
 }
 
 enum sight { SEES_NOTHING, SEES_LOANS, IS_OVER };
@@ -56,7 +52,7 @@ static enum sight look(struct understudy *s, int64_t *newest) {
         int64_t since_us = loan < 0 ? -loan : loan;
         sight = loan > 0 || since_us > *newest ? SEES_LOANS : sight;
         *newest = since_us > *newest ? since_us : *newest;
-        if (loan > 0 && time_mono_us() - loan >= LATE_US && take(&w->seat, loan)) {
+        if (loan > 0 && time_mono_us() - loan >= LATE_US && seat_take(&w->seat, loan)) {
             metric_add(&w->cmd.metrics, METRIC_LOOPS_TAKEN, 1);
             w->cmd.memory_counts =
                 false; /* what this thread has allocated so far is another story */

@@ -10,7 +10,7 @@
  *
  * Invariants: I1 one thread at a time runs a loop: of those who want it, one gets it. I2 who has lent a loop touches nothing of the worker until he
  *   has taken it back. I3 log_write_through() holds one thread at a time for longer than a moment, so one understudy is enough.
- * Threads: seat_lend() and seat_take_back() the one that runs the loop; understudy_run() one that has lost its loop; the rest the main thread.
+ * Threads: seat_lend() the one that runs the loop, seat_take() he and the understudy; understudy_run() one that has lost its loop; the rest the main thread.
  */
 #ifndef DC_NET_UNDERSTUDY_H
 #define DC_NET_UNDERSTUDY_H
@@ -35,9 +35,9 @@ void understudy_stop(struct understudy *s);
 /* What a thread does that has lost its loop: waits for the next one. Returns when the understudy is stopped, or a loop that it had taken has ended. */
 void understudy_run(struct understudy *s);
 
-/* Returns what seat_take_back() asks for. */
+/* Returns what seat_take() asks for. */
 int64_t seat_lend(struct seat *s);
-/* False: another thread runs the loop. */
-bool seat_take_back(struct seat *s, int64_t loan);
+/* By who has lent it, or is to go on with it. False: another thread runs the loop. */
+bool seat_take(struct seat *s, int64_t loan);
 
 #endif
