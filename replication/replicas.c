@@ -49,8 +49,8 @@ struct link_slot {
 
 struct replicas {
     struct replicas_opts o; /* constant, like the two below, while there are links */
-    void (*hurried)(void *arg);
-    void *hurried_arg;
+    void (*asked)(void *arg);
+    void *asked_arg;
     struct lock lock;
     /* under the lock */
     struct link_slot slots[REPLICAS_MAX];
@@ -62,6 +62,7 @@ struct replicas {
     _Atomic bool wanted;
     _Atomic uint64_t moves;
     _Atomic uint64_t hurry_lsn;
+    _Atomic int64_t asked_us;
 };
 
 struct replicas *replicas_create(const struct replicas_opts *opts) {
@@ -111,14 +112,28 @@ static bool rise(_Atomic uint64_t *mark, uint64_t lsn) {
 }
 
 void replicas_hurry(struct replicas *r, uint64_t lsn) {
-    if (rise(&r->hurry_lsn, lsn) && r->hurried != NULL) {
-        r->hurried(r->hurried_arg);
+    if (rise(&r->hurry_lsn, lsn) && r->asked != NULL) {
+        r->asked(r->asked_arg);
     }
 }
 
-void replicas_on_hurry(struct replicas *r, void (*hurried)(void *arg), void *arg) {
-    r->hurried = hurried;
-    r->hurried_arg = arg;
+void replicas_ask(struct replicas *r, int64_t now_us) {
+    int64_t before = atomic_load_explicit(&r->asked_us, memory_order_relaxed);
+    if (dc_unlikely(before == 0 || now_us - before >= REPLICAS_ASK_US) &&
+        atomic_compare_exchange_strong_explicit(&r->asked_us, &before, now_us, memory_order_seq_cst,
+                                                memory_order_relaxed) &&
+        r->asked != NULL) {
+        r->asked(r->asked_arg);
+    }
+}
+
+int64_t replicas_asked_us(const struct replicas *r) {
+    return atomic_load_explicit(&r->asked_us, memory_order_acquire);
+}
+
+void replicas_on_ask(struct replicas *r, void (*asked)(void *arg), void *arg) {
+    r->asked = asked;
+    r->asked_arg = arg;
 }
 
 uint64_t replicas_hurry_lsn(const struct replicas *r) {

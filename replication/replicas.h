@@ -78,8 +78,13 @@ uint64_t replicas_moves(const struct replicas *r);
 /* Somebody waits until replicas have 'lsn' on their disks: they shall not wait for their second. */
 void replicas_hurry(struct replicas *r, uint64_t lsn);
 uint64_t replicas_hurry_lsn(const struct replicas *r);
-/* Called when it has risen: links send it on. Before the first link. */
-void replicas_on_hurry(struct replicas *r, void (*hurried)(void *arg), void *arg);
+/* Somebody waits for what replicas acknowledge. They do so a few times a second by themselves; asked, at once, for a while. */
+enum { REPLICAS_ASK_US = 1000000 };
+void replicas_ask(struct replicas *r, int64_t now_us);
+/* When links were last called for it. */
+int64_t replicas_asked_us(const struct replicas *r);
+/* Called when links have to send on one of the two. Before the first link. */
+void replicas_on_ask(struct replicas *r, void (*asked)(void *arg), void *arg);
 
 /* --- what is told ------------------------------------------------------------------------------------ */
 

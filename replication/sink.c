@@ -228,6 +228,7 @@ static enum dc_err attend(struct sink *s, bool acks, enum dc_err (*what)(struct 
     atomic_store_explicit(&s->link_over, false, memory_order_release);
     atomic_store_explicit(&s->acked_received, 0, memory_order_relaxed);
     atomic_store_explicit(&s->hurry_lsn, 0, memory_order_relaxed);
+    s->asked_until_us = 0;
     thread_start(&s->acker, "repl-ack", send_acks, s);
     enum dc_err err = what(s);
     atomic_store_explicit(&s->link_over, true, memory_order_release);

@@ -80,6 +80,16 @@ static enum dc_err send_hurry(struct session *s) {
     return link_send_hurry(s->link, lsn);
 }
 
+/* Somebody waits for acknowledgements: for a while they come as soon as they can. */
+static enum dc_err send_ask(struct session *s) {
+    int64_t asked_us = replicas_asked_us(s->self->replicas);
+    if (asked_us == s->asked_us || time_mono_us() - asked_us > REPLICAS_ASK_US) {
+        return DC_OK;
+    }
+    s->asked_us = asked_us;
+    return link_send_ask(s->link, 2 * REPLICAS_ASK_US / 1000);
+}
+
 static enum dc_err send_bytes(struct session *s, uint64_t lsn, const char *bytes, size_t len) {
     atomic_store_explicit(&s->offered, lsn + len, memory_order_relaxed);
     enum dc_err err = link_send_log(s->link, lsn, bytes_of(bytes, len));
@@ -133,6 +143,7 @@ static enum dc_err stream(struct session *s, struct log_tail *tail, uint64_t fro
         err = err == DC_OK ? session_promote(s) : err;
         err = err == DC_OK ? session_beat(s) : err;
         err = err == DC_OK ? send_hurry(s) : err;
+        err = err == DC_OK ? send_ask(s) : err;
         pthread_mutex_unlock(&s->send_lock);
         if (idle && err == DC_OK) {
             wait_for_work(s);
@@ -177,6 +188,7 @@ static bool take_message(struct session *s, const struct link_message *m) {
     case WIRE_COPY_DATA:
     case WIRE_COPY_END:
     case WIRE_HURRY:
+    case WIRE_ASK:
     case WIRE_PROMOTE:
     case WIRE_PEERS:
         break;
@@ -402,8 +414,8 @@ static void run(void *arg) {
 
 /* --- all of them ------------------------------------------------------------------------------------------------- */
 
-/* Somebody waits for disks of replicas. */
-static void hurried(void *arg) {
+/* Somebody waits for replicas, and they don't know it. */
+static void asked(void *arg) {
     struct source *src = arg;
     lock_acquire(&src->lock);
     for (struct session *s = src->sessions; s != NULL; s = s->next) {
@@ -416,7 +428,7 @@ struct source *source_create(struct self *self) {
     struct source *s = mem_must_zalloc(sizeof(*s));
     s->self = self;
     lock_init(&s->lock, LOCK_RANK_SOURCE);
-    replicas_on_hurry(self->replicas, hurried, s);
+    replicas_on_ask(self->replicas, asked, s);
     source_push_init(&s->push);
     log_set_tap(self->log, source_push, s);
     return s;
@@ -538,7 +550,7 @@ void source_stop(struct source *src) {
 void source_destroy(struct source *src) {
     if (src != NULL) {
         dc_assert(src->sessions == NULL && src->pins == NULL);
-        replicas_on_hurry(src->self->replicas, NULL, NULL);
+        replicas_on_ask(src->self->replicas, NULL, NULL);
         source_push_fini(&src->push);
         lock_fini(&src->lock);
         mem_free(src);

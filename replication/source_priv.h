@@ -29,7 +29,8 @@ struct session {
     uint8_t peer_id[PEER_ID_LEN];
     int32_t slot;    /* in the registry, -1 = none */
     int64_t beat_us; /* when the next is due */
-    uint64_t hurried;
+    uint64_t hurried; /* what was told last: an LSN, */
+    int64_t asked_us; /* and since when somebody waits */
     uint64_t peers_sum;             /* of what was last told of others */
     _Atomic uint64_t offered;       /* it can't have more of the log than this */
     uint64_t promote_lsn;           /* source_switch.c: told when it has been sent all up to here */

@@ -138,6 +138,7 @@ static bool lacks_replicas(struct node *n, const struct client *c, int64_t wante
         return false;
     }
     replicas_want(n->replicas);
+    replicas_ask(n->replicas, time_mono_us());
     if (disk) {
         replicas_hurry(n->replicas, c->last_version);
     }
