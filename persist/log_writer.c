@@ -375,8 +375,22 @@ static void await_company(struct log *l, uint64_t expected_len) {
     atomic_store_explicit(&l->awaited_len, 0, memory_order_seq_cst);
 }
 
+/* Nothing is to be done until somebody wakes it; or in a moment, as long as log_kick_soon() may have been called. */
+static void rest(struct log *l, bool well, uint32_t *looks) {
+    bool naps = well && atomic_load_explicit(&l->naps, memory_order_relaxed);
+    if (naps && ++*looks > QUIET_LOOKS) {
+        atomic_store_explicit(&l->naps, false, memory_order_seq_cst);
+        if (load_lsn(&l->head) > load_lsn(&l->written)) {
+            return;
+        }
+        naps = false;
+    }
+    (void)wake_wait(&l->writer_wake, naps ? NAP_US : well ? EVERYSEC_US : RETRY_US);
+}
+
 void log_writer_main(void *arg) {
     struct log *l = arg;
+    uint32_t looks = 0; /* without anything to do */
     uint64_t expected_len = 0; /* what the last fdatasync has served, and what has come meanwhile */
     bool stop = false;
     do {
@@ -399,9 +413,10 @@ void log_writer_main(void *arg) {
         }
         if (worked) {
             stop = false;
+            looks = 0;
         } else if (!stop) {
             int64_t slept_us = time_mono_us();
-            (void)wake_wait(&l->writer_wake, well ? EVERYSEC_US : RETRY_US);
+            rest(l, well, &looks);
             expected_len = time_mono_us() - slept_us > 4 * COMPANY_US ? 0 : expected_len;
         }
     } while (!stop);

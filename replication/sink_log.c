@@ -121,6 +121,17 @@ static bool is_asked(const struct sink *s) {
     return s->asked_until_us != 0 && time_mono_us() < s->asked_until_us;
 }
 
+/* Nobody here waits for the write, as a rule. */
+static void kick(struct sink *s) {
+    const struct log *log = s->self->log;
+    bool hurry = atomic_load_explicit(&s->hurry_lsn, memory_order_relaxed) > log_durable(log).v;
+    if (hurry || replicas_link_count(s->self->replicas) > 0) {
+        log_kick(s->self->log);
+    } else {
+        log_kick_soon(s->self->log);
+    }
+}
+
 static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, size_t len) {
     enum dc_err err = len > 0 ? wait_for_room(s) : DC_OK;
     err = err == DC_OK ? settle(s) : err;
@@ -133,7 +144,7 @@ static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, siz
     }
     bool waits = !link_has_message(s->link) && is_asked(s);
     enum dc_err acked = acknowledge(s, waits ? 0 : ACK_STEP_LEN);
-    log_kick(s->self->log); /* behind the acknowledgement: somebody waits for that */
+    kick(s); /* behind the acknowledgement: somebody waits for that */
     err = note_shown(s, apply_frames(s->apply, lsn, bytes, len), lsn + len);
     return err == DC_OK ? acked : err;
 }
