@@ -390,7 +390,7 @@ static void rest(struct log *l, bool well, uint32_t *looks) {
 
 void log_writer_main(void *arg) {
     struct log *l = arg;
-    uint32_t looks = 0; /* without anything to do */
+    uint32_t looks = 0;        /* without anything to do */
     uint64_t expected_len = 0; /* what the last fdatasync has served, and what has come meanwhile */
     bool stop = false;
     do {

@@ -348,7 +348,8 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
     }
     bool chosen = r->standing.role == STANDING_REPLICA || r->standing.fence_epoch != 0;
     r->goes_on = forked != DC_OK && !chosen;
-    if (forked != DC_OK) { /* the disk. Who was told to be one is told so again; else it is tried again, and writes are held */
+    if (forked !=
+        DC_OK) { /* the disk. Who was told to be one is told so again; else it is tried again, and writes are held */
         r->goes_on_as = kind;
         if (chosen) {
             stand_back(r);

@@ -40,6 +40,7 @@ struct link_slot {
     enum replica_state state;
     uint64_t order; /* of coming */
     int64_t joined_us;
+    struct ear *ear;
     /* atomic, changed under the lock but for 'sent' */
     _Atomic int32_t peer; /* index, -1 = free */
     _Atomic uint32_t online;
@@ -63,6 +64,7 @@ struct replicas {
     _Atomic uint64_t moves;
     _Atomic uint64_t hurry_lsn;
     _Atomic int64_t asked_us;
+    _Atomic uint64_t ears_moves;
 };
 
 struct replicas *replicas_create(const struct replicas_opts *opts) {
@@ -72,6 +74,7 @@ struct replicas *replicas_create(const struct replicas_opts *opts) {
     for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
         atomic_init(&r->slots[i].peer, -1);
     }
+    atomic_init(&r->ears_moves, 1);
     atomic_init(&r->marks[false][0], UINT64_MAX);
     atomic_init(&r->marks[true][0], UINT64_MAX);
     return r;
@@ -316,6 +319,30 @@ int32_t replicas_join(struct replicas *r, const uint8_t *peer, const char *addr,
         tell(r); /* a quorum may be larger now */
     }
     return slot;
+}
+
+void replicas_set_ear(struct replicas *r, int32_t slot, struct ear *ear) {
+    dc_assert(slot >= 0 && slot < REPLICAS_MAX);
+    lock_acquire(&r->lock);
+    r->slots[slot].ear = ear;
+    atomic_fetch_add_explicit(&r->ears_moves, ear != NULL, memory_order_relaxed);
+    lock_release(&r->lock);
+}
+
+uint32_t replicas_ears(struct replicas *r, struct ear **to) {
+    uint32_t count = 0;
+    lock_acquire(&r->lock);
+    for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
+        if (r->slots[i].ear != NULL) {
+            to[count++] = ear_acquire(r->slots[i].ear);
+        }
+    }
+    lock_release(&r->lock);
+    return count;
+}
+
+uint64_t replicas_ears_moves(const struct replicas *r) {
+    return atomic_load_explicit(&r->ears_moves, memory_order_relaxed);
 }
 
 static struct link_slot *slot_of(struct replicas *r, int32_t slot) {

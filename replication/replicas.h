@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "replication/ear.h"
 #include "replication/wire_fmt.h"
 #include "server/base/limits.h"
 
@@ -44,6 +45,8 @@ enum { REPLICA_ADDR_MAX = 64 };
 int32_t replicas_join(struct replicas *r, const uint8_t *peer, const char *addr, uint16_t port);
 void replicas_leave(struct replicas *r, int32_t slot);
 void replicas_set_state(struct replicas *r, int32_t slot, enum replica_state state);
+/* Where it acknowledges; until it leaves. NULL = nowhere. */
+void replicas_set_ear(struct replicas *r, int32_t slot, struct ear *ear);
 /* What the replica acknowledges: ends of frames of this node's chain. 'now_us' is time_mono_us(). */
 void replicas_note(struct replicas *r, int32_t slot, uint64_t received, uint64_t durable,
                    uint64_t applied, int64_t now_us);
@@ -74,6 +77,11 @@ uint32_t replicas_known_count(const struct replicas *r);
 void replicas_want(struct replicas *r);
 /* Rises with each of what 'moved' is called for: whether something has happened since the last look. */
 uint64_t replicas_moves(const struct replicas *r);
+
+/* References to the ears of all links; 'to' has room for REPLICAS_MAX. Returns how many. */
+uint32_t replicas_ears(struct replicas *r, struct ear **to);
+/* Rises when one comes; not 0. */
+uint64_t replicas_ears_moves(const struct replicas *r);
 
 /* Somebody waits until replicas have 'lsn' on their disks: they shall not wait for their second. */
 void replicas_hurry(struct replicas *r, uint64_t lsn);

@@ -8,6 +8,7 @@
 #include "server/base/sum.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -202,11 +203,30 @@ static void end_session(struct session *s) {
     link_shutdown(s->link);
 }
 
+/* An ear_hear_fn. */
+static bool hear(void *arg) {
+    struct session *s = arg;
+    struct link_message m = {.type = WIRE_ACK};
+    for (int i = 0; i < HEAR_MAX && m.type != WIRE_NONE; i++) {
+        if (link_receive(s->link, 0, &m) != DC_OK || !take_message(s, &m)) {
+            end_session(s);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* As long as workers wait for what the peer sends they read it (ears.h). */
 static void receive(void *arg) {
     struct session *s = arg;
-    struct link_message m;
-    while (link_receive(s->link, self_timeout_ms(s->self), &m) == DC_OK && take_message(s, &m)) {}
-    end_session(s);
+    do {
+        if (ear_has_listeners(s->ear)) {
+            (void)wake_wait(&s->ear_wake, HEAR_SELDOM_US);
+        } else {
+            struct pollfd p = {.fd = link_fd(s->link), .events = POLLIN};
+            (void)poll(&p, 1, HEAR_LOOK_MS);
+        }
+    } while (ear_hear(s->ear));
 }
 
 /* --- the session ------------------------------------------------------------------------------------------------- */
@@ -350,10 +370,15 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     source_unpin(s->source, s->peer_id);
     atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,
                           memory_order_relaxed);
+    s->ear = ear_create(link_fd(s->link), hear, s);
+    replicas_set_ear(s->self->replicas, s->slot, s->ear);
     thread_start(&s->receiver, "repl-acks", receive, s);
     enum dc_err err = g->answer.verdict == CHAIN_COPY ? session_copy(s) : serve_log(s, g);
     link_shutdown(s->link);
+    wake_raise(&s->ear_wake);
     thread_join(&s->receiver);
+    replicas_set_ear(s->self->replicas, s->slot, NULL);
+    ear_close(s->ear);
     replicas_leave(s->self->replicas, s->slot);
     return err;
 }
@@ -451,6 +476,7 @@ void source_accept(struct source *src, int fd, struct bytes early) {
     buf_init(&s->early, 0);
     buf_init(&s->rest, 0);
     wake_init(&s->wake);
+    wake_init(&s->ear_wake);
     pthread_mutex_init(&s->send_lock, NULL);
     buf_append_bytes(&s->early, early);
     lock_acquire(&src->lock);

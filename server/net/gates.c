@@ -216,6 +216,7 @@ void gates_wait(struct worker *w) {
     }
     if (g->wants & ACKS_REPLICAS) {
         replicas_want(n->replicas);
+        ears_open(w);
     }
     if (has_moved(w)) {
         worker_resume(w);
