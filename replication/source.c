@@ -203,16 +203,16 @@ static void end_session(struct session *s) {
     link_shutdown(s->link);
 }
 
-/* An ear_hear_fn. */
+/* An ear_hear_fn: one recv(), and what is whole of it. If there is more the socket can still be read. */
 static bool hear(void *arg) {
     struct session *s = arg;
-    struct link_message m = {.type = WIRE_ACK};
-    for (int i = 0; i < HEAR_MAX && m.type != WIRE_NONE; i++) {
+    struct link_message m;
+    do {
         if (link_receive(s->link, 0, &m) != DC_OK || !take_message(s, &m)) {
             end_session(s);
             return false;
         }
-    }
+    } while (link_has_message(s->link));
     return true;
 }
 

@@ -16,7 +16,6 @@ enum {
     SEND_LEN = 256 * 1024, /* of the log in one message */
     COPY_PIN_MS = 60 * 1000,
     SESSIONS_MAX = 2 * REPLICAS_MAX,
-    HEAR_MAX = 1024, /* messages at a time */
     HEAR_LOOK_MS = 1000,
     HEAR_SELDOM_US = 20 * 1000, /* while others listen */
 };

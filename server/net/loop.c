@@ -138,7 +138,8 @@ static void run_phase(struct worker *w) {
 
 /* Replies that wait for the writer: whatever else has been asked meanwhile goes with the same write. */
 static void run_more(struct worker *w) {
-    bool waits = gates_want_company(w);
+    bool others = atomic_load_explicit(&w->conn_count, memory_order_relaxed) > 1;
+    bool waits = others && gates_want_company(w);
     for (uint32_t round = 1; round < TURN_ROUNDS && waits; round++) {
         w->turn_open = false; /* the clock goes on */
         if (event_base_loop(w->base, EVLOOP_ONCE | EVLOOP_NONBLOCK) < 0 || w->run.first == NULL) {
