@@ -156,6 +156,7 @@ static void note_target(struct repl *r) {
 }
 
 void repl_do_follow(struct repl *r, const struct sink_target *target) {
+    repl_set_writes(r, WRITES_READONLY); /* somebody may have allowed them since it was ordered */
     repl_switch_end(r);
     repl_peers_end(r);
     peers_rest(r->peers);
@@ -169,7 +170,7 @@ void repl_do_follow(struct repl *r, const struct sink_target *target) {
     r->standing.port = (uint16_t)target->port;
     r->standing.fence_epoch = r->standing.fence_history = 0;
     r->ask = target->ask;
-    r->goes_on = r->notes_primary = false;
+    r->goes_on = r->notes_primary = r->unstored = false;
     atomic_fetch_add_explicit(&r->self.orders, target->ask.explicit_, memory_order_relaxed);
     diag(DIAG_NOTICE, "repl.follow target=%s:%" PRIu32, target->host, target->port);
     note_target(r);
@@ -285,11 +286,13 @@ void repl_do_promote(struct repl *r, bool asks) {
         return;
     }
     bool other = r->notes_target; /* an order before this one, which isn't stored */
+    r->unstored |= other;
     r->notes_target = false;
     if (role == ROLE_PRIMARY) {
         stand_as_primary(r);
         r->heard = true;
         r->notes_primary |= other;
+        r->unstored = false;
         repl_set_role(r, ROLE_PRIMARY);
         repl_allow_writes(r, WRITES_TAKEN);
         if (!r->notes_primary) {
@@ -310,6 +313,7 @@ void repl_do_promote(struct repl *r, bool asks) {
     r->view.promoting = true;
     lock_release(&r->lock);
     r->chosen = true;
+    r->goes_on = false;
     if (asks) {
         repl_peers_ask(r, PEERS_PROMOTED);
         repl_peers_step(r);
@@ -335,7 +339,9 @@ static void stand_back(struct repl *r) {
     repl_show_target(r->self.conf, &r->standing);
     repl_set_role(r, fenced ? ROLE_FENCED : ROLE_REPLICA);
     repl_allow_writes(r, fenced ? WRITES_FENCED : WRITES_READONLY);
-    if (!fenced) {
+    r->notes_target = r->unstored; /* whom to follow: nothing follows from it before it is */
+    r->unstored = false;
+    if (!fenced && !r->notes_target) {
         repl_begin_sink(r);
     }
 }
@@ -356,7 +362,7 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
         }
         return;
     }
-    r->chosen = false;
+    r->chosen = r->unstored = false;
     r->heard = true;
     r->notes_primary = err != DC_OK;
     repl_show_target(r->self.conf, &r->standing);
@@ -375,6 +381,7 @@ void repl_fence(struct repl *r, struct chain_rank by) {
     r->goes_on = false;
     repl_note_epoch(&r->self, by.epoch);
     repl_set_role(r, ROLE_FENCED);
+    repl_switch_end(r); /* one that was asked for a moment ago */
     repl_allow_writes(r, WRITES_FENCED);
     r->self.host->refuse_waiting(r->self.host_arg, "another node has become the primary");
     repl_order_over(r, dc_fail(DC_EGENERIC, "another node has become the primary"));

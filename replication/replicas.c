@@ -399,6 +399,10 @@ void replicas_note(struct replicas *r, int32_t slot, uint64_t received, uint64_t
     }
 }
 
+void replicas_note_beat(struct replicas *r, int32_t slot, int64_t now_us) {
+    atomic_store_explicit(&slot_of(r, slot)->noted_us, now_us, memory_order_relaxed);
+}
+
 void replicas_note_sent(struct replicas *r, int32_t slot, uint64_t lsn, uint64_t bytes) {
     struct link_slot *s = slot_of(r, slot);
     uint64_t before = atomic_load_explicit(&s->sent_bytes, memory_order_relaxed);

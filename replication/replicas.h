@@ -50,6 +50,8 @@ void replicas_set_ear(struct replicas *r, int32_t slot, struct ear *ear);
 /* What the replica acknowledges: ends of frames of this node's chain. 'now_us' is time_mono_us(). */
 void replicas_note(struct replicas *r, int32_t slot, uint64_t received, uint64_t durable,
                    uint64_t applied, int64_t now_us);
+/* It is there, and has nothing to say. */
+void replicas_note_beat(struct replicas *r, int32_t slot, int64_t now_us);
 /* What was sent: up to 'lsn', 'bytes' more than before. */
 void replicas_note_sent(struct replicas *r, int32_t slot, uint64_t lsn, uint64_t bytes);
 
@@ -104,7 +106,7 @@ struct replica_seen {
     enum replica_state state;
     uint64_t received, durable, applied;
     uint64_t sent_lsn, sent_bytes;
-    int64_t joined_us, noted_us; /* of the link, and of its last acknowledgement; 0 = none */
+    int64_t joined_us, noted_us; /* of the link, and of its last word; 0 = none */
 };
 
 /* Copies: first the links in the order in which they came, then known peers without one. 'each' is called without a lock. */

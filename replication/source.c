@@ -173,6 +173,7 @@ static bool take_message(struct session *s, const struct link_message *m) {
                       time_mono_us());
         return true;
     case WIRE_BEAT:
+        replicas_note_beat(s->self->replicas, s->slot, time_mono_us());
         return wire_beat_decode(m->body, &beat);
     case WIRE_BYE:
         if (wire_bye_decode(m->body, &bye)) {
@@ -219,14 +220,14 @@ static bool hear(void *arg) {
 /* As long as workers wait for what the peer sends they read it (ears.h). */
 static void receive(void *arg) {
     struct session *s = arg;
-    do {
+    while (ear_hear(s->ear)) {
         if (ear_has_listeners(s->ear)) {
             (void)wake_wait(&s->ear_wake, HEAR_SELDOM_US);
         } else {
             struct pollfd p = {.fd = link_fd(s->link), .events = POLLIN};
-            (void)poll(&p, 1, HEAR_LOOK_MS);
+            (void)poll(&p, 1, (int)(self_timeout_ms(s->self) / HEAR_LOOKS));
         }
-    } while (ear_hear(s->ear));
+    }
 }
 
 /* --- the session ------------------------------------------------------------------------------------------------- */
