@@ -141,7 +141,7 @@ static int write_stretch(struct log *l, const struct stretch *s, uint64_t from) 
 }
 
 /* Files that begin behind the place where the log goes on must not be taken for it. One that begins there holds nothing else; if it has a
- * lasting name it has lost it to the new one. */
+ * lasting name it has lost it to the new one. The oldest goes first: so whoever looks meanwhile finds no file without those that follow it. */
 static void leave_behind(struct log *l, struct segment *old, uint64_t durable) {
     while (old != NULL) {
         struct segment *next = old->next;
@@ -199,13 +199,9 @@ static int begin_anew(struct log *l) {
         return err;
     }
     pthread_mutex_lock(&l->lock);
+    log_swap_segment_locked(l, s);
     struct segment *old = l->closed;
     l->closed = NULL;
-    if (l->current != NULL) {
-        l->current->next = old;
-        old = l->current;
-    }
-    l->current = s;
     pthread_mutex_unlock(&l->lock);
     leave_behind(l, old, durable);
     atomic_fetch_add_explicit(&l->layout, 1, memory_order_seq_cst);
