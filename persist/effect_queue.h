@@ -65,7 +65,7 @@ struct effect_queue {
     uint32_t file_count, file_cap;
     uint64_t effects, bytes;
     struct effect_late late[QUEUE_LATE];
-    uint64_t added; /* the next one goes to late[added % QUEUE_LATE] */
+    uint64_t added;                 /* the next one goes to late[added % QUEUE_LATE] */
     uint64_t flushed[KEYSPACE_MAX]; /* version of the keyspace's last flush; 0 = none */
 };
 

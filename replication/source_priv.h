@@ -16,7 +16,7 @@ enum {
     SEND_LEN = 256 * 1024, /* of the log in one message */
     COPY_PIN_MS = 60 * 1000,
     SESSIONS_MAX = 2 * REPLICAS_MAX,
-    HEAR_LOOKS = 8, /* at least, before a silent link is given up */
+    HEAR_LOOKS = 8,             /* at least, before a silent link is given up */
     HEAR_SELDOM_US = 20 * 1000, /* while others listen */
 };
 

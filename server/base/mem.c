@@ -65,12 +65,14 @@ const char *malloc_conf = "slab_sizes:1-48:6|49-64:8|65-80:10|81-96:12|97-112:14
 
 enum {
     POPULATE_MIN_LEN = 2 * 4096,
-    POPULATE_MAX_LEN = 80 * 1024, /* what is longer is one piece, and may never be used to its end */
+    POPULATE_MAX_LEN =
+        80 * 1024, /* what is longer is one piece, and may never be used to its end */
 };
 
 static extent_hooks_t jemallocs, ours;
 static pthread_once_t hooks_once = PTHREAD_ONCE_INIT;
 
+/* NOLINTNEXTLINE(readability-function-size): the parameters are jemalloc's */
 static void *alloc_uncommitted(extent_hooks_t *hooks, void *at, size_t size, size_t align,
                                bool *zero, bool *commit, unsigned arena) {
     bool wanted = *commit;
