@@ -302,7 +302,8 @@ static void note_leftover(void *arg, const char *name) {
         l->names = mem_must_realloc(l->names, l->cap * sizeof(*l->names));
     }
     uint64_t lsn, history;
-    l->segments += segment_tmp_name_parse(name, &lsn, &history);
+    uint32_t number;
+    l->segments += segment_tmp_name_parse(name, &lsn, &history, &number);
     memcpy(l->names[l->count++], name, len + 1);
 }
 

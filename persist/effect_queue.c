@@ -16,7 +16,7 @@ enum { CHUNK_FIRST_LEN = 64, CHUNK_LEN_MAX = 8192, FETCH_COUNT = 16 };
 
 struct effect_chunk {
     struct effect_chunk *next;
-    uint32_t count;
+    uint32_t count; /* of the last one after queue_map() */
     uint32_t cap;
     uint64_t places[];
 };
@@ -57,6 +57,7 @@ void queue_forget(struct effect_queue *q, uint32_t range) {
         l->first = next;
     }
     l->last = NULL;
+    l->next = l->end = NULL;
 }
 
 /* --- filling ----------------------------------------------------------------------------------------- */
@@ -75,25 +76,59 @@ static enum dc_err list_grow(struct effect_list *l) {
     c->count = 0;
     c->cap = (uint32_t)((len - sizeof(*c)) / sizeof(uint64_t));
     if (l->last != NULL) {
+        l->last->count = l->last->cap;
         l->last->next = c;
     } else {
         l->first = c;
     }
     l->last = c;
+    l->next = c->places;
+    l->end = c->places + c->cap;
     return DC_OK;
 }
 
 static enum dc_err list_add(struct effect_list *l, uint64_t place, uint64_t bytes) {
-    if (dc_unlikely(l->last == NULL || l->last->count == l->last->cap)) {
+    if (dc_unlikely(l->next == l->end)) {
         enum dc_err err = list_grow(l);
         if (err != DC_OK) {
             return err;
         }
     }
-    l->last->places[l->last->count++] = place;
+    *l->next++ = place;
     l->count++;
     l->bytes += bytes;
     return DC_OK;
+}
+
+/* Effects come for any of thousands of lists, none of which is in a cache. So each waits until its list has been fetched, then the place behind its last
+ * element, while the next ones are looked at. The order in a list stays (I1). */
+static enum dc_err add_late(struct effect_queue *q, struct effect_list *l, uint64_t place,
+                            uint64_t bytes) {
+    struct effect_late *oldest = &q->late[q->added % QUEUE_LATE];
+    enum dc_err err = DC_OK;
+    if (dc_likely(oldest->list != NULL)) {
+        err = list_add(oldest->list, oldest->place, oldest->bytes);
+    }
+    *oldest = (struct effect_late){l, place, bytes};
+    __builtin_prefetch(l, 1);
+    const struct effect_late *half = &q->late[(q->added + QUEUE_LATE / 2) % QUEUE_LATE];
+    if (dc_likely(half->list != NULL)) {
+        __builtin_prefetch(half->list->next, 1);
+    }
+    q->added++;
+    return err;
+}
+
+static enum dc_err add_all_late(struct effect_queue *q) {
+    enum dc_err err = DC_OK;
+    for (uint32_t i = 0; i < QUEUE_LATE && err == DC_OK; i++) {
+        struct effect_late *e = &q->late[(q->added + i) % QUEUE_LATE];
+        if (e->list != NULL) {
+            err = list_add(e->list, e->place, e->bytes);
+            e->list = NULL;
+        }
+    }
+    return err;
 }
 
 /* Room for one more element of a growing array. */
@@ -163,7 +198,7 @@ static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t 
     }
     q->effects++;
     q->bytes += e->len;
-    return list_add(&q->ranges[range_of(q, e)], (uint64_t)source << QUEUE_OFFSET_BITS | offset,
+    return add_late(q, &q->ranges[range_of(q, e)], (uint64_t)source << QUEUE_OFFSET_BITS | offset,
                     e->len);
 }
 
@@ -197,6 +232,16 @@ enum dc_err queue_frame(struct effect_queue *q, const char *name, const struct f
 /* --- reading ----------------------------------------------------------------------------------------- */
 
 enum dc_err queue_map(struct effect_queue *q, const char *dir) {
+    enum dc_err late = add_all_late(q);
+    if (late != DC_OK) {
+        return late;
+    }
+    for (uint32_t r = 0; r <= q->range_count; r++) {
+        struct effect_list *l = &q->ranges[r];
+        if (l->last != NULL) {
+            l->last->count = (uint32_t)(l->next - l->last->places);
+        }
+    }
     for (uint32_t i = 0; i < q->file_count; i++) {
         struct effect_file *f = &q->files[i];
         char path[4096];

@@ -25,9 +25,20 @@ struct effect_chunk;
 struct effect_list {
     struct effect_chunk *first;
     struct effect_chunk *last;
+    uint64_t *next, *end; /* in the last chunk: so nothing of it is read while it is filled */
     uint64_t count;
     uint64_t bytes; /* of the effects */
 };
+
+/* On its way to its list. */
+struct effect_late {
+    struct effect_list *list;
+    uint64_t place;
+    uint64_t bytes;
+};
+
+/* So many are: the lists of that many are fetched at a time. */
+enum { QUEUE_LATE = 16 };
 
 /* A stretch of a file in which LSNs rise with offsets. */
 struct effect_source {
@@ -53,6 +64,8 @@ struct effect_queue {
     struct effect_file *files;
     uint32_t file_count, file_cap;
     uint64_t effects, bytes;
+    struct effect_late late[QUEUE_LATE];
+    uint64_t added;                 /* the next one goes to late[added % QUEUE_LATE] */
     uint64_t flushed[KEYSPACE_MAX]; /* version of the keyspace's last flush; 0 = none */
 };
 
@@ -62,7 +75,7 @@ void queue_fini(struct effect_queue *q);
 /* All effects of a frame that stands in the file 'name'. Errors: DC_ENOMEM, DC_ECORRUPT. */
 DC_MUST enum dc_err queue_frame(struct effect_queue *q, const char *name,
                                 const struct frame_ref *frame);
-/* The files are opened and mapped. Errors: DC_EIO. */
+/* The files are opened and mapped. Errors: DC_EIO, DC_ENOMEM. */
 DC_MUST enum dc_err queue_map(struct effect_queue *q, const char *dir);
 
 /* A range's effects, one after the other. Range 'range_count' is the system keyspace. */

@@ -197,6 +197,14 @@ void log_kick(struct log *l) {
     }
 }
 
+void log_kick_soon(struct log *l) {
+    /* Sequentially consistent, as the head is and log_writer.c: rest(): it sees what was appended, or is seen to sleep. */
+    if (!atomic_load_explicit(&l->naps, memory_order_seq_cst)) {
+        atomic_store_explicit(&l->naps, true, memory_order_seq_cst);
+        wake_raise(&l->writer_wake);
+    }
+}
+
 /* --- watermarks -------------------------------------------------------------------------------------- */
 
 struct lsn log_head(const struct log *l) {

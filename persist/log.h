@@ -90,6 +90,8 @@ struct lsn log_append(struct log_feed *f, struct mut *m);
 struct lsn log_commit(struct log_feed *f, struct mut *m);
 /* Wakes the writer if there is something for it; under 'always' not while it waits for more (log_writer.c). After the slot locks. */
 void log_kick(struct log *l);
+/* It does so in a moment: for who appends often and waits for nothing, without a system call each time. */
+void log_kick_soon(struct log *l);
 
 /*
  * A log that follows another one has byte for byte the same frames at the same LSNs; log_put() is its only appender then. What the store

@@ -38,7 +38,7 @@ static bool are_whole(const char *bytes, size_t len) {
 /* Feed locked; there is room. */
 static void move_head(struct log_feed *f, uint64_t lsn, size_t len) {
     dc_assert(lsn + len < LSN_MAX);
-    uint64_t before = atomic_fetch_add_explicit(&f->log->head, len, memory_order_acq_rel);
+    uint64_t before = atomic_fetch_add_explicit(&f->log->head, len, memory_order_seq_cst);
     dc_assert(before == lsn);
 }
 

@@ -28,6 +28,8 @@ enum {
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */
     COMPANY_US = 500,                /* await_company(), at most */
     HERE_MAX_LEN = 256 * 1024,       /* log_write_through(): more is the writer's */
+    NAP_US = 1000,                   /* between looks for what log_kick_soon() tells of, */
+    QUIET_LOOKS = 5,                 /* so many in vain */
     HERE_SPINS = 400,                /* while another one writes, some ten microseconds */
     TAP_LEN = 32 * 1024,             /* more isn't copied for it */
     MARK_STEP_LEN = 64 * 1024,       /* 'always': durable marks are that far apart, or a second */
@@ -143,6 +145,7 @@ struct log {
     _Atomic uint32_t segment_count; /* begun in this run */
     _Atomic uint32_t gone_count;    /* feeds that wait to be freed */
     _Atomic uint64_t awaited_len;   /* the writer waits until so much is appended; 0: it doesn't */
+    _Atomic bool naps; /* the writer looks again in a moment: log_kick_soon() needn't wake it */
     _Atomic bool stopping;
     _Atomic bool writer_done;
     _Atomic bool poisoned; /* an fdatasync has failed: begin anew at 'durable' */

@@ -21,6 +21,8 @@
 /* How far behind a bad place good frames are looked for. */
 #define SEARCH_MAX ((uint64_t)256 * 1024 * 1024)
 
+enum { WINDOW_LEN = 256 * 1024 };
+
 struct log_reader {
     const struct log_dir *d;
     uint64_t lsn;      /* where the next frame begins */
@@ -36,6 +38,15 @@ struct log_reader {
     uint64_t history;
     uint64_t first_lsn;
     uint64_t stop; /* LSN from which on another segment has to be looked for */
+
+    /* What is read of it comes in pieces: a page that is touched for the first time in a map costs more than reading it. A frame that is longer, and what
+     * stands at the end, where somebody may be writing, is looked at in the map. */
+    struct io_file file;
+    bool is_open;
+    bool at_end;
+    char *window;
+    uint64_t window_at; /* offset in the file */
+    size_t window_len;
 
     /* of the maps couldn't be read: */
     bool lost;       /* something, in this call */
@@ -104,7 +115,13 @@ static void drop_map(struct log_reader *r) {
         r->d->io->unmap(r->d->io, r->map, r->map_len);
         r->map = NULL;
     }
+    if (r->is_open) {
+        r->d->io->close(r->d->io, &r->file);
+        r->is_open = false;
+    }
     r->map_len = 0;
+    r->window_len = 0;
+    r->at_end = false;
     r->segment = LOG_NO_SEGMENT;
 }
 
@@ -117,23 +134,22 @@ static enum dc_err use_segment(struct log_reader *r, uint32_t index) {
     }
     drop_map(r);
     char path[4096];
-    struct io_file f;
     int n = snprintf(path, sizeof(path), "%s/%s", r->d->path, s->name);
     if (n >= (int)sizeof(path)) {
         return dc_fail(DC_EIO, "the path of %s is too long", s->name);
     }
-    int rc = io->open(io, path, IO_READ, &f);
+    int rc = io->open(io, path, IO_READ, &r->file);
     if (rc != 0) {
         return dc_fail(DC_EIO, "open %s: %s", path, dc_errno_text(-rc));
     }
-    int64_t len = io->size(io, &f);
+    r->is_open = true;
+    int64_t len = io->size(io, &r->file);
     enum dc_err err = len < 0 ? dc_fail(DC_EIO, "size of %s", path) : DC_OK;
     if (len > SEGMENT_HEADER_LEN) {
-        r->map = io->map(io, &f, (uint64_t)len);
+        r->map = io->map(io, &r->file, (uint64_t)len);
         r->map_len = r->map != NULL ? (uint64_t)len : 0;
         err = r->map == NULL ? dc_fail(DC_EIO, "%s can't be mapped", path) : DC_OK;
     }
-    io->close(io, &f);
     if (err != DC_OK) {
         return err;
     }
@@ -147,15 +163,48 @@ static enum dc_err use_segment(struct log_reader *r, uint32_t index) {
 
 /* --- frames ------------------------------------------------------------------------------------------ */
 
+static void read_window(struct log_reader *r, uint64_t offset) {
+    const struct io *io = r->d->io;
+    uint64_t left = r->map_len - offset;
+    size_t len = left < WINDOW_LEN ? (size_t)left : WINDOW_LEN;
+    ssize_t n = io->read_at(io, &r->file, r->window, len, offset);
+    r->window_at = offset;
+    r->window_len = n > 0 ? (size_t)n : 0;
+}
+
+/* The frame at an offset, if it is right and in one piece; NULL = the map has to say. */
+static const char *frame_in_window(struct log_reader *r, uint64_t offset, struct frame_head *head) {
+    for (int tries = 0; tries < 2; tries++) {
+        bool in = offset >= r->window_at && offset < r->window_at + r->window_len;
+        const char *at = in ? r->window + (offset - r->window_at) : NULL;
+        if (in && frame_check(at, (size_t)(r->window_at + r->window_len - offset), r->history,
+                              r->lsn, head) == FRAME_OK) {
+            return at;
+        }
+        if (tries == 0) { /* its end isn't in it, or the window is old */
+            read_window(r, offset);
+        }
+    }
+    return NULL;
+}
+
+static const char *frame_in_map(struct log_reader *r, uint64_t offset, struct frame_head *head) {
+    const char *at = r->map + offset;
+    return frame_check(at, (size_t)(r->map_len - offset), r->history, r->lsn, head) == FRAME_OK
+               ? at
+               : NULL;
+}
+
 /* The frame at r->lsn in the mapped segment. */
 static bool take_frame(struct log_reader *r, struct frame_ref *out) {
     uint64_t offset = SEGMENT_HEADER_LEN + (r->lsn - r->first_lsn);
     if (offset >= r->map_len) {
         return false;
     }
-    const char *at = r->map + offset;
-    if (frame_check(at, (size_t)(r->map_len - offset), r->history, r->lsn, &out->head) !=
-        FRAME_OK) {
+    const char *at = r->at_end ? NULL : frame_in_window(r, offset, &out->head);
+    at = at != NULL ? at : frame_in_map(r, offset, &out->head);
+    if (at == NULL) {
+        r->at_end = true;
         return false;
     }
     out->bytes = at;
@@ -516,6 +565,7 @@ enum dc_err log_reader_open(struct log_reader **out, const struct log_dir *d, ui
     r->d = d;
     r->segment = LOG_NO_SEGMENT;
     r->last_segment = LOG_NO_SEGMENT;
+    r->window = mem_must_alloc(WINDOW_LEN);
     start_at(r, from);
     *out = r;
     return DC_OK;
@@ -532,6 +582,7 @@ void log_reader_end(const struct log_reader *r, struct log_end_info *out) {
 void log_reader_close(struct log_reader *r) {
     if (r != NULL) {
         drop_map(r);
+        mem_free(r->window);
         mem_free(r);
     }
 }

@@ -47,7 +47,8 @@ struct search {
     uint64_t history;
     uint64_t lsn;
     bool found;
-    uint64_t first; /* of the file that holds it */
+    uint64_t first; /* of the file that holds it, */
+    uint64_t order; /* which of those that begin there */
     uint64_t next;  /* where the next one begins */
     char name[SEGMENT_NAME_MAX];
 };
@@ -55,16 +56,19 @@ struct search {
 static void look(void *arg, const char *name) {
     struct search *s = arg;
     uint64_t first, history;
-    if ((!segment_name_parse(name, &first, &history) &&
-         !segment_tmp_name_parse(name, &first, &history)) ||
-        history != s->history) {
+    uint32_t number;
+    bool temporary = segment_tmp_name_parse(name, &first, &history, &number);
+    if ((!temporary && !segment_name_parse(name, &first, &history)) || history != s->history) {
         return;
     }
+    /* Of several that begin there all but the last are empty. */
+    uint64_t order = temporary ? (uint64_t)number + 1 : 0;
     if (first > s->lsn) {
         s->next = first < s->next ? first : s->next;
-    } else if (!s->found || first > s->first) {
+    } else if (!s->found || first > s->first || (first == s->first && order > s->order)) {
         s->found = true;
         s->first = first;
+        s->order = order;
         snprintf(s->name, sizeof(s->name), "%s", name);
     }
 }

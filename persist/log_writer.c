@@ -141,7 +141,7 @@ static int write_stretch(struct log *l, const struct stretch *s, uint64_t from) 
 }
 
 /* Files that begin behind the place where the log goes on must not be taken for it. One that begins there holds nothing else; if it has a
- * lasting name it has lost it to the new one. */
+ * lasting name it has lost it to the new one. The oldest goes first: so whoever looks meanwhile finds no file without those that follow it. */
 static void leave_behind(struct log *l, struct segment *old, uint64_t durable) {
     while (old != NULL) {
         struct segment *next = old->next;
@@ -199,13 +199,9 @@ static int begin_anew(struct log *l) {
         return err;
     }
     pthread_mutex_lock(&l->lock);
+    log_swap_segment_locked(l, s);
     struct segment *old = l->closed;
     l->closed = NULL;
-    if (l->current != NULL) {
-        l->current->next = old;
-        old = l->current;
-    }
-    l->current = s;
     pthread_mutex_unlock(&l->lock);
     leave_behind(l, old, durable);
     atomic_fetch_add_explicit(&l->layout, 1, memory_order_seq_cst);
@@ -375,8 +371,22 @@ static void await_company(struct log *l, uint64_t expected_len) {
     atomic_store_explicit(&l->awaited_len, 0, memory_order_seq_cst);
 }
 
+/* Nothing is to be done until somebody wakes it; or in a moment, as long as log_kick_soon() may have been called. */
+static void rest(struct log *l, bool well, uint32_t *looks) {
+    bool naps = well && atomic_load_explicit(&l->naps, memory_order_relaxed);
+    if (naps && ++*looks > QUIET_LOOKS) {
+        atomic_store_explicit(&l->naps, false, memory_order_seq_cst);
+        if (load_lsn(&l->head) > load_lsn(&l->written)) {
+            return;
+        }
+        naps = false;
+    }
+    (void)wake_wait(&l->writer_wake, naps ? NAP_US : well ? EVERYSEC_US : RETRY_US);
+}
+
 void log_writer_main(void *arg) {
     struct log *l = arg;
+    uint32_t looks = 0;        /* without anything to do */
     uint64_t expected_len = 0; /* what the last fdatasync has served, and what has come meanwhile */
     bool stop = false;
     do {
@@ -399,9 +409,10 @@ void log_writer_main(void *arg) {
         }
         if (worked) {
             stop = false;
+            looks = 0;
         } else if (!stop) {
             int64_t slept_us = time_mono_us();
-            (void)wake_wait(&l->writer_wake, well ? EVERYSEC_US : RETRY_US);
+            rest(l, well, &looks);
             expected_len = time_mono_us() - slept_us > 4 * COMPANY_US ? 0 : expected_len;
         }
     } while (!stop);

@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char magic[8] = {'d', 'c', 'a', 'c', 'h', 'e', 'l', 'g'};
@@ -171,8 +172,10 @@ bool segment_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history
     return end != NULL && strcmp(end, ".dcl") == 0;
 }
 
-bool segment_tmp_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id) {
+bool segment_tmp_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id,
+                            uint32_t *number) {
     const char *end = parse_numbers(name, first_lsn, history_id);
     size_t digits = end != NULL && *end == '-' ? strspn(end + 1, "0123456789") : 0;
+    *number = digits > 0 ? (uint32_t)strtoul(end + 1, NULL, 10) : 0;
     return digits > 0 && digits <= 10 && strcmp(end + 1 + digits, ".tmp") == 0;
 }

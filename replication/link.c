@@ -280,6 +280,12 @@ enum dc_err link_send_hurry(struct link *l, uint64_t lsn) {
     return send_with_bytes(l, WIRE_HURRY, fields, sizeof(fields), bytes_of(NULL, 0));
 }
 
+enum dc_err link_send_ask(struct link *l, uint64_t for_ms) {
+    uint8_t fields[WIRE_ASK_LEN];
+    wire_ask_encode(for_ms, fields);
+    return send_with_bytes(l, WIRE_ASK, fields, sizeof(fields), bytes_of(NULL, 0));
+}
+
 /* --- receiving ------------------------------------------------------------------------------------------------- */
 
 /* The socket's own timeout follows what callers ask for, which is mostly the same. */

@@ -75,6 +75,7 @@ DC_MUST enum dc_err link_send_copy_data(struct link *l, uint64_t offset, struct 
 DC_MUST enum dc_err link_send_ack(struct link *l, const struct wire_ack *m);
 DC_MUST enum dc_err link_send_beat(struct link *l, const struct wire_beat *m);
 DC_MUST enum dc_err link_send_hurry(struct link *l, uint64_t lsn);
+DC_MUST enum dc_err link_send_ask(struct link *l, uint64_t for_ms);
 
 struct link_message {
     enum wire_type type; /* WIRE_NONE = nothing came in time */

@@ -252,6 +252,7 @@ static void look_at_replica(const struct replica_seen *seen, void *arg) {
 static void drain(struct repl *r) {
     int64_t end_us = time_mono_us() + (int64_t)DRAIN_MS * 1000;
     struct drain d;
+    replicas_ask(r->self.replicas, time_mono_us());
     do {
         d = (struct drain){.head = log_head(r->self.log).v, .all = true};
         replicas_each(r->self.replicas, look_at_replica, &d);

@@ -56,6 +56,7 @@ struct repl {
     bool own_branch;      /* as REPL_BRANCH: its offset says nothing about what it lacks */
     uint64_t pending;     /* the order that isn't stored yet; 0 = none */
     bool notes_target;    /* whom it follows couldn't be stored: again */
+    bool unstored;        /* so it was when a promotion came behind it */
     bool notes_primary;   /* nor that it is a primary */
     struct chain_ask ask; /* of the target in 'standing' */
     bool chosen;          /* it asks because somebody has promoted it */

@@ -12,6 +12,7 @@
  *     replica    PROMOTE from its source        held; the sink ends; new history, durable; noted; taken            primary
  *     (start)    of a primary                   held; peers are asked                                              pulling
  *     pulling    peers have answered, or time   new history, durable, unless the start was clean; noted; taken     primary
+ *     pulling    the disk doesn't take the history  told to be one: an error; else it is tried again, writes are held        as before
  *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
  *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced
  *     pulling    a higher primary               or, if nothing is given up: as REPLICAOF                           replica
@@ -40,10 +41,11 @@ void repl_set_role(struct repl *r, enum repl_role role) {
     lock_release(&r->lock);
 }
 
-/* An order that came meanwhile has said already what becomes of writes. */
+/* An order that came meanwhile, or a FAILOVER, has said already what becomes of writes. */
 void repl_allow_writes(struct repl *r, enum writes writes) {
     lock_acquire(&r->lock);
-    if (r->order == ORDER_NONE && !r->restarting) {
+    bool switches = r->view.failover != FAILOVER_NONE && writes == WRITES_TAKEN;
+    if (r->order == ORDER_NONE && !r->restarting && !switches) {
         repl_set_writes(r, writes);
     }
     lock_release(&r->lock);
@@ -154,6 +156,7 @@ static void note_target(struct repl *r) {
 }
 
 void repl_do_follow(struct repl *r, const struct sink_target *target) {
+    repl_set_writes(r, WRITES_READONLY); /* somebody may have allowed them since it was ordered */
     repl_switch_end(r);
     repl_peers_end(r);
     peers_rest(r->peers);
@@ -167,7 +170,7 @@ void repl_do_follow(struct repl *r, const struct sink_target *target) {
     r->standing.port = (uint16_t)target->port;
     r->standing.fence_epoch = r->standing.fence_history = 0;
     r->ask = target->ask;
-    r->goes_on = r->notes_primary = false;
+    r->goes_on = r->notes_primary = r->unstored = false;
     atomic_fetch_add_explicit(&r->self.orders, target->ask.explicit_, memory_order_relaxed);
     diag(DIAG_NOTICE, "repl.follow target=%s:%" PRIu32, target->host, target->port);
     note_target(r);
@@ -283,11 +286,13 @@ void repl_do_promote(struct repl *r, bool asks) {
         return;
     }
     bool other = r->notes_target; /* an order before this one, which isn't stored */
+    r->unstored |= other;
     r->notes_target = false;
     if (role == ROLE_PRIMARY) {
         stand_as_primary(r);
         r->heard = true;
         r->notes_primary |= other;
+        r->unstored = false;
         repl_set_role(r, ROLE_PRIMARY);
         repl_allow_writes(r, WRITES_TAKEN);
         if (!r->notes_primary) {
@@ -308,6 +313,7 @@ void repl_do_promote(struct repl *r, bool asks) {
     r->view.promoting = true;
     lock_release(&r->lock);
     r->chosen = true;
+    r->goes_on = false;
     if (asks) {
         repl_peers_ask(r, PEERS_PROMOTED);
         repl_peers_step(r);
@@ -318,39 +324,45 @@ void repl_do_promote(struct repl *r, bool asks) {
     }
 }
 
-static enum dc_err become_primary(struct repl *r, bool forks, enum chain_fork_kind kind) {
-    enum dc_err err = forks ? fork_history(r, kind, NULL) : DC_OK;
-    if (err != DC_OK) {
-        return err;
-    }
+static enum dc_err note_primary(struct repl *r) {
     stand_as_primary(r);
     atomic_store_explicit(&r->self.orders, 0, memory_order_relaxed);
     return store_role(r, ""); /* I3; the history says it already */
 }
 
-void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
-    enum dc_err err = become_primary(r, forks, kind);
-    r->goes_on = err != DC_OK && log_follows(r->self.log) && r->standing.role != STANDING_REPLICA;
-    bool stays = err != DC_OK && r->standing.role == STANDING_REPLICA && !r->goes_on;
-    if (err != DC_OK && !stays) {
-        repl_order_fails(r, "becoming a primary", err);
-    }
-    if (r->goes_on) { /* the disk: tried again; writes are held */
-        r->goes_on_as = kind;
-        return;
-    }
-    if (stays) {
-        repl_order_fails(r, "becoming a primary", err);
-        r->pending = 0; /* it isn't tried again */
-        peers_rest(r->peers);
-        r->chosen = false;
-        repl_show_target(r->self.conf, &r->standing);
-        repl_set_role(r, ROLE_REPLICA);
-        repl_allow_writes(r, WRITES_READONLY);
-        repl_begin_sink(r);
-        return;
-    }
+/* It couldn't become a primary, and won't be: it stands again as it did when it was told to. */
+static void stand_back(struct repl *r) {
+    bool fenced = r->standing.role != STANDING_REPLICA;
+    r->pending = 0; /* it isn't tried again */
+    peers_rest(r->peers);
     r->chosen = false;
+    repl_show_target(r->self.conf, &r->standing);
+    repl_set_role(r, fenced ? ROLE_FENCED : ROLE_REPLICA);
+    repl_allow_writes(r, fenced ? WRITES_FENCED : WRITES_READONLY);
+    r->notes_target = r->unstored; /* whom to follow: nothing follows from it before it is */
+    r->unstored = false;
+    if (!fenced && !r->notes_target) {
+        repl_begin_sink(r);
+    }
+}
+
+void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
+    enum dc_err forked = forks ? fork_history(r, kind, NULL) : DC_OK;
+    enum dc_err err = forked == DC_OK ? note_primary(r) : forked;
+    if (err != DC_OK) {
+        repl_order_fails(r, "becoming a primary", err);
+    }
+    bool chosen = r->standing.role == STANDING_REPLICA || r->standing.fence_epoch != 0;
+    r->goes_on = forked != DC_OK && !chosen;
+    if (forked !=
+        DC_OK) { /* the disk. Who was told to be one is told so again; else it is tried again, and writes are held */
+        r->goes_on_as = kind;
+        if (chosen) {
+            stand_back(r);
+        }
+        return;
+    }
+    r->chosen = r->unstored = false;
     r->heard = true;
     r->notes_primary = err != DC_OK;
     repl_show_target(r->self.conf, &r->standing);
@@ -366,8 +378,10 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
 void repl_fence(struct repl *r, struct chain_rank by) {
     r->standing.fence_epoch = by.epoch;
     r->standing.fence_history = by.history;
+    r->goes_on = false;
     repl_note_epoch(&r->self, by.epoch);
     repl_set_role(r, ROLE_FENCED);
+    repl_switch_end(r); /* one that was asked for a moment ago */
     repl_allow_writes(r, WRITES_FENCED);
     r->self.host->refuse_waiting(r->self.host_arg, "another node has become the primary");
     repl_order_over(r, dc_fail(DC_EGENERIC, "another node has become the primary"));

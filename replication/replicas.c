@@ -40,6 +40,7 @@ struct link_slot {
     enum replica_state state;
     uint64_t order; /* of coming */
     int64_t joined_us;
+    struct ear *ear;
     /* atomic, changed under the lock but for 'sent' */
     _Atomic int32_t peer; /* index, -1 = free */
     _Atomic uint32_t online;
@@ -49,8 +50,8 @@ struct link_slot {
 
 struct replicas {
     struct replicas_opts o; /* constant, like the two below, while there are links */
-    void (*hurried)(void *arg);
-    void *hurried_arg;
+    void (*asked)(void *arg);
+    void *asked_arg;
     struct lock lock;
     /* under the lock */
     struct link_slot slots[REPLICAS_MAX];
@@ -62,6 +63,8 @@ struct replicas {
     _Atomic bool wanted;
     _Atomic uint64_t moves;
     _Atomic uint64_t hurry_lsn;
+    _Atomic int64_t asked_us;
+    _Atomic uint64_t ears_moves;
 };
 
 struct replicas *replicas_create(const struct replicas_opts *opts) {
@@ -71,6 +74,7 @@ struct replicas *replicas_create(const struct replicas_opts *opts) {
     for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
         atomic_init(&r->slots[i].peer, -1);
     }
+    atomic_init(&r->ears_moves, 1);
     atomic_init(&r->marks[false][0], UINT64_MAX);
     atomic_init(&r->marks[true][0], UINT64_MAX);
     return r;
@@ -111,14 +115,28 @@ static bool rise(_Atomic uint64_t *mark, uint64_t lsn) {
 }
 
 void replicas_hurry(struct replicas *r, uint64_t lsn) {
-    if (rise(&r->hurry_lsn, lsn) && r->hurried != NULL) {
-        r->hurried(r->hurried_arg);
+    if (rise(&r->hurry_lsn, lsn) && r->asked != NULL) {
+        r->asked(r->asked_arg);
     }
 }
 
-void replicas_on_hurry(struct replicas *r, void (*hurried)(void *arg), void *arg) {
-    r->hurried = hurried;
-    r->hurried_arg = arg;
+void replicas_ask(struct replicas *r, int64_t now_us) {
+    int64_t before = atomic_load_explicit(&r->asked_us, memory_order_relaxed);
+    if (dc_unlikely(before == 0 || now_us - before >= REPLICAS_ASK_US) &&
+        atomic_compare_exchange_strong_explicit(&r->asked_us, &before, now_us, memory_order_seq_cst,
+                                                memory_order_relaxed) &&
+        r->asked != NULL) {
+        r->asked(r->asked_arg);
+    }
+}
+
+int64_t replicas_asked_us(const struct replicas *r) {
+    return atomic_load_explicit(&r->asked_us, memory_order_acquire);
+}
+
+void replicas_on_ask(struct replicas *r, void (*asked)(void *arg), void *arg) {
+    r->asked = asked;
+    r->asked_arg = arg;
 }
 
 uint64_t replicas_hurry_lsn(const struct replicas *r) {
@@ -303,6 +321,30 @@ int32_t replicas_join(struct replicas *r, const uint8_t *peer, const char *addr,
     return slot;
 }
 
+void replicas_set_ear(struct replicas *r, int32_t slot, struct ear *ear) {
+    dc_assert(slot >= 0 && slot < REPLICAS_MAX);
+    lock_acquire(&r->lock);
+    r->slots[slot].ear = ear;
+    atomic_fetch_add_explicit(&r->ears_moves, ear != NULL, memory_order_relaxed);
+    lock_release(&r->lock);
+}
+
+uint32_t replicas_ears(struct replicas *r, struct ear **to) {
+    uint32_t count = 0;
+    lock_acquire(&r->lock);
+    for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
+        if (r->slots[i].ear != NULL) {
+            to[count++] = ear_acquire(r->slots[i].ear);
+        }
+    }
+    lock_release(&r->lock);
+    return count;
+}
+
+uint64_t replicas_ears_moves(const struct replicas *r) {
+    return atomic_load_explicit(&r->ears_moves, memory_order_relaxed);
+}
+
 static struct link_slot *slot_of(struct replicas *r, int32_t slot) {
     dc_assert(slot >= 0 && slot < REPLICAS_MAX);
     struct link_slot *s = &r->slots[slot];
@@ -355,6 +397,10 @@ void replicas_note(struct replicas *r, int32_t slot, uint64_t received, uint64_t
     if (more) {
         tell(r); /* WAIT counts peers, also those that raise no mark */
     }
+}
+
+void replicas_note_beat(struct replicas *r, int32_t slot, int64_t now_us) {
+    atomic_store_explicit(&slot_of(r, slot)->noted_us, now_us, memory_order_relaxed);
 }
 
 void replicas_note_sent(struct replicas *r, int32_t slot, uint64_t lsn, uint64_t bytes) {

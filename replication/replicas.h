@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "replication/ear.h"
 #include "replication/wire_fmt.h"
 #include "server/base/limits.h"
 
@@ -44,9 +45,13 @@ enum { REPLICA_ADDR_MAX = 64 };
 int32_t replicas_join(struct replicas *r, const uint8_t *peer, const char *addr, uint16_t port);
 void replicas_leave(struct replicas *r, int32_t slot);
 void replicas_set_state(struct replicas *r, int32_t slot, enum replica_state state);
+/* Where it acknowledges; until it leaves. NULL = nowhere. */
+void replicas_set_ear(struct replicas *r, int32_t slot, struct ear *ear);
 /* What the replica acknowledges: ends of frames of this node's chain. 'now_us' is time_mono_us(). */
 void replicas_note(struct replicas *r, int32_t slot, uint64_t received, uint64_t durable,
                    uint64_t applied, int64_t now_us);
+/* It is there, and has nothing to say. */
+void replicas_note_beat(struct replicas *r, int32_t slot, int64_t now_us);
 /* What was sent: up to 'lsn', 'bytes' more than before. */
 void replicas_note_sent(struct replicas *r, int32_t slot, uint64_t lsn, uint64_t bytes);
 
@@ -75,11 +80,21 @@ void replicas_want(struct replicas *r);
 /* Rises with each of what 'moved' is called for: whether something has happened since the last look. */
 uint64_t replicas_moves(const struct replicas *r);
 
+/* References to the ears of all links; 'to' has room for REPLICAS_MAX. Returns how many. */
+uint32_t replicas_ears(struct replicas *r, struct ear **to);
+/* Rises when one comes; not 0. */
+uint64_t replicas_ears_moves(const struct replicas *r);
+
 /* Somebody waits until replicas have 'lsn' on their disks: they shall not wait for their second. */
 void replicas_hurry(struct replicas *r, uint64_t lsn);
 uint64_t replicas_hurry_lsn(const struct replicas *r);
-/* Called when it has risen: links send it on. Before the first link. */
-void replicas_on_hurry(struct replicas *r, void (*hurried)(void *arg), void *arg);
+/* Somebody waits for what replicas acknowledge. They do so a few times a second by themselves; asked, at once, for a while. */
+enum { REPLICAS_ASK_US = 1000000 };
+void replicas_ask(struct replicas *r, int64_t now_us);
+/* When links were last called for it. */
+int64_t replicas_asked_us(const struct replicas *r);
+/* Called when links have to send on one of the two. Before the first link. */
+void replicas_on_ask(struct replicas *r, void (*asked)(void *arg), void *arg);
 
 /* --- what is told ------------------------------------------------------------------------------------ */
 
@@ -91,7 +106,7 @@ struct replica_seen {
     enum replica_state state;
     uint64_t received, durable, applied;
     uint64_t sent_lsn, sent_bytes;
-    int64_t joined_us, noted_us; /* of the link, and of its last acknowledgement; 0 = none */
+    int64_t joined_us, noted_us; /* of the link, and of its last word; 0 = none */
 };
 
 /* Copies: first the links in the order in which they came, then known peers without one. 'each' is called without a lock. */

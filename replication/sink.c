@@ -95,14 +95,14 @@ static enum dc_err send_beat(struct sink *s) {
 static void send_acks(void *arg) {
     struct sink *s = arg;
     struct log *log = s->self->log;
-    uint64_t durable = 0, applied = 0; /* told */
+    uint64_t told = 0; /* the sum of the three: each of them only rises */
     int64_t beat_us = 0;
     enum dc_err err = DC_OK;
     while (err == DC_OK && !atomic_load_explicit(&s->link_over, memory_order_acquire)) {
-        bool moved = log_durable(log).v != durable || log_applied(log).v != applied;
-        durable = log_durable(log).v;
-        applied = log_applied(log).v;
-        if (moved && atomic_load_explicit(&s->acks, memory_order_acquire)) {
+        uint64_t durable = log_durable(log).v;
+        uint64_t now = durable + log_applied(log).v + log_head(log).v;
+        if (now != told && atomic_load_explicit(&s->acks, memory_order_acquire)) {
+            told = now;
             err = sink_ack(s);
         }
         int64_t now_us = time_mono_us();
@@ -228,6 +228,7 @@ static enum dc_err attend(struct sink *s, bool acks, enum dc_err (*what)(struct 
     atomic_store_explicit(&s->link_over, false, memory_order_release);
     atomic_store_explicit(&s->acked_received, 0, memory_order_relaxed);
     atomic_store_explicit(&s->hurry_lsn, 0, memory_order_relaxed);
+    s->asked_until_us = 0;
     thread_start(&s->acker, "repl-ack", send_acks, s);
     enum dc_err err = what(s);
     atomic_store_explicit(&s->link_over, true, memory_order_release);

@@ -116,6 +116,22 @@ static enum dc_err acknowledge(struct sink *s, uint64_t step) {
     return log_head(s->self->log).v - acked > step ? sink_ack(s) : DC_OK;
 }
 
+/* Somebody waits for what this node acknowledges; else send_acks() tells it now and then. */
+static bool is_asked(const struct sink *s) {
+    return s->asked_until_us != 0 && time_mono_us() < s->asked_until_us;
+}
+
+/* Nobody here waits for the write, as a rule. */
+static void kick(struct sink *s) {
+    const struct log *log = s->self->log;
+    bool hurry = atomic_load_explicit(&s->hurry_lsn, memory_order_relaxed) > log_durable(log).v;
+    if (hurry || replicas_link_count(s->self->replicas) > 0) {
+        log_kick(s->self->log);
+    } else {
+        log_kick_soon(s->self->log);
+    }
+}
+
 static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, size_t len) {
     enum dc_err err = len > 0 ? wait_for_room(s) : DC_OK;
     err = err == DC_OK ? settle(s) : err;
@@ -126,8 +142,9 @@ static enum dc_err take_run(struct sink *s, uint64_t lsn, const char *bytes, siz
     if (err != DC_OK) {
         return err;
     }
-    enum dc_err acked = acknowledge(s, link_has_message(s->link) ? ACK_STEP_LEN : 0);
-    log_kick(s->self->log); /* behind the acknowledgement: somebody waits for that */
+    bool waits = !link_has_message(s->link) && is_asked(s);
+    enum dc_err acked = acknowledge(s, waits ? 0 : ACK_STEP_LEN);
+    kick(s); /* behind the acknowledgement: somebody waits for that */
     err = note_shown(s, apply_frames(s->apply, lsn, bytes, len), lsn + len);
     return err == DC_OK ? acked : err;
 }
@@ -300,11 +317,16 @@ static enum dc_err take_promote(struct sink *s, struct bytes body) {
 }
 
 static enum dc_err take_message(struct sink *s, const struct link_message *m) {
-    uint64_t lsn;
+    static const struct link_message nothing = {.type = WIRE_NONE};
+    uint64_t lsn, ms;
     if (m->type == WIRE_LOG) {
         return take_log(s, m->body);
     }
-    enum dc_err acked = s->playing != NULL ? acknowledge(s, 0) : DC_OK;
+    if (m->type == WIRE_ASK && wire_ask_decode(m->body, &ms)) {
+        s->asked_until_us = time_mono_us() + (int64_t)ms * 1000;
+        m = &nothing;
+    }
+    enum dc_err acked = s->playing != NULL || is_asked(s) ? acknowledge(s, 0) : DC_OK;
     enum dc_err err = settle(s);
     err = err == DC_OK ? acked : err;
     if (err != DC_OK) {

@@ -41,9 +41,10 @@ struct sink {
     uint8_t told[PEERS_MAX + 1][PEER_ID_LEN]; /* on this link: the source, and whom it knows */
     uint32_t told_count;
     int64_t pause_ms;
-    uint64_t pull_to; /* a pull ends there; 0 = not one, or not yet known */
-    bool restarts;    /* a start in place is on its way */
-    bool handed_over; /* its owner makes the node the primary: it doesn't connect again */
+    int64_t asked_until_us; /* somebody waits for acknowledgements */
+    uint64_t pull_to;       /* a pull ends there; 0 = not one, or not yet known */
+    bool restarts;          /* a start in place is on its way */
+    bool handed_over;       /* its owner makes the node the primary: it doesn't connect again */
     /* sending */
     pthread_mutex_t send_lock;
     _Atomic bool acks;          /* there is a log to acknowledge */

@@ -8,6 +8,7 @@
 #include "server/base/sum.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -80,6 +81,16 @@ static enum dc_err send_hurry(struct session *s) {
     return link_send_hurry(s->link, lsn);
 }
 
+/* Somebody waits for acknowledgements: for a while they come as soon as they can. */
+static enum dc_err send_ask(struct session *s) {
+    int64_t asked_us = replicas_asked_us(s->self->replicas);
+    if (asked_us == s->asked_us || time_mono_us() - asked_us > REPLICAS_ASK_US) {
+        return DC_OK;
+    }
+    s->asked_us = asked_us;
+    return link_send_ask(s->link, 2 * REPLICAS_ASK_US / 1000);
+}
+
 static enum dc_err send_bytes(struct session *s, uint64_t lsn, const char *bytes, size_t len) {
     atomic_store_explicit(&s->offered, lsn + len, memory_order_relaxed);
     enum dc_err err = link_send_log(s->link, lsn, bytes_of(bytes, len));
@@ -133,6 +144,7 @@ static enum dc_err stream(struct session *s, struct log_tail *tail, uint64_t fro
         err = err == DC_OK ? session_promote(s) : err;
         err = err == DC_OK ? session_beat(s) : err;
         err = err == DC_OK ? send_hurry(s) : err;
+        err = err == DC_OK ? send_ask(s) : err;
         pthread_mutex_unlock(&s->send_lock);
         if (idle && err == DC_OK) {
             wait_for_work(s);
@@ -161,6 +173,7 @@ static bool take_message(struct session *s, const struct link_message *m) {
                       time_mono_us());
         return true;
     case WIRE_BEAT:
+        replicas_note_beat(s->self->replicas, s->slot, time_mono_us());
         return wire_beat_decode(m->body, &beat);
     case WIRE_BYE:
         if (wire_bye_decode(m->body, &bye)) {
@@ -177,6 +190,7 @@ static bool take_message(struct session *s, const struct link_message *m) {
     case WIRE_COPY_DATA:
     case WIRE_COPY_END:
     case WIRE_HURRY:
+    case WIRE_ASK:
     case WIRE_PROMOTE:
     case WIRE_PEERS:
         break;
@@ -190,11 +204,30 @@ static void end_session(struct session *s) {
     link_shutdown(s->link);
 }
 
-static void receive(void *arg) {
+/* An ear_hear_fn: one recv(), and what is whole of it. If there is more the socket can still be read. */
+static bool hear(void *arg) {
     struct session *s = arg;
     struct link_message m;
-    while (link_receive(s->link, self_timeout_ms(s->self), &m) == DC_OK && take_message(s, &m)) {}
-    end_session(s);
+    do {
+        if (link_receive(s->link, 0, &m) != DC_OK || !take_message(s, &m)) {
+            end_session(s);
+            return false;
+        }
+    } while (link_has_message(s->link));
+    return true;
+}
+
+/* As long as workers wait for what the peer sends they read it (ears.h). */
+static void receive(void *arg) {
+    struct session *s = arg;
+    while (ear_hear(s->ear)) {
+        if (ear_has_listeners(s->ear)) {
+            (void)wake_wait(&s->ear_wake, HEAR_SELDOM_US);
+        } else {
+            struct pollfd p = {.fd = link_fd(s->link), .events = POLLIN};
+            (void)poll(&p, 1, (int)(self_timeout_ms(s->self) / HEAR_LOOKS));
+        }
+    }
 }
 
 /* --- the session ------------------------------------------------------------------------------------------------- */
@@ -338,10 +371,15 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     source_unpin(s->source, s->peer_id);
     atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,
                           memory_order_relaxed);
+    s->ear = ear_create(link_fd(s->link), hear, s);
+    replicas_set_ear(s->self->replicas, s->slot, s->ear);
     thread_start(&s->receiver, "repl-acks", receive, s);
     enum dc_err err = g->answer.verdict == CHAIN_COPY ? session_copy(s) : serve_log(s, g);
     link_shutdown(s->link);
+    wake_raise(&s->ear_wake);
     thread_join(&s->receiver);
+    replicas_set_ear(s->self->replicas, s->slot, NULL);
+    ear_close(s->ear);
     replicas_leave(s->self->replicas, s->slot);
     return err;
 }
@@ -402,8 +440,8 @@ static void run(void *arg) {
 
 /* --- all of them ------------------------------------------------------------------------------------------------- */
 
-/* Somebody waits for disks of replicas. */
-static void hurried(void *arg) {
+/* Somebody waits for replicas, and they don't know it. */
+static void asked(void *arg) {
     struct source *src = arg;
     lock_acquire(&src->lock);
     for (struct session *s = src->sessions; s != NULL; s = s->next) {
@@ -416,7 +454,7 @@ struct source *source_create(struct self *self) {
     struct source *s = mem_must_zalloc(sizeof(*s));
     s->self = self;
     lock_init(&s->lock, LOCK_RANK_SOURCE);
-    replicas_on_hurry(self->replicas, hurried, s);
+    replicas_on_ask(self->replicas, asked, s);
     source_push_init(&s->push);
     log_set_tap(self->log, source_push, s);
     return s;
@@ -439,6 +477,7 @@ void source_accept(struct source *src, int fd, struct bytes early) {
     buf_init(&s->early, 0);
     buf_init(&s->rest, 0);
     wake_init(&s->wake);
+    wake_init(&s->ear_wake);
     pthread_mutex_init(&s->send_lock, NULL);
     buf_append_bytes(&s->early, early);
     lock_acquire(&src->lock);
@@ -538,7 +577,7 @@ void source_stop(struct source *src) {
 void source_destroy(struct source *src) {
     if (src != NULL) {
         dc_assert(src->sessions == NULL && src->pins == NULL);
-        replicas_on_hurry(src->self->replicas, NULL, NULL);
+        replicas_on_ask(src->self->replicas, NULL, NULL);
         source_push_fini(&src->push);
         lock_fini(&src->lock);
         mem_free(src);

@@ -4,6 +4,7 @@
 #define DC_REPLICATION_SOURCE_PRIV_H
 
 #include "persist/log_tail.h"
+#include "replication/ear.h"
 #include "replication/link.h"
 #include "replication/source.h"
 #include "server/base/buf.h"
@@ -15,6 +16,8 @@ enum {
     SEND_LEN = 256 * 1024, /* of the log in one message */
     COPY_PIN_MS = 60 * 1000,
     SESSIONS_MAX = 2 * REPLICAS_MAX,
+    HEAR_LOOKS = 8,             /* at least, before a silent link is given up */
+    HEAR_SELDOM_US = 20 * 1000, /* while others listen */
 };
 
 struct session {
@@ -27,9 +30,10 @@ struct session {
     struct buf early;
     /* of the peer, known behind HELLO */
     uint8_t peer_id[PEER_ID_LEN];
-    int32_t slot;    /* in the registry, -1 = none */
-    int64_t beat_us; /* when the next is due */
-    uint64_t hurried;
+    int32_t slot;                   /* in the registry, -1 = none */
+    int64_t beat_us;                /* when the next is due */
+    uint64_t hurried;               /* what was told last: an LSN, */
+    int64_t asked_us;               /* and since when somebody waits */
     uint64_t peers_sum;             /* of what was last told of others */
     _Atomic uint64_t offered;       /* it can't have more of the log than this */
     uint64_t promote_lsn;           /* source_switch.c: told when it has been sent all up to here */
@@ -38,6 +42,8 @@ struct session {
     _Atomic bool stop;              /* somebody wants it to end */
     _Atomic bool ended;             /* may be joined */
     struct wake wake;               /* of the sender */
+    struct ear *ear;                /* what the peer sends, once it stays */
+    struct wake ear_wake;           /* of the receiver, while others listen */
     /* under send_lock: who sends, the sender or who has written the log (source_push.c) */
     pthread_mutex_t send_lock;
     uint64_t sent;         /* the peer has been sent all up to here */

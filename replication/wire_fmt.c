@@ -331,6 +331,19 @@ bool wire_hurry_decode(struct bytes body, uint64_t *lsn) {
     return is_lsn(*lsn);
 }
 
+void wire_ask_encode(uint64_t for_ms, uint8_t to[WIRE_ASK_LEN]) {
+    dc_assert(for_ms > 0 && for_ms <= WIRE_ASK_MAX_MS);
+    put_u64(to, for_ms);
+}
+
+bool wire_ask_decode(struct bytes body, uint64_t *for_ms) {
+    if (body.len != WIRE_ASK_LEN) {
+        return false;
+    }
+    *for_ms = get_u64(body.ptr);
+    return *for_ms > 0 && *for_ms <= WIRE_ASK_MAX_MS;
+}
+
 void wire_promote_encode(const struct wire_promote *m, uint8_t to[WIRE_PROMOTE_LEN]) {
     dc_assert(is_lsn(m->lsn));
     put_u64(to, m->lsn);

@@ -31,6 +31,7 @@ enum {
     WIRE_HISTORY_LEN = 32,
     WIRE_CHAIN_LEN_MAX = WIRE_CHAIN_MAX * WIRE_HISTORY_LEN,
     PEER_ID_LEN = 16,
+    WIRE_ASK_MAX_MS = 60000,
     WIRE_PEER_LEN_MAX = PEER_ID_LEN + 4 + WIRE_ADDRESS_MAX, /* in PEERS */
 };
 
@@ -156,6 +157,10 @@ bool wire_beat_decode(struct bytes body, struct wire_beat *out);
 /* HURRY. */
 void wire_hurry_encode(uint64_t lsn, uint8_t to[WIRE_HURRY_LEN]);
 bool wire_hurry_decode(struct bytes body, uint64_t *lsn);
+
+/* ASK. */
+void wire_ask_encode(uint64_t for_ms, uint8_t to[WIRE_ASK_LEN]);
+bool wire_ask_decode(struct bytes body, uint64_t *for_ms);
 
 struct wire_promote {
     uint64_t lsn;   /* the old primary's last */

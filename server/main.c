@@ -442,6 +442,7 @@ int main(int argc, char **argv) {
     if (print_table(argc, argv)) {
         return 0;
     }
+    mem_thread_begin();
     crypto_init();
     time_calibrate();
     io_catch_faults();

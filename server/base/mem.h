@@ -24,6 +24,9 @@ void mem_free(void *ptr);
 void mem_free_sized(void *ptr, size_t len);
 void mem_free_aligned(void *ptr, size_t align, size_t len);
 
+/* A thread begins: the allocator's memory that it uses gets its pages in runs, not by a fault for each. thread_start() calls it. */
+void mem_thread_begin(void);
+
 /* Never NULL. For startup and bookkeeping that is bounded. */
 void *mem_must_alloc(size_t len);
 void *mem_must_zalloc(size_t len);

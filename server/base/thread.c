@@ -3,6 +3,7 @@
 
 #include "server/base/assert.h"
 #include "server/base/diag.h"
+#include "server/base/mem.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@ void thread_rename(const char *name) {
 
 static void *enter(void *arg) {
     struct thread *t = arg;
+    mem_thread_begin();
     thread_rename(t->name);
     t->run(t->arg);
     return NULL;

@@ -80,12 +80,19 @@ void client_reset(struct client *c) {
     client_defaults(c);
     c->ack = (struct ack_level){.local = ACK_DEFAULT};
     c->max_stale_ms = 0;
-    c->flags |= CLIENT_ACK_CHANGED;
+    c->flags = (c->flags & ~(uint32_t)CLIENT_ACK_ONCE) | CLIENT_ACK_CHANGED;
     lock_acquire(&n->clients_lock);
     mem_free(c->name);
     c->name = NULL;
     lock_release(&n->clients_lock);
     client_show(c);
+}
+
+bool client_level_moves(struct client *c) {
+    bool changed = (c->flags & CLIENT_ACK_CHANGED) != 0;
+    bool over = !changed && (c->flags & CLIENT_ACK_ONCE) && !(c->flags & CLIENT_MULTI);
+    c->flags &= ~(uint32_t)(over ? CLIENT_ACK_ONCE : CLIENT_ACK_CHANGED);
+    return changed || over;
 }
 
 void client_show(struct client *c) {

@@ -30,7 +30,8 @@ enum client_flag {
     CLIENT_AUTHENTICATED = 1 << 9,
     CLIENT_SUBSCRIBED = 1 << 10, /* channels, patterns or shard channels are listened to */
     CLIENT_ACK_CHANGED =
-        1 << 11 /* replies from here on have another level; the connection takes it over */
+        1 << 11, /* replies from here on have another level; the connection takes it over */
+    CLIENT_ACK_ONCE = 1 << 12 /* that of the next command is 'ack_once' */
 };
 
 struct tx;          /* tx.c */
@@ -51,10 +52,11 @@ struct client {
     enum reply_proto proto;
     uint32_t flags;
     struct keyspace *ks;
-    uint64_t last_version; /* of the last write: LASTVER */
-    struct ack_level ack;  /* CLIENT ACK */
-    int64_t max_stale_ms;  /* CLIENT MAXSTALE, 0 = any */
-    int64_t wait_until_ms; /* WAIT, WAITAOF or READAFTER under way, 0 = none */
+    uint64_t last_version;     /* of the last write: LASTVER */
+    struct ack_level ack;      /* CLIENT ACK */
+    struct ack_level ack_once; /* CLIENT ACK ... NEXT */
+    int64_t max_stale_ms;      /* CLIENT MAXSTALE, 0 = any */
+    int64_t wait_until_ms;     /* WAIT, WAITAOF or READAFTER under way, 0 = none */
     enum {
         UNBLOCK_NOT,
         UNBLOCK_TIMEOUT,
@@ -96,6 +98,12 @@ void client_reset(struct client *c);
 
 /* Copies flags, database and protocol to what others see. The dispatcher calls it when they may have changed. */
 void client_show(struct client *c);
+/* The level of the replies that are made from now on. */
+static inline struct ack_level client_level(const struct client *c) {
+    return (c->flags & CLIENT_ACK_ONCE) ? c->ack_once : c->ack;
+}
+/* A command has run: whether the level is another one now. Of one for the next command alone a transaction is part until its EXEC. */
+bool client_level_moves(struct client *c);
 
 bool client_is_authenticated(const struct client *c);
 

@@ -557,7 +557,7 @@ enum dc_err cmd_client_help(struct cmd_ctx *ctx) {
         "    Unblock the specified blocked client.",
         "NO-EVICT (ON|OFF)",
         "    Protect current client connection from eviction.",
-        "ACK [<level>]",
+        "ACK [<level> [NEXT]]",
         "    How safe a write of the current connection is before its reply leaves.",
         "MAXSTALE [<milliseconds>]",
         "    How far behind a replica may be that answers the current connection.",

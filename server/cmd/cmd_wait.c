@@ -16,11 +16,12 @@
 
 /* --- levels ------------------------------------------------------------------------------------------ */
 
-/* CLIENT ACK [level]: replies behind this one wait for it. */
+/* CLIENT ACK [level [NEXT]]: replies behind this one wait for it, or that of the next command does. */
 enum dc_err cmd_client_ack(struct cmd_ctx *ctx) {
     char text[ACK_TEXT_MAX];
     struct ack_level level;
-    if (ctx->argc > 3) {
+    bool once = ctx->argc == 4 && bytes_is(ctx->argv[3], "next");
+    if (ctx->argc > 3 && !once) {
         return ctx_fail_subcommand(ctx);
     }
     if (ctx->argc == 2) {
@@ -34,8 +35,10 @@ enum dc_err cmd_client_ack(struct cmd_ctx *ctx) {
     }
     enum dc_err err = acks_check(ctx->node, level);
     if (err == DC_OK) {
-        ctx->client->ack = level;
-        ctx->client->flags |= CLIENT_ACK_CHANGED;
+        struct client *c = ctx->client;
+        *(once ? &c->ack_once : &c->ack) = level;
+        c->flags &= ~(uint32_t)CLIENT_ACK_ONCE;
+        c->flags |= (uint32_t)CLIENT_ACK_CHANGED | (once ? (uint32_t)CLIENT_ACK_ONCE : 0);
         reply_ok(ctx->reply);
     }
     return err;
@@ -138,6 +141,7 @@ static bool lacks_replicas(struct node *n, const struct client *c, int64_t wante
         return false;
     }
     replicas_want(n->replicas);
+    replicas_ask(n->replicas, time_mono_us());
     if (disk) {
         replicas_hurry(n->replicas, c->last_version);
     }

@@ -329,10 +329,9 @@ static void run_task(struct conn *c, struct task *t, struct reply *reply) {
         gates_note_part(c, before, reply->out->len, w->gate);
     }
     w->gate = gate > w->gate ? gate : w->gate;
-    if (dc_unlikely(c->client.flags & (CLIENT_CLOSE_SOON | CLIENT_ACK_CHANGED))) {
+    if (dc_unlikely(c->client.flags & (CLIENT_CLOSE_SOON | CLIENT_ACK_CHANGED | CLIENT_ACK_ONCE))) {
         c->close_soon |= (c->client.flags & CLIENT_CLOSE_SOON) != 0;
-        if (c->client.flags & CLIENT_ACK_CHANGED) {
-            c->client.flags &= ~(uint32_t)CLIENT_ACK_CHANGED;
+        if (client_level_moves(&c->client)) {
             conn_change_level(c, reply);
         }
     }

@@ -253,7 +253,7 @@ void conn_change_level(struct conn *c, struct reply *reply) {
         }
         c->out_start = w->out.len;
     }
-    c->level = c->client.ack;
+    c->level = client_level(&c->client);
     gates_begin_parts(c);
     w->cmd.gate = 0;
     w->cmd.safe = acks_mark(w->cmd.node, c->level);

@@ -70,6 +70,9 @@ uint64_t gates_ask(struct worker *w, bool *waits) {
     if (dc_unlikely(g->turn_needs & ACKS_HURRY)) {
         log_hurry(n->log);
     }
+    if (dc_unlikely(g->turn_needs & ACKS_REPLICAS)) {
+        replicas_ask(n->replicas, time_mono_us());
+    }
     if (dc_unlikely(g->turn_hurry > 0)) {
         replicas_hurry(n->replicas, g->turn_hurry);
     }
@@ -213,6 +216,7 @@ void gates_wait(struct worker *w) {
     }
     if (g->wants & ACKS_REPLICAS) {
         replicas_want(n->replicas);
+        ears_open(w);
     }
     if (has_moved(w)) {
         worker_resume(w);

@@ -60,8 +60,8 @@ static void run_messages(struct worker *w) {
     }
 }
 
-/* Requests that are held may be able to run; the turn that begins here looks at gated replies too. */
-static void resume_held(struct worker *w) {
+void worker_look_again(struct worker *w) {
+    worker_turn_begin(w);
     for (struct conn *c = w->conns; c != NULL && w->held_count > 0; c = c->next) {
         if (c->held != NULL) {
             conn_feed(c);
@@ -86,8 +86,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
     }
     /* Before it looks: who moves something from here on wakes it again. Pairs with the release in worker_resume. */
     if (atomic_exchange_explicit(&w->resumed, false, memory_order_acq_rel)) {
-        worker_turn_begin(w);
-        resume_held(w);
+        worker_look_again(w);
     }
     run_messages(w);
 }
@@ -139,7 +138,8 @@ static void run_phase(struct worker *w) {
 
 /* Replies that wait for the writer: whatever else has been asked meanwhile goes with the same write. */
 static void run_more(struct worker *w) {
-    bool waits = gates_want_company(w);
+    bool others = atomic_load_explicit(&w->conn_count, memory_order_relaxed) > 1;
+    bool waits = others && gates_want_company(w);
     for (uint32_t round = 1; round < TURN_ROUNDS && waits; round++) {
         w->turn_open = false; /* the clock goes on */
         if (event_base_loop(w->base, EVLOOP_ONCE | EVLOOP_NONBLOCK) < 0 || w->run.first == NULL) {
@@ -222,6 +222,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     worker_turn_begin(w);
     int64_t now_ms = w->cmd.now_us / 1000;
     w->gates.ticked = true;
+    ears_tick(w);
     bool all = ++w->ticks % (1000 / WORKER_TIMER_MS) == 0;
     for (struct conn *c = w->conns; c != NULL && (all || w->held_count > 0);) {
         struct conn *next = c->next;
@@ -249,6 +250,7 @@ bool worker_run(struct worker *w) {
         }
         turn_flush(w);
     }
+    ears_close(w);
     gates_settle(w);
     while (w->conns != NULL) {
         conn_close(w->conns);

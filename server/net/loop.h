@@ -25,6 +25,7 @@
 #include "server/base/thread.h"
 #include "server/base/wake.h"
 #include "server/cmd/node.h"
+#include "server/net/ears.h"
 #include "server/net/understudy.h"
 
 struct conn;
@@ -86,6 +87,7 @@ struct worker {
     struct conn_list dead;  /* to be freed */
     struct conn *running;
     struct gates gates;
+    struct ears ears;
     bool turn_open;
     bool turn_lent;      /* the loop is, between run and flush */
     uint32_t held_count; /* connections whose request waits */
@@ -130,6 +132,9 @@ void worker_flush(struct worker *w);
 
 /* Reads the clock when the first event of a turn arrives. */
 void worker_turn_begin(struct worker *w);
+
+/* What is held may run now; what waits is looked at when the turn ends, as always. */
+void worker_look_again(struct worker *w);
 
 /* The requests that commands have for this floor. */
 extern const struct host net_host;

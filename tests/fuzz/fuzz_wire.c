@@ -98,6 +98,15 @@ static void hurry(struct bytes body, struct buf *out) {
     }
 }
 
+static void ask(struct bytes body, struct buf *out) {
+    uint64_t for_ms;
+    uint8_t fixed[WIRE_ASK_LEN];
+    if (wire_ask_decode(body, &for_ms)) {
+        wire_ask_encode(for_ms, fixed);
+        buf_append(out, fixed, sizeof(fixed));
+    }
+}
+
 static void promote(struct bytes body, struct buf *out) {
     struct wire_promote m;
     uint8_t fixed[WIRE_PROMOTE_LEN];
@@ -142,6 +151,9 @@ static void decode(enum wire_type type, struct bytes body, struct buf *out) {
         return;
     case WIRE_HURRY:
         hurry(body, out);
+        return;
+    case WIRE_ASK:
+        ask(body, out);
         return;
     case WIRE_PROMOTE:
         promote(body, out);

@@ -71,6 +71,45 @@ class Levels(AckCase):
         self.assertUnconfirmed(conn.call("GET", "k"))
         self.assertEqual(conn.call("GET", "nothing"), None)
 
+    def test_a_level_for_the_next_command_alone(self):
+        conn = self.connect(self.own_server(ack_timeout=200))
+        nobody = "0 of 1 replicas"
+        replies = conn.pipeline([
+            ("CLIENT", "ACK", "memory"), ("SET", "a", 1), ("CLIENT", "ACK", "replicas:1", "NEXT"), ("SET", "b", 1), ("SET", "c", 1), ("CLIENT", "ACK")])
+        self.assertUnconfirmed(replies.pop(3), nobody)
+        self.assertEqual(replies, ["OK", "OK", "OK", "OK", b"memory"])
+        conn.ok("CLIENT", "ACK", "replicas:1", "next")  # in a turn of its own
+        self.assertUnconfirmed(conn.call("INCR", "b"), nobody)
+        self.assertEqual(conn.call("INCR", "c"), 2)
+        conn.ok("CLIENT", "ACK", "replicas:1", "NEXT")
+        conn.ok("CLIENT", "ACK", "memory")  # was the next one
+        self.assertEqual(conn.call("INCR", "c"), 3)
+        conn.ok("CLIENT", "ACK", "replicas:1", "NEXT")
+        conn.ok("CLIENT", "ACK", "default", "NEXT")
+        self.assertEqual(conn.call("INCR", "c"), 4)
+        conn.ok("CLIENT", "ACK", "replicas:1", "NEXT")
+        conn.ok("RESET")
+        self.assertEqual(conn.call("INCR", "c"), 5)
+        self.assertEqual(conn.call("CLIENT", "ACK", "replicas:1", "SOON").code, "ERR")
+        self.assertEqual(conn.call("INCR", "c"), 6)
+
+    def test_a_level_for_the_next_transaction(self):
+        conn = self.connect(self.own_server(ack_timeout=200))
+        replies = conn.pipeline([
+            ("CLIENT", "ACK", "replicas:1", "NEXT"), ("MULTI",), ("INCR", "a"), ("EXEC",), ("INCR", "b")])
+        self.assertUnconfirmed(replies[3], "0 of 1 replicas")
+        self.assertEqual(replies[:3] + replies[4:], ["OK", "OK", "QUEUED", 1])
+        conn.ok("CLIENT", "ACK", "replicas:1", "NEXT")
+        conn.ok("MULTI")
+        conn.ok("DISCARD")
+        self.assertEqual(conn.call("INCR", "b"), 2)
+        conn.ok("MULTI")
+        conn.ok("INCR", "b")
+        conn.ok("CLIENT", "ACK", "replicas:1", "NEXT")
+        self.assertEqual(conn.call("EXEC"), [3, "OK"])  # it counts behind EXEC
+        self.assertUnconfirmed(conn.call("INCR", "b"), "0 of 1 replicas")
+        self.assertEqual(conn.call("INCR", "b"), 5)
+
     def test_a_disk_is_waited_for_by_who_asked_alone(self):
         server = self.own_server(slow=True, appendfsync="everysec", ack_timeout=60000)
         safe, quick, reader = (self.connect(server, timeout=30) for _ in range(3))

@@ -85,6 +85,28 @@ class Fence(ReplicaCase):
         self.has_all(primary)
         self.assertIn("READONLY", self.ask(primary, "SET", "branch", 1))
 
+    def test_who_ends_a_fence_without_a_disk_stays_fenced(self):
+        """Else it would take writes in the history that another node has left behind."""
+        primary = self.node(slow=True)
+        other = self.replica(primary)
+        self.assertEqual(self.ask(primary, "SET", "branch", "before"), "OK")
+        self.in_sync(primary, other)
+        primary.process.send_signal(signal.SIGSTOP)
+        try:
+            self.assertEqual(self.ask(other, "REPLICAOF", "NO", "ONE"), "OK")
+        finally:
+            primary.process.send_signal(signal.SIGCONT)
+        self.eventually(lambda: FENCED in str(self.ask(primary, "SET", "branch", "behind")), 20)
+        primary.disk.sync_fails()
+        primary.disk.write_fails()
+        self.assertIn("isn't stored", self.ask(primary, "REPLICAOF", "NO", "ONE", timeout=30))
+        self.assertIn(FENCED, self.ask(primary, "SET", "branch", "behind"))
+        self.assertEqual(self.state(primary)["role"], "slave")
+        primary.disk.heal()
+        self.eventually(lambda: self.ask(primary, "REPLICAOF", "NO", "ONE") == "OK", 30)
+        self.eventually(lambda: self.ask(primary, "SET", "branch", "its own") == "OK", 10)
+        self.assertGreater(int(self.state(primary)["replication_epoch"]), int(self.state(other)["replication_epoch"]))
+
     def test_what_a_primary_lost_is_fetched_when_a_fence_ends_that_came_before(self):
         """A replica has what the primary acknowledged and lost in a power cut. Before the primary hears it, a branch of a higher epoch fences it; then that
         branch gives way."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Do ack levels, WAIT, READAFTER and min-replicas-to-write keep their word with real replicas?"""
 import math
+import select
 import signal
 import sys
 import threading
@@ -43,6 +44,36 @@ class Case(ReplicaCase):
 
 
 class Levels(Case):
+    def test_who_waits_hears_it_whatever_other_workers_do(self):
+        """Workers read the acknowledgements that they wait for; one that is busy with something else holds up nobody but its own clients."""
+        primary, _ = self.cluster(1, threads=2)
+        conns = [self.connect(primary, timeout=30) for _ in range(6)]
+        for conn in conns:
+            conn.ok("CLIENT", "ACK", "replicas:1")
+            self.assertEqual(conn.call("SET", "k", "0"), "OK")  # from now on both workers listen
+        for ask in (("SET", "k", "1"), ("WAIT", 1, 5000)):
+            for conn in conns[1:]:
+                conn.ok("CLIENT", "ACK", "replicas:1" if ask[0] == "SET" else "default")
+                conn.ok("SET", "k", "2")
+            conns[0].send("DEBUG", "SLEEP", 2)
+            time.sleep(0.2)
+            start = time.monotonic()
+            for conn in conns[1:]:
+                conn.send("SET", "k", "3")
+                conn.send(*ask)
+            quick = 0
+            waiting = {conn.sock: conn for conn in conns[1:]}
+            while waiting and time.monotonic() < start + 1:
+                for sock in select.select(list(waiting), [], [], 0.1)[0]:
+                    conn = waiting.pop(sock)
+                    self.assertEqual([conn.read(), conn.read()], ["OK", "OK" if ask[0] == "SET" else 1])
+                    quick += 1
+            self.assertGreater(quick, 0)
+            self.assertGreater(len(waiting), 0)  # those who have the busy worker
+            for conn in waiting.values():
+                self.assertEqual([conn.read(), conn.read()], ["OK", "OK" if ask[0] == "SET" else 1])
+            self.assertEqual(conns[0].read(), "OK")
+
     def test_a_frozen_replica_does_not_count_and_counts_again(self):
         primary, one, two = self.cluster(2)
         conn = self.connect(primary, timeout=30)
@@ -233,6 +264,15 @@ class MinReplicas(Case):
         self.assertIsNotNone(conn.call("GET", "k"))
         self.thaw(replica)
         self.eventually(lambda: conn.call("SET", "k", "x") == "OK")
+
+    def test_a_replica_that_has_nothing_to_acknowledge_is_a_good_one(self):
+        primary, _ = self.cluster(1)
+        conn = self.connect(primary, timeout=30)
+        lag = math.ceil(2 * slowness())
+        conn.ok("CONFIG", "SET", "min-replicas-to-write", 1, "min-replicas-max-lag", lag)
+        self.eventually(lambda: conn.call("SET", "k", "v") == "OK")
+        time.sleep(2 * lag)  # it beats once a second
+        self.assertEqual(conn.call("SET", "k", "v"), "OK")
 
 
 if __name__ == "__main__":

@@ -148,11 +148,16 @@ class DiskServer(Server):
             raise ServerFailed("exit code %d\n%s" % (code, self.output()[-4000:]))
 
     def discard(self):
+        """Kills it; one that has ended by itself, and nobody looked, has a fault."""
+        unseen = self.process.returncode is None and not self.alive()
         self.kill()
-        bad = BAD_OUTPUT.search(self.output())
+        output = self.output()
+        bad = BAD_OUTPUT.search(output)
         shutil.rmtree(self.dir, ignore_errors=True)
         if bad:
-            raise ServerFailed(bad.group(0))
+            raise ServerFailed("%s\n%s" % (bad.group(0), output[bad.start():][:6000]))
+        if unseen:
+            raise ServerFailed("exit code %d, unexpected\n%s" % (self.process.returncode, output[-6000:]))
 
     def last_output(self):
         """Of the last start."""

@@ -25,7 +25,7 @@ REDIS = shutil.which("redis-server")
 OURS_ONLY = {"threads"}
 REDIS_EXTRA = ["--save", ""]
 BAD_OUTPUT = re.compile(
-    r"(ERROR: \w*Sanitizer|WARNING: ThreadSanitizer|runtime error:|LeakSanitizer|[Aa]ssertion .*failed|BUG REPORT).*")
+    r"(ERROR: \w*Sanitizer|Sanitizer: CHECK failed|WARNING: ThreadSanitizer|runtime error:|LeakSanitizer|[Aa]ssertion .*failed|BUG REPORT).*")
 PR_SET_PDEATHSIG = 1
 
 

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 
 START_TEST(memory_can_be_written_and_moved) {
     char *ptr = mem_alloc(10);
@@ -188,8 +189,51 @@ START_TEST(the_nth_call_fails_once) {
 }
 END_TEST
 
-CHECK_MAIN("mem", memory_can_be_written_and_moved, aligned_memory_is_aligned,
-           startup_memory_is_there, what_must_be_there_and_is_not_ends_the_process,
-           a_failed_move_changes_no_figure, a_thread_knows_what_it_allocated,
-           memory_may_be_freed_by_another_thread, a_good_size_is_what_an_allocation_takes,
-           the_process_is_measured, the_allocator_has_a_name, the_nth_call_fails_once)
+enum { PIECES = 4000, PIECE_LEN = 150 };
+
+static bool has_page(const void *ptr) {
+    unsigned char in = 0;
+    uintptr_t page = (uintptr_t)ptr & ~(uintptr_t)4095;
+    ck_assert_int_eq(mincore((void *)page, 1, &in), 0);
+    return in & 1;
+}
+
+/* Nobody has written to any of them. */
+static void *count_pages(void *arg) {
+    uint32_t *there = arg;
+    static void *pieces[PIECES];
+    mem_thread_begin();
+    for (uint32_t i = 0; i < PIECES; i++) {
+        pieces[i] = mem_alloc(PIECE_LEN);
+        *there += has_page(pieces[i]);
+    }
+    for (uint32_t i = 0; i < PIECES; i++) {
+        mem_free(pieces[i]);
+    }
+    return NULL;
+}
+
+START_TEST(pages_are_there_before_they_are_touched) {
+    uint32_t there = 0;
+    pthread_t thread;
+    if (strncmp(mem_allocator_name(), "jemalloc", 8) != 0) {
+        return;
+    }
+    ck_assert_int_eq(pthread_create(&thread, NULL, count_pages, &there), 0);
+    pthread_join(thread, NULL);
+    ck_assert_uint_gt(there, PIECES * 9 / 10);
+    /* What was freed and given back is made again in runs. */
+    mem_purge();
+    there = 0;
+    ck_assert_int_eq(pthread_create(&thread, NULL, count_pages, &there), 0);
+    pthread_join(thread, NULL);
+    ck_assert_uint_gt(there, PIECES * 9 / 10);
+}
+END_TEST
+
+CHECK_MAIN("mem", pages_are_there_before_they_are_touched, memory_can_be_written_and_moved,
+           aligned_memory_is_aligned, startup_memory_is_there,
+           what_must_be_there_and_is_not_ends_the_process, a_failed_move_changes_no_figure,
+           a_thread_knows_what_it_allocated, memory_may_be_freed_by_another_thread,
+           a_good_size_is_what_an_allocation_takes, the_process_is_measured,
+           the_allocator_has_a_name, the_nth_call_fails_once)

@@ -8,23 +8,23 @@
 #include <stdatomic.h>
 #include <string.h>
 
-static _Atomic uint32_t told, hurried;
+static _Atomic uint32_t told, asked;
 
 static void on_moved(void *arg) {
     (void)arg;
     atomic_fetch_add(&told, 1);
 }
 
-static void on_hurried(void *arg) {
+static void on_asked(void *arg) {
     (void)arg;
-    atomic_fetch_add(&hurried, 1);
+    atomic_fetch_add(&asked, 1);
 }
 
 static struct replicas *create(void) {
     atomic_store(&told, 0);
-    atomic_store(&hurried, 0);
+    atomic_store(&asked, 0);
     struct replicas *r = replicas_create(&(struct replicas_opts){.moved = on_moved});
-    replicas_on_hurry(r, on_hurried, NULL);
+    replicas_on_ask(r, on_asked, NULL);
     return r;
 }
 
@@ -224,10 +224,24 @@ START_TEST(a_hurry_is_passed_on_once_for_each_position) {
     replicas_hurry(r, 100);
     replicas_hurry(r, 100);
     replicas_hurry(r, 50);
-    ck_assert_uint_eq(atomic_load(&hurried), 1);
+    ck_assert_uint_eq(atomic_load(&asked), 1);
     ck_assert_uint_eq(replicas_hurry_lsn(r), 100);
     replicas_hurry(r, 101);
-    ck_assert_uint_eq(atomic_load(&hurried), 2);
+    ck_assert_uint_eq(atomic_load(&asked), 2);
+    replicas_destroy(r);
+}
+END_TEST
+
+START_TEST(who_waits_is_passed_on_now_and_then) {
+    struct replicas *r = create();
+    ck_assert_int_eq(replicas_asked_us(r), 0);
+    replicas_ask(r, 5000);
+    replicas_ask(r, 5001);
+    replicas_ask(r, 5000 + REPLICAS_ASK_US - 1);
+    ck_assert_uint_eq(atomic_load(&asked), 1);
+    ck_assert_int_eq(replicas_asked_us(r), 5000);
+    replicas_ask(r, 5000 + REPLICAS_ASK_US);
+    ck_assert_uint_eq(atomic_load(&asked), 2);
     replicas_destroy(r);
 }
 END_TEST
@@ -351,6 +365,6 @@ CHECK_MAIN("replicas", nobody_waits_for_no_replica_and_nobody_gets_one_that_is_m
            there_are_as_many_slots_as_the_limit_says_and_they_are_used_again,
            the_peer_that_has_been_away_for_longest_is_forgotten_first,
            good_is_who_is_online_and_was_heard_of, who_asked_is_told_once,
-           a_hurry_is_passed_on_once_for_each_position,
+           a_hurry_is_passed_on_once_for_each_position, who_waits_is_passed_on_now_and_then,
            links_are_told_in_the_order_in_which_they_came_then_who_is_away,
            a_reader_that_asks_and_looks_again_misses_no_rise)

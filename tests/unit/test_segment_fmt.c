@@ -144,15 +144,17 @@ START_TEST(names_come_back_and_others_are_left_alone) {
     char name[SEGMENT_NAME_MAX];
     uint64_t lsn;
     uint64_t id;
+    uint32_t number;
     segment_name(0x123456789abcdef0, 0xfedcba9876543210, name);
     ck_assert_str_eq(name, "log-123456789abcdef0-fedcba9876543210.dcl");
     ck_assert(segment_name_parse(name, &lsn, &id));
     ck_assert_uint_eq(lsn, 0x123456789abcdef0);
     ck_assert_uint_eq(id, 0xfedcba9876543210);
-    ck_assert(!segment_tmp_name_parse(name, &lsn, &id));
+    ck_assert(!segment_tmp_name_parse(name, &lsn, &id, &number));
     segment_tmp_name(0x123456789abcdef0, 0xfedcba9876543210, 4294967295, name);
     ck_assert_str_eq(name, "log-123456789abcdef0-fedcba9876543210-4294967295.tmp");
-    ck_assert(segment_tmp_name_parse(name, &lsn, &id) && lsn == 0x123456789abcdef0);
+    ck_assert(segment_tmp_name_parse(name, &lsn, &id, &number) && lsn == 0x123456789abcdef0);
+    ck_assert_uint_eq(number, 4294967295);
     ck_assert(!segment_name_parse(name, &lsn, &id));
     static const char *const others[] = {"",
                                          "log-",
@@ -169,7 +171,7 @@ START_TEST(names_come_back_and_others_are_left_alone) {
                                          "log-123456789abcdef0-fedcba9876543210.dcs"};
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         ck_assert_msg(!segment_name_parse(others[i], &lsn, &id), "%s", others[i]);
-        ck_assert_msg(!segment_tmp_name_parse(others[i], &lsn, &id), "%s", others[i]);
+        ck_assert_msg(!segment_tmp_name_parse(others[i], &lsn, &id, &number), "%s", others[i]);
     }
 }
 END_TEST

@@ -195,13 +195,13 @@ static struct buf fixed(const uint8_t *ptr, size_t len) {
 }
 
 START_TEST(the_short_ones_have_their_bytes_and_come_back) {
-    uint8_t ack[WIRE_ACK_LEN], beat[WIRE_BEAT_LEN], hurry[WIRE_HURRY_LEN];
+    uint8_t ack[WIRE_ACK_LEN], beat[WIRE_BEAT_LEN], hurry[WIRE_HURRY_LEN], ask[WIRE_ASK_LEN];
     uint8_t promote[WIRE_PROMOTE_LEN], end[WIRE_COPY_END_LEN];
     struct wire_ack a;
     struct wire_beat be;
     struct wire_promote p;
     struct wire_copy_end e;
-    uint64_t lsn;
+    uint64_t lsn, ms;
 
     wire_ack_encode(&(struct wire_ack){0x30, 0x10, 0x20}, ack);
     struct buf b = fixed(ack, sizeof(ack));
@@ -225,6 +225,14 @@ START_TEST(the_short_ones_have_their_bytes_and_come_back) {
     b = fixed(hurry, sizeof(hurry));
     check_golden(&b, "3412000000000000");
     ck_assert(wire_hurry_decode(buf_bytes(&b), &lsn) && lsn == 0x1234);
+    buf_fini(&b);
+
+    wire_ask_encode(2000, ask);
+    b = fixed(ask, sizeof(ask));
+    check_golden(&b, "d007000000000000");
+    ck_assert(wire_ask_decode(buf_bytes(&b), &ms) && ms == 2000);
+    b.ptr[7] = 1;
+    ck_assert(!wire_ask_decode(buf_bytes(&b), &ms));
     buf_fini(&b);
 
     wire_promote_encode(&(struct wire_promote){0x1234, 7}, promote);
@@ -359,7 +367,7 @@ START_TEST(there_are_no_other_types) {
         uint8_t head[WIRE_HEAD_LEN];
         enum wire_type type;
         size_t len;
-        bool known = number >= WIRE_HELLO && number <= WIRE_PEERS;
+        bool known = number >= WIRE_HELLO && number <= WIRE_ASK;
         bool any = false;
         for (uint32_t body = 0; body < 200; body++) {
             put_u32(head, body + 1);
