@@ -170,6 +170,7 @@ static void read_window(struct log_reader *r, uint64_t offset) {
     ssize_t n = io->read_at(io, &r->file, r->window, len, offset);
     r->window_at = offset;
     r->window_len = n > 0 ? (size_t)n : 0;
+    r->at_end |= n < 0; /* a bad place: it isn't read again for each frame before it */
 }
 
 /* The frame at an offset, if it is right and in one piece; NULL = the map has to say. */

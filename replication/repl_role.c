@@ -378,7 +378,7 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
 void repl_fence(struct repl *r, struct chain_rank by) {
     r->standing.fence_epoch = by.epoch;
     r->standing.fence_history = by.history;
-    r->goes_on = false;
+    r->goes_on = r->chosen = r->unstored = false;
     repl_note_epoch(&r->self, by.epoch);
     repl_set_role(r, ROLE_FENCED);
     repl_switch_end(r); /* one that was asked for a moment ago */

@@ -399,8 +399,11 @@ void replicas_note(struct replicas *r, int32_t slot, uint64_t received, uint64_t
     }
 }
 
-void replicas_note_beat(struct replicas *r, int32_t slot, int64_t now_us) {
-    atomic_store_explicit(&slot_of(r, slot)->noted_us, now_us, memory_order_relaxed);
+void replicas_note_beat(struct replicas *r, int32_t slot, uint64_t head, int64_t now_us) {
+    struct link_slot *s = slot_of(r, slot);
+    if (head >= atomic_load_explicit(&s->sent_lsn, memory_order_relaxed)) {
+        atomic_store_explicit(&s->noted_us, now_us, memory_order_relaxed);
+    }
 }
 
 void replicas_note_sent(struct replicas *r, int32_t slot, uint64_t lsn, uint64_t bytes) {

@@ -50,8 +50,8 @@ void replicas_set_ear(struct replicas *r, int32_t slot, struct ear *ear);
 /* What the replica acknowledges: ends of frames of this node's chain. 'now_us' is time_mono_us(). */
 void replicas_note(struct replicas *r, int32_t slot, uint64_t received, uint64_t durable,
                    uint64_t applied, int64_t now_us);
-/* It is there, and has nothing to say. */
-void replicas_note_beat(struct replicas *r, int32_t slot, int64_t now_us);
+/* It is there. If it has all that was sent, it has nothing to acknowledge. */
+void replicas_note_beat(struct replicas *r, int32_t slot, uint64_t head, int64_t now_us);
 /* What was sent: up to 'lsn', 'bytes' more than before. */
 void replicas_note_sent(struct replicas *r, int32_t slot, uint64_t lsn, uint64_t bytes);
 

@@ -173,8 +173,11 @@ static bool take_message(struct session *s, const struct link_message *m) {
                       time_mono_us());
         return true;
     case WIRE_BEAT:
-        replicas_note_beat(s->self->replicas, s->slot, time_mono_us());
-        return wire_beat_decode(m->body, &beat);
+        if (!wire_beat_decode(m->body, &beat)) {
+            return false;
+        }
+        replicas_note_beat(s->self->replicas, s->slot, beat.head, time_mono_us());
+        return true;
     case WIRE_BYE:
         if (wire_bye_decode(m->body, &bye)) {
             diag(DIAG_NOTICE, "source.bye peer=%s text=\"%.*s\"", link_peer(s->link),

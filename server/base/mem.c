@@ -10,6 +10,7 @@
 
 #include "server/base/assert.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <malloc.h>
@@ -71,6 +72,7 @@ enum {
 
 static extent_hooks_t jemallocs, ours;
 static pthread_once_t hooks_once = PTHREAD_ONCE_INIT;
+static _Atomic bool cannot_populate;
 
 /* NOLINTNEXTLINE(readability-function-size): the parameters are jemalloc's */
 static void *alloc_uncommitted(extent_hooks_t *hooks, void *at, size_t size, size_t align,
@@ -85,8 +87,13 @@ static void *alloc_uncommitted(extent_hooks_t *hooks, void *at, size_t size, siz
 static bool commit(extent_hooks_t *hooks, void *at, size_t size, size_t offset, size_t len,
                    unsigned arena) {
     (void)hooks, (void)size, (void)arena;
-    if (len >= POPULATE_MIN_LEN && len <= POPULATE_MAX_LEN) {
-        (void)madvise((char *)at + offset, len, MADV_POPULATE_WRITE);
+    if (len >= POPULATE_MIN_LEN && len <= POPULATE_MAX_LEN &&
+        !atomic_load_explicit(&cannot_populate, memory_order_relaxed)) {
+        int before = errno;
+        if (madvise((char *)at + offset, len, MADV_POPULATE_WRITE) != 0 && errno == EINVAL) {
+            atomic_store_explicit(&cannot_populate, true, memory_order_relaxed); /* before 5.14 */
+        }
+        errno = before;
     }
     return false;
 }
@@ -98,10 +105,21 @@ static bool decommit(extent_hooks_t *hooks, void *at, size_t size, size_t offset
            jemallocs.purge_forced(hooks, at, size, offset, len, arena);
 }
 
+/* Where the kernel gives no more than it has, jemalloc keeps what isn't committed without access; there it is left alone. */
+static bool is_accessible(extent_hooks_t *hooks) {
+    bool zero = false, committed = false;
+    void *probe =
+        hooks->alloc(hooks, NULL, POPULATE_MAX_LEN, POPULATE_MIN_LEN / 2, &zero, &committed, 0);
+    if (probe != NULL) {
+        munmap(probe, POPULATE_MAX_LEN);
+    }
+    return probe != NULL && committed;
+}
+
 static void make_hooks(void) {
     extent_hooks_t *hooks = NULL;
     size_t size = sizeof(hooks);
-    if (mallctl("arena.0.extent_hooks", &hooks, &size, NULL, 0) == 0) {
+    if (mallctl("arena.0.extent_hooks", &hooks, &size, NULL, 0) == 0 && is_accessible(hooks)) {
         jemallocs = ours = *hooks;
         ours.alloc = alloc_uncommitted;
         ours.commit = commit;

@@ -232,6 +232,21 @@ START_TEST(a_hurry_is_passed_on_once_for_each_position) {
 }
 END_TEST
 
+START_TEST(a_beat_counts_for_who_has_all_that_was_sent) {
+    struct replicas *r = create();
+    int32_t slot = join(r, 1);
+    replicas_set_state(r, slot, REPLICA_ONLINE);
+    replicas_note(r, slot, 100, 100, 100, 1000000);
+    replicas_note_sent(r, slot, 200, 100);
+    replicas_note_beat(r, slot, 199, 9000000); /* it takes nothing */
+    ck_assert_uint_eq(replicas_good(r, 1000, 9000000), 0);
+    replicas_note_beat(r, slot, 200, 9000000);
+    ck_assert_uint_eq(replicas_good(r, 1000, 9000000), 1);
+    replicas_leave(r, slot);
+    replicas_destroy(r);
+}
+END_TEST
+
 START_TEST(who_waits_is_passed_on_now_and_then) {
     struct replicas *r = create();
     ck_assert_int_eq(replicas_asked_us(r), 0);
@@ -366,5 +381,6 @@ CHECK_MAIN("replicas", nobody_waits_for_no_replica_and_nobody_gets_one_that_is_m
            the_peer_that_has_been_away_for_longest_is_forgotten_first,
            good_is_who_is_online_and_was_heard_of, who_asked_is_told_once,
            a_hurry_is_passed_on_once_for_each_position, who_waits_is_passed_on_now_and_then,
+           a_beat_counts_for_who_has_all_that_was_sent,
            links_are_told_in_the_order_in_which_they_came_then_who_is_away,
            a_reader_that_asks_and_looks_again_misses_no_rise)
