@@ -302,8 +302,7 @@ static void note_leftover(void *arg, const char *name) {
         l->names = mem_must_realloc(l->names, l->cap * sizeof(*l->names));
     }
     uint64_t lsn, history;
-    uint32_t number;
-    l->segments += segment_tmp_name_parse(name, &lsn, &history, &number);
+    l->segments += segment_tmp_name_parse(name, &lsn, &history, NULL);
     memcpy(l->names[l->count++], name, len + 1);
 }
 

@@ -51,8 +51,7 @@ static void add_name(void *arg, const char *name) {
 static void add_tmp_name(void *arg, const char *name) {
     uint64_t first_lsn;
     uint64_t history_id;
-    uint32_t number;
-    if (segment_tmp_name_parse(name, &first_lsn, &history_id, &number)) {
+    if (segment_tmp_name_parse(name, &first_lsn, &history_id, NULL)) {
         add_segment(arg, name, first_lsn, history_id);
     }
 }

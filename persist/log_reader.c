@@ -43,7 +43,7 @@ struct log_reader {
      * stands at the end, where somebody may be writing, is looked at in the map. */
     struct io_file file;
     bool is_open;
-    bool at_end;
+    bool map_only; /* the end is near, or a bad place */
     char *window;
     uint64_t window_at; /* offset in the file */
     size_t window_len;
@@ -121,7 +121,7 @@ static void drop_map(struct log_reader *r) {
     }
     r->map_len = 0;
     r->window_len = 0;
-    r->at_end = false;
+    r->map_only = false;
     r->segment = LOG_NO_SEGMENT;
 }
 
@@ -170,7 +170,7 @@ static void read_window(struct log_reader *r, uint64_t offset) {
     ssize_t n = io->read_at(io, &r->file, r->window, len, offset);
     r->window_at = offset;
     r->window_len = n > 0 ? (size_t)n : 0;
-    r->at_end |= n < 0; /* a bad place: it isn't read again for each frame before it */
+    r->map_only |= n < 0; /* or it would be read again for each frame before the bad place */
 }
 
 /* The frame at an offset, if it is right and in one piece; NULL = the map has to say. */
@@ -202,10 +202,10 @@ static bool take_frame(struct log_reader *r, struct frame_ref *out) {
     if (offset >= r->map_len) {
         return false;
     }
-    const char *at = r->at_end ? NULL : frame_in_window(r, offset, &out->head);
+    const char *at = r->map_only ? NULL : frame_in_window(r, offset, &out->head);
     at = at != NULL ? at : frame_in_map(r, offset, &out->head);
     if (at == NULL) {
-        r->at_end = true;
+        r->map_only = true;
         return false;
     }
     out->bytes = at;

@@ -176,6 +176,8 @@ bool segment_tmp_name_parse(const char *name, uint64_t *first_lsn, uint64_t *his
                             uint32_t *number) {
     const char *end = parse_numbers(name, first_lsn, history_id);
     size_t digits = end != NULL && *end == '-' ? strspn(end + 1, "0123456789") : 0;
-    *number = digits > 0 ? (uint32_t)strtoul(end + 1, NULL, 10) : 0;
+    if (number != NULL) {
+        *number = digits > 0 ? (uint32_t)strtoul(end + 1, NULL, 10) : 0;
+    }
     return digits > 0 && digits <= 10 && strcmp(end + 1 + digits, ".tmp") == 0;
 }

@@ -79,6 +79,7 @@ bool segment_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history
 /* The name of a segment that only the running node reads. */
 void segment_tmp_name(uint64_t first_lsn, uint64_t history_id, uint32_t number,
                       char to[SEGMENT_NAME_MAX]);
+/* 'number' may be NULL. */
 bool segment_tmp_name_parse(const char *name, uint64_t *first_lsn, uint64_t *history_id,
                             uint32_t *number);
 

@@ -12,7 +12,8 @@
  *     replica    PROMOTE from its source        held; the sink ends; new history, durable; noted; taken            primary
  *     (start)    of a primary                   held; peers are asked                                              pulling
  *     pulling    peers have answered, or time   new history, durable, unless the start was clean; noted; taken     primary
- *     pulling    the disk doesn't take the history  told to be one: an error; else it is tried again, writes are held        as before
+ *     pulling    the history can't be stored    who was told to promote it hears so                                replica, fenced
+ *     pulling    likewise, and nobody told it   held; tried again                                                  pulling
  *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
  *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced
  *     pulling    a higher primary               or, if nothing is given up: as REPLICAOF                           replica
@@ -286,13 +287,11 @@ void repl_do_promote(struct repl *r, bool asks) {
         return;
     }
     bool other = r->notes_target; /* an order before this one, which isn't stored */
-    r->unstored |= other;
     r->notes_target = false;
     if (role == ROLE_PRIMARY) {
         stand_as_primary(r);
         r->heard = true;
         r->notes_primary |= other;
-        r->unstored = false;
         repl_set_role(r, ROLE_PRIMARY);
         repl_allow_writes(r, WRITES_TAKEN);
         if (!r->notes_primary) {
@@ -300,6 +299,7 @@ void repl_do_promote(struct repl *r, bool asks) {
         }
         return;
     }
+    r->unstored |= other;
     if (role == ROLE_PULLING && r->chosen) {
         return;
     }
@@ -352,14 +352,14 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
     if (err != DC_OK) {
         repl_order_fails(r, "becoming a primary", err);
     }
-    bool chosen = r->standing.role == STANDING_REPLICA || r->standing.fence_epoch != 0;
-    r->goes_on = forked != DC_OK && !chosen;
-    if (forked !=
-        DC_OK) { /* the disk. Who was told to be one is told so again; else it is tried again, and writes are held */
-        r->goes_on_as = kind;
-        if (chosen) {
-            stand_back(r);
-        }
+    /* The disk: a node that was told to be a primary has to be told again. Else it is tried again, and writes are held. */
+    bool was_told = r->standing.role == STANDING_REPLICA || r->standing.fence_epoch != 0;
+    r->goes_on = forked != DC_OK && !was_told;
+    r->goes_on_as = kind;
+    if (forked != DC_OK && was_told) {
+        stand_back(r);
+    }
+    if (forked != DC_OK) {
         return;
     }
     r->chosen = r->unstored = false;

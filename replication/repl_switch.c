@@ -169,8 +169,9 @@ static void wait_for_sync(struct repl *r, const struct failover *f, int64_t end_
     if (!r->switch_quiet) {
         r->switch_quiet = r->self.host->quiesce(r->self.host_arg, SWITCH_QUIESCE_MS);
     }
-    replicas_ask(r->self.replicas, time_mono_us());
-    bool late = time_mono_us() >= end_us;
+    int64_t now_us = time_mono_us();
+    replicas_ask(r->self.replicas, now_us);
+    bool late = now_us >= end_us;
     if (r->switch_quiet && choose(r, f, late && f->force)) {
         set_state(r, FAILOVER_UNDER_WAY);
     } else if (late) {

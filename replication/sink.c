@@ -100,9 +100,9 @@ static void send_acks(void *arg) {
     enum dc_err err = DC_OK;
     while (err == DC_OK && !atomic_load_explicit(&s->link_over, memory_order_acquire)) {
         uint64_t durable = log_durable(log).v;
-        uint64_t now = durable + log_applied(log).v + log_head(log).v;
-        if (now != told && atomic_load_explicit(&s->acks, memory_order_acquire)) {
-            told = now;
+        uint64_t has = durable + log_applied(log).v + log_head(log).v;
+        if (has != told && atomic_load_explicit(&s->acks, memory_order_acquire)) {
+            told = has;
             err = sink_ack(s);
         }
         int64_t now_us = time_mono_us();

@@ -317,14 +317,9 @@ static enum dc_err take_promote(struct sink *s, struct bytes body) {
 }
 
 static enum dc_err take_message(struct sink *s, const struct link_message *m) {
-    static const struct link_message nothing = {.type = WIRE_NONE};
     uint64_t lsn, ms;
     if (m->type == WIRE_LOG) {
         return take_log(s, m->body);
-    }
-    if (m->type == WIRE_ASK && wire_ask_decode(m->body, &ms)) {
-        s->asked_until_us = time_mono_us() + (int64_t)ms * 1000;
-        m = &nothing;
     }
     enum dc_err acked = s->playing != NULL || is_asked(s) ? acknowledge(s, 0) : DC_OK;
     enum dc_err err = settle(s);
@@ -336,6 +331,9 @@ static enum dc_err take_message(struct sink *s, const struct link_message *m) {
         atomic_store_explicit(&s->hurry_lsn, lsn, memory_order_release);
         log_hurry(s->self->log);
         wake_raise(&s->ack_wake);
+    } else if (m->type == WIRE_ASK && wire_ask_decode(m->body, &ms)) {
+        s->asked_until_us = time_mono_us() + (int64_t)ms * 1000;
+        return acknowledge(s, 0);
     } else if (m->type == WIRE_PROMOTE && s->pull_to == 0) {
         return take_promote(s, m->body);
     } else if (m->type == WIRE_BEAT) {

@@ -12,8 +12,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +65,8 @@ const char *malloc_conf = "slab_sizes:1-48:6|49-64:8|65-80:10|81-96:12|97-112:14
  * memory that was never used, or was given back, isn't committed: so it says when it is about to use it. */
 
 enum {
-    POPULATE_MIN_LEN = 2 * 4096,
+    PAGE_LEN = 4096,
+    POPULATE_MIN_LEN = 2 * PAGE_LEN,
     POPULATE_MAX_LEN =
         80 * 1024, /* what is longer is one piece, and may never be used to its end */
 };
@@ -108,8 +109,7 @@ static bool decommit(extent_hooks_t *hooks, void *at, size_t size, size_t offset
 /* Where the kernel gives no more than it has, jemalloc keeps what isn't committed without access; there it is left alone. */
 static bool is_accessible(extent_hooks_t *hooks) {
     bool zero = false, committed = false;
-    void *probe =
-        hooks->alloc(hooks, NULL, POPULATE_MAX_LEN, POPULATE_MIN_LEN / 2, &zero, &committed, 0);
+    void *probe = hooks->alloc(hooks, NULL, POPULATE_MAX_LEN, PAGE_LEN, &zero, &committed, 0);
     if (probe != NULL) {
         munmap(probe, POPULATE_MAX_LEN);
     }

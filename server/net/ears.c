@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "server/net/ears.h"
 
-#include "server/base/assert.h"
 #include "server/net/loop.h"
 
 enum { QUIET_TICKS = 2000 / WORKER_TIMER_MS };
@@ -49,14 +48,14 @@ static void listen_to(struct worker *w, struct ear *ear) {
         return;
     }
     struct worker_ear *e = &w->ears.list[i];
-    *e = (struct worker_ear){.w = w, .ear = ear};
-    e->event = event_new(w->base, ear_fd(ear), EV_READ | EV_PERSIST, on_ear, e);
-    ear_listen(ear, true);
-    if (e->event == NULL) {
-        ear_listen(ear, false);
+    struct event *event = event_new(w->base, ear_fd(ear), EV_READ | EV_PERSIST, on_ear, e);
+    if (event == NULL) {
         ear_release(ear);
-        e->ear = NULL;
-    } else if (event_add(e->event, NULL) < 0) {
+        return;
+    }
+    *e = (struct worker_ear){w, ear, event};
+    ear_listen(ear, true);
+    if (event_add(event, NULL) < 0) {
         forget(e);
     }
 }
