@@ -10,6 +10,7 @@
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/base/thread.h"
 #include "server/base/time.h"
 
 #include <inttypes.h>
@@ -193,7 +194,10 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
         d->meta_is_new = !node.known;
     }
     if (err == DC_OK) {
-        struct warm_opts opts = {.io = io, .dir = dir, .node_id = node.known ? node.node_id : NULL};
+        struct warm_opts opts = {.io = io,
+                                 .dir = dir,
+                                 .node_id = node.known ? node.node_id : NULL,
+                                 .threads = thread_cores()};
         err = data_scan(&opts, d->plan, &d->warm);
         tell_adopted(d->plan, &told);
     }

@@ -22,7 +22,7 @@ enum dc_err scan_refuse(struct scan *s, const char *what) {
     return dc_fail(DC_ECORRUPT,
                    "%.300s. Everything up to LSN %" PRIu64
                    " can be saved: dcache-restore --repair %s <new dir>",
-                   what, s->at, s->opts->dir);
+                   what, s->sums.at, s->opts->dir);
 }
 
 /* --- frames ------------------------------------------------------------------------------------------ */
@@ -35,13 +35,13 @@ static enum dc_err take_fork(struct scan *s, const struct frame_ref *f) {
     uint32_t count = fork_decode(bytes_of(f->bytes + FRAME_HEADER_LEN, f->len - FRAME_HEADER_LEN),
                                  chain, CHAIN_MAX);
     uint32_t known = plan->chain_count;
-    bool continues = histories_continue(plan->chain, known, chain, count, s->at);
+    bool continues = histories_continue(plan->chain, known, chain, count, s->sums.at);
     if (count == 0 || chain[count - 1].start != f->lsn || chain[count - 1].id != f->history) {
         err = dc_fail(DC_ECORRUPT, "the fork at LSN %" PRIu64 " is malformed", f->lsn);
     } else if (known > 0 && !continues) {
         err = dc_fail(DC_ECORRUPT,
                       "the history at LSN %" PRIu64 " doesn't continue what ends at %" PRIu64,
-                      f->lsn, s->at);
+                      f->lsn, s->sums.at);
     } else if (!continues) {
         err = dc_fail(DC_ECORRUPT,
                       "the log begins at LSN %" PRIu64 " and no snapshot holds what was before",
@@ -64,9 +64,9 @@ static enum dc_err check_place(struct scan *s, const struct frame_ref *f) {
                        "the log begins at LSN %" PRIu64 " and no snapshot holds what was before",
                        f->lsn);
     }
-    if (f->lsn != s->at) {
+    if (f->lsn != s->sums.at) {
         return dc_fail(DC_ECORRUPT, "the log between LSN %" PRIu64 " and %" PRIu64 " is missing",
-                       s->at, f->lsn);
+                       s->sums.at, f->lsn);
     }
     if (f->history != plan->chain[plan->chain_count - 1].id) {
         return dc_fail(DC_ECORRUPT, "the frame at LSN %" PRIu64 " is of another history", f->lsn);
@@ -82,17 +82,9 @@ static bool is_behind_target(const struct scan *s, const struct frame_ref *f) {
 }
 
 static enum dc_err take_frame(struct scan *s, const char *name, const struct frame_ref *f) {
-    struct data_plan *plan = s->plan;
     enum dc_err err = queue_frame(&s->image.queue, name, f);
     if (err == DC_OK) {
-        s->at = f->lsn + f->len;
-        s->last_kind = f->head.kind;
-        plan->frames++;
-        plan->effects += f->head.effect_count;
-        plan->log_bytes += f->len;
-        if (f->head.time_ms > plan->last_time_ms) {
-            plan->last_time_ms = f->head.time_ms;
-        }
+        sums_add(&s->sums, f);
     }
     return err;
 }
@@ -105,7 +97,7 @@ static enum dc_err scan_tail(struct scan *s, const char *name) {
     struct snap_tail *tail = NULL;
     enum dc_err err = snap_tail_open(s->image.snap, &tail);
     enum log_end end = LOG_MORE;
-    s->at = facts->start_lsn;
+    s->sums.at = facts->start_lsn;
     while (err == DC_OK) {
         struct frame_ref f;
         end = snap_tail_next(tail, &f);
@@ -123,11 +115,11 @@ static enum dc_err scan_tail(struct scan *s, const char *name) {
         char text[TEXT_MAX];
         scan_take_text(DC_ECORRUPT, text);
         return dc_fail(DC_ECORRUPT, "the log in %s is damaged behind LSN %" PRIu64 ": %s", name,
-                       s->at, text);
+                       s->sums.at, text);
     }
-    if (err == DC_OK && !s->tail_is_too_new && facts->tail_len > 0 && s->at != facts->end_lsn) {
+    if (err == DC_OK && !s->tail_is_too_new && facts->tail_len > 0 && s->sums.at != facts->end_lsn) {
         return dc_fail(DC_ECORRUPT, "the log in %s ends at LSN %" PRIu64 ", not at %" PRIu64, name,
-                       s->at, facts->end_lsn);
+                       s->sums.at, facts->end_lsn);
     }
     return err;
 }
@@ -140,8 +132,6 @@ static bool snap_is_too_new(const struct scan *s, const struct snap_facts *facts
 
 static void plan_forget_log(struct data_plan *plan) {
     plan->chain_count = 0;
-    plan->frames = plan->effects = plan->log_bytes = 0;
-    plan->last_time_ms = 0;
     plan->snapshot[0] = '\0';
     plan->snapshot_start = plan->snapshot_end = 0;
 }
@@ -149,8 +139,7 @@ static void plan_forget_log(struct data_plan *plan) {
 static void begin_attempt(struct scan *s) {
     image_fini(&s->image);
     plan_forget_log(s->plan);
-    s->at = 0;
-    s->last_kind = FRAME_MUTATION;
+    s->sums = (struct scan_sums){.last_kind = FRAME_MUTATION};
     s->stopped = s->tail_is_too_new = false;
 }
 
@@ -186,19 +175,35 @@ static enum dc_err open_snapshot(struct scan *s, const struct snap_name *n) {
     plan->chain_count = facts->chain_count;
     plan->snapshot_start = facts->start_lsn;
     plan->snapshot_end = facts->end_lsn;
-    plan->last_time_ms = facts->tail_len == 0 ? facts->begun_ms : 0;
+    s->sums.last_time_ms = facts->tail_len == 0 ? facts->begun_ms : 0;
     snprintf(plan->snapshot, sizeof(plan->snapshot), "%s", n->name);
     err = scan_tail(s, n->name);
-    s->at = facts->end_lsn;
+    s->sums.at = facts->end_lsn;
+    return err;
+}
+
+/* The pieces that go on where we are. They are read when one frame has shown that this is the way the log goes on. */
+static enum dc_err take_pieces(struct scan *s, struct pieces *pieces, struct log_reader *reader) {
+    const struct data_plan *plan = s->plan;
+    uint64_t history = plan->chain[plan->chain_count - 1].id;
+    enum dc_err err = DC_OK;
+    if (pieces->opts == NULL) {
+        pieces_read(pieces, s->opts, &s->dir, s->image.queue.range_bits, s->sums.at);
+    }
+    while (err == DC_OK && pieces_reach(pieces, s->sums.at, history)) {
+        err = pieces_take(pieces, &s->image.queue, &s->sums);
+        log_reader_skip(reader, s->sums.at);
+    }
     return err;
 }
 
 /* From where we are to the end of the log. On DC_OK 'end' says how it ends. */
 static enum dc_err scan_log(struct scan *s, enum log_end *end, struct log_end_info *info) {
     struct log_reader *reader = NULL;
-    enum dc_err err = log_reader_open(&reader, &s->dir, s->at);
+    struct pieces pieces = {.opts = NULL};
+    enum dc_err err = log_reader_open(&reader, &s->dir, s->sums.at);
     *end = LOG_END;
-    *info = (struct log_end_info){.lsn = s->at};
+    *info = (struct log_end_info){.lsn = s->sums.at};
     while (err == DC_OK) {
         struct frame_ref f;
         *end = log_reader_next(reader, &f);
@@ -212,13 +217,13 @@ static enum dc_err scan_log(struct scan *s, enum log_end *end, struct log_end_in
             break;
         }
         err = check_place(s, &f);
-        if (err == DC_OK) {
-            err = take_frame(s, s->dir.segments[f.segment].name, &f);
-        }
+        err = err == DC_OK ? take_frame(s, s->dir.segments[f.segment].name, &f) : err;
+        err = err == DC_OK ? take_pieces(s, &pieces, reader) : err;
     }
     if (err == DC_OK && s->stopped) {
         err = log_reader_check(reader);
     }
+    pieces_fini(&pieces);
     log_reader_close(reader);
     return err;
 }
@@ -236,17 +241,17 @@ static enum dc_err judge_end(struct scan *s, enum log_end end, const struct log_
                  seg == NULL ? "the log" : seg->name, info->file_offset, info->text);
         return scan_refuse(s, text);
     }
-    if (!s->stopped && end == LOG_END && seg != NULL && s->at < seg->durable_lsn &&
-        s->at >= seg->head.first_lsn) {
+    if (!s->stopped && end == LOG_END && seg != NULL && s->sums.at < seg->durable_lsn &&
+        s->sums.at >= seg->head.first_lsn) {
         snprintf(text, sizeof(text),
                  "%s/%s ends at offset %" PRIu64 " (LSN %" PRIu64
                  "), but was on the disk up to LSN %" PRIu64,
-                 s->opts->dir, seg->name, info->file_offset, s->at, seg->durable_lsn);
+                 s->opts->dir, seg->name, info->file_offset, s->sums.at, seg->durable_lsn);
         return scan_refuse(s, text);
     }
-    if (!s->stopped && s->at < s->must_reach) {
+    if (!s->stopped && s->sums.at < s->must_reach) {
         snprintf(text, sizeof(text), "%.200s; and the log ends at LSN %" PRIu64 ", before it",
-                 s->bad_text, s->at);
+                 s->bad_text, s->sums.at);
         return scan_refuse(s, text);
     }
     return DC_OK;
@@ -273,7 +278,7 @@ enum attempt scan_attempt(struct scan *s, const struct snap_name *n, enum dc_err
     if (*err == DC_OK && s->stopped && s->plan->chain_count == 0) {
         return ATTEMPT_NEXT; /* the target lies before the first frame: that isn't a new node */
     }
-    if (*err == DC_ECORRUPT && s->at == s->image.window_end) {
+    if (*err == DC_ECORRUPT && s->sums.at == s->image.window_end) {
         return ATTEMPT_NEXT; /* the log doesn't go on here: a branch that was left, or a gap */
     }
     if (*err == DC_ECORRUPT) {
@@ -284,6 +289,10 @@ enum attempt scan_attempt(struct scan *s, const struct snap_name *n, enum dc_err
     if (*err == DC_OK) {
         *err = judge_end(s, *end, info);
     }
-    s->image.end = s->at;
+    s->image.end = s->sums.at;
+    s->plan->frames = s->sums.frames;
+    s->plan->effects = s->sums.effects;
+    s->plan->log_bytes = s->sums.bytes;
+    s->plan->last_time_ms = s->sums.last_time_ms;
     return *err == DC_OK ? ATTEMPT_OK : ATTEMPT_REFUSED;
 }

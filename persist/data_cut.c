@@ -163,8 +163,9 @@ static enum dc_err save_junk(const struct warm_opts *o, struct io_file *segment,
 /* Segments behind a hole: nothing in them was promised either. */
 static enum dc_err set_aside_later(const struct warm_opts *o, const struct log_dir *dir,
                                    const struct log_end_info *end, struct data_plan *plan) {
+    uint32_t first = end->segment == LOG_NO_SEGMENT ? 0 : end->segment + 1;
     enum dc_err err = DC_OK;
-    for (uint32_t i = dir->count; i-- > end->segment + 1 && err == DC_OK;) {
+    for (uint32_t i = dir->count; i-- > first && err == DC_OK;) {
         const struct segment_info *seg = &dir->segments[i];
         char stem[SEGMENT_NAME_MAX], name[SEGMENT_NAME_MAX];
         if (seg->head.first_lsn < end->lsn || seg->abandoned) {
@@ -187,10 +188,13 @@ static enum dc_err set_aside_later(const struct warm_opts *o, const struct log_d
 
 enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir *dir,
                      const struct log_end_info *end, struct data_plan *plan) {
-    dc_assert(end->segment < dir->count);
-    const struct segment_info *seg = &dir->segments[end->segment];
     char path[DATA_PATH_MAX];
     struct io_file file;
+    if (end->segment == LOG_NO_SEGMENT) { /* a snapshot holds all that is good */
+        plan_note(plan, "The log ends at LSN %" PRIu64 ": %s.", end->lsn, end->text);
+        return set_aside_later(opts, dir, end, plan);
+    }
+    const struct segment_info *seg = &dir->segments[end->segment];
     plan->cut_bytes = end->junk_len;
     plan_note(plan, "%s: cut at offset %" PRIu64 " (LSN %" PRIu64 "), %" PRIu64 " bytes: %s.",
               seg->name, end->file_offset, end->lsn, end->junk_len, end->text);

@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { CHUNK_LEN = 1024 * 1024 };
 
 static enum dc_err io_failed(const char *what, const char *path, int err) {
     return dc_fail(DC_EIO, "%s %s: %s", what, path, dc_errno_text(-err));
@@ -107,27 +106,6 @@ static enum dc_err put_segments_aside(const struct warm_opts *o, uint64_t lsn,
     return err;
 }
 
-/* Bytes from 'at' up to the last one that isn't zero. Negative: -errno. */
-static int64_t junk_len(const struct io *io, struct io_file *f, uint64_t at, uint64_t end) {
-    char *chunk = mem_must_alloc(CHUNK_LEN);
-    int64_t len = 0;
-    while (end > at && len == 0) {
-        size_t want = end - at < CHUNK_LEN ? (size_t)(end - at) : CHUNK_LEN;
-        ssize_t got = io->read_at(io, f, chunk, want, end - want);
-        if (got != (ssize_t)want) {
-            len = got < 0 ? got : -EIO;
-            break;
-        }
-        while (want > 0 && chunk[want - 1] == 0) {
-            want--;
-            end--;
-        }
-        len = want > 0 ? (int64_t)(end - at) : 0;
-    }
-    mem_free(chunk);
-    return len;
-}
-
 /* What is promised to be there may not reach past the fork. */
 static int lower_mark(const struct io *io, struct io_file *f, const struct segment_info *s,
                       uint64_t lsn) {
@@ -155,7 +133,7 @@ static enum dc_err cut_segment(const struct warm_opts *o, const struct log_dir *
     if (err != DC_OK || failed < 0) {
         return err != DC_OK ? err : io_failed("open", path, failed);
     }
-    int64_t junk = junk_len(o->io, &file, end.file_offset, s->file_len);
+    int64_t junk = io_junk_len(o->io, &file, end.file_offset, s->file_len);
     failed = junk < 0 ? (int)junk : lower_mark(o->io, &file, s, lsn);
     o->io->close(o->io, &file);
     if (failed < 0) {

@@ -225,7 +225,7 @@ static bool has_anything(const struct scan *s) {
 static bool went_on(const struct scan *s) {
     for (uint32_t i = 0; i < s->dir.count; i++) {
         const struct segment_info *segment = &s->dir.segments[i];
-        if (!segment->abandoned && (segment->blank || segment->head.first_lsn >= s->at)) {
+        if (!segment->abandoned && (segment->blank || segment->head.first_lsn >= s->sums.at)) {
             return true;
         }
     }
@@ -246,14 +246,14 @@ static enum dc_err finish(struct scan *s, enum log_end end, const struct log_end
                           struct warm **out) {
     struct data_plan *plan = s->plan;
     enum dc_err err = DC_OK;
-    plan->end_lsn = s->at;
+    plan->end_lsn = s->sums.at;
     plan->clock_ms = latest_time(s);
-    plan->clean = end == LOG_END && !s->stopped && s->last_kind == FRAME_CLOSE && !went_on(s);
+    plan->clean = end == LOG_END && !s->stopped && s->sums.last_kind == FRAME_CLOSE && !went_on(s);
     if (end == LOG_TORN) {
         err = data_cut(s->opts, &s->dir, info, plan);
     }
     if (err == DC_OK && !s->opts->read_only) {
-        err = data_make_durable(s->opts, &s->dir, s->at);
+        err = data_make_durable(s->opts, &s->dir, s->sums.at);
     }
     if (err == DC_OK) {
         err = queue_map(&s->image.queue, s->opts->dir);
@@ -300,8 +300,8 @@ enum dc_err data_scan_older(const struct warm_opts *opts, uint64_t lsn, uint32_t
     s->range_bits = range_bits;
     err = err != DC_OK ? err : check_segments(s);
     err = err != DC_OK ? err : try_all(s, lsn, &end, &info);
-    if (err == DC_OK && s->at != lsn) {
-        err = dc_fail(DC_ECORRUPT, "the log ends at LSN %" PRIu64 ", before %" PRIu64, s->at, lsn);
+    if (err == DC_OK && s->sums.at != lsn) {
+        err = dc_fail(DC_ECORRUPT, "the log ends at LSN %" PRIu64 ", before %" PRIu64, s->sums.at, lsn);
     }
     err = err != DC_OK ? err : queue_map(&s->image.queue, opts->dir);
     if (err == DC_OK) {

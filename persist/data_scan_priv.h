@@ -3,6 +3,7 @@
 #ifndef DC_PERSIST_DATA_SCAN_PRIV_H
 #define DC_PERSIST_DATA_SCAN_PRIV_H
 
+#include "persist/scan_pieces.h"
 #include "persist/warm_priv.h"
 
 /* Texts that go into another one are bounded, so that the advice at its end is never cut off. */
@@ -25,8 +26,7 @@ struct scan {
     uint32_t range_bits;     /* UINT32_MAX = as the snapshot has it */
     /* of one attempt */
     struct image image;
-    uint64_t at; /* end of the last good frame */
-    enum frame_kind last_kind;
+    struct scan_sums sums; /* of the frames so far; 'at': the end of the last good one */
     bool stopped; /* at the target */
     bool tail_is_too_new;
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A range's list is a chain of chunks, each twice as large as the one before up to 8 KB: short lists waste little, long ones
- * next to nothing. A place is source << 44 | offset in its file.
+ * next to nothing. A place is source << 44 | offset in its file; which source that is, the table says that the chunk was filled from.
  */
 #include "persist/effect_queue.h"
 
@@ -14,8 +14,31 @@
 
 enum { CHUNK_FIRST_LEN = 64, CHUNK_LEN_MAX = 8192, FETCH_COUNT = 16 };
 
+/* A stretch of a file in which LSNs rise with offsets. */
+struct effect_source {
+    uint32_t file;
+    uint64_t lsn_at_0; /* of the file's first byte, if the stretch went back that far; wraps */
+};
+
+struct effect_file {
+    char name[SEGMENT_NAME_MAX];
+    uint64_t end; /* of the last effect queued */
+    struct io_file file;
+    bool is_open;
+    const char *map; /* NULL until queue_map() */
+};
+
+struct effect_table {
+    struct effect_table *next;
+    struct effect_source *sources;
+    uint32_t source_count, source_cap;
+    struct effect_file *files;
+    uint32_t file_count, file_cap;
+};
+
 struct effect_chunk {
     struct effect_chunk *next;
+    const struct effect_table *table;
     uint32_t count; /* of the last one after queue_map() */
     uint32_t cap;
     uint64_t places[];
@@ -28,14 +51,12 @@ void queue_init(struct effect_queue *q, const struct io *io, uint32_t range_bits
     q->range_bits = range_bits;
     q->range_count = (uint32_t)SLOT_COUNT >> range_bits;
     q->ranges = mem_must_zalloc((q->range_count + 1) * sizeof(*q->ranges));
+    q->tables = mem_must_zalloc(sizeof(*q->tables));
 }
 
-void queue_fini(struct effect_queue *q) {
-    for (uint32_t r = 0; q->ranges != NULL && r <= q->range_count; r++) {
-        queue_forget(q, r);
-    }
-    for (uint32_t i = 0; i < q->file_count; i++) {
-        struct effect_file *f = &q->files[i];
+static void table_destroy(const struct effect_queue *q, struct effect_table *t) {
+    for (uint32_t i = 0; i < t->file_count; i++) {
+        struct effect_file *f = &t->files[i];
         if (f->map != NULL) {
             q->io->unmap(q->io, f->map, f->end);
         }
@@ -43,8 +64,20 @@ void queue_fini(struct effect_queue *q) {
             q->io->close(q->io, &f->file);
         }
     }
-    mem_free(q->files);
-    mem_free(q->sources);
+    mem_free(t->files);
+    mem_free(t->sources);
+    mem_free(t);
+}
+
+void queue_fini(struct effect_queue *q) {
+    for (uint32_t r = 0; q->ranges != NULL && r <= q->range_count; r++) {
+        queue_forget(q, r);
+    }
+    while (q->tables != NULL) {
+        struct effect_table *next = q->tables->next;
+        table_destroy(q, q->tables);
+        q->tables = next;
+    }
     mem_free(q->ranges);
     memset(q, 0, sizeof(*q));
 }
@@ -62,7 +95,14 @@ void queue_forget(struct effect_queue *q, uint32_t range) {
 
 /* --- filling ----------------------------------------------------------------------------------------- */
 
-static enum dc_err list_grow(struct effect_list *l) {
+/* How many places are in a chunk is known by 'next' only while it is the last. */
+static void list_close(struct effect_list *l) {
+    if (l->last != NULL) {
+        l->last->count = (uint32_t)(l->next - l->last->places);
+    }
+}
+
+static enum dc_err list_grow(struct effect_list *l, const struct effect_table *table) {
     size_t len = CHUNK_FIRST_LEN;
     if (l->last != NULL) {
         len = (sizeof(*l->last) + l->last->cap * sizeof(uint64_t)) * 2;
@@ -73,10 +113,11 @@ static enum dc_err list_grow(struct effect_list *l) {
         return DC_ENOMEM;
     }
     c->next = NULL;
+    c->table = table;
     c->count = 0;
     c->cap = (uint32_t)((len - sizeof(*c)) / sizeof(uint64_t));
     if (l->last != NULL) {
-        l->last->count = l->last->cap;
+        list_close(l);
         l->last->next = c;
     } else {
         l->first = c;
@@ -87,16 +128,17 @@ static enum dc_err list_grow(struct effect_list *l) {
     return DC_OK;
 }
 
-static enum dc_err list_add(struct effect_list *l, uint64_t place, uint64_t bytes) {
+static enum dc_err list_add(const struct effect_queue *q, const struct effect_late *e) {
+    struct effect_list *l = e->list;
     if (dc_unlikely(l->next == l->end)) {
-        enum dc_err err = list_grow(l);
+        enum dc_err err = list_grow(l, q->tables);
         if (err != DC_OK) {
             return err;
         }
     }
-    *l->next++ = place;
+    *l->next++ = e->place;
     l->count++;
-    l->bytes += bytes;
+    l->bytes += e->bytes;
     return DC_OK;
 }
 
@@ -107,7 +149,7 @@ static enum dc_err add_late(struct effect_queue *q, struct effect_list *l, uint6
     struct effect_late *oldest = &q->late[q->added % QUEUE_LATE];
     enum dc_err err = DC_OK;
     if (dc_likely(oldest->list != NULL)) {
-        err = list_add(oldest->list, oldest->place, oldest->bytes);
+        err = list_add(q, oldest);
     }
     *oldest = (struct effect_late){l, place, bytes};
     __builtin_prefetch(l, 1);
@@ -124,7 +166,7 @@ static enum dc_err add_all_late(struct effect_queue *q) {
     for (uint32_t i = 0; i < QUEUE_LATE && err == DC_OK; i++) {
         struct effect_late *e = &q->late[(q->added + i) % QUEUE_LATE];
         if (e->list != NULL) {
-            err = list_add(e->list, e->place, e->bytes);
+            err = list_add(q, e);
             e->list = NULL;
         }
     }
@@ -140,38 +182,38 @@ static void *grown(void *array, uint32_t count, uint32_t *cap, size_t size) {
     return mem_must_realloc(array, *cap * size);
 }
 
-static uint32_t file_of(struct effect_queue *q, const char *name) {
+static uint32_t file_of(struct effect_table *t, const char *name) {
     /* Nearly always the last one. */
-    for (uint32_t i = q->file_count; i-- > 0;) {
-        if (strcmp(q->files[i].name, name) == 0) {
+    for (uint32_t i = t->file_count; i-- > 0;) {
+        if (strcmp(t->files[i].name, name) == 0) {
             return i;
         }
     }
-    q->files = grown(q->files, q->file_count, &q->file_cap, sizeof(*q->files));
-    struct effect_file *f = &q->files[q->file_count];
+    t->files = grown(t->files, t->file_count, &t->file_cap, sizeof(*t->files));
+    struct effect_file *f = &t->files[t->file_count];
     memset(f, 0, sizeof(*f));
     snprintf(f->name, sizeof(f->name), "%s", name);
-    return q->file_count++;
+    return t->file_count++;
 }
 
 /* The stretch that a frame belongs to. Errors: DC_ECORRUPT when there are too many. */
-static enum dc_err source_of(struct effect_queue *q, const char *name,
+static enum dc_err source_of(struct effect_table *t, const char *name,
                              const struct frame_ref *frame, uint32_t *out) {
-    uint32_t file = file_of(q, name);
+    uint32_t file = file_of(t, name);
     uint64_t lsn_at_0 = frame->lsn - frame->file_offset;
-    if (q->source_count > 0) {
-        const struct effect_source *last = &q->sources[q->source_count - 1];
+    if (t->source_count > 0) {
+        const struct effect_source *last = &t->sources[t->source_count - 1];
         if (last->file == file && last->lsn_at_0 == lsn_at_0) {
-            *out = q->source_count - 1;
+            *out = t->source_count - 1;
             return DC_OK;
         }
     }
-    if (q->source_count == QUEUE_SOURCES_MAX) {
+    if (t->source_count == QUEUE_SOURCES_MAX) {
         return dc_fail(DC_ECORRUPT, "the log has more than %u stretches", QUEUE_SOURCES_MAX);
     }
-    q->sources = grown(q->sources, q->source_count, &q->source_cap, sizeof(*q->sources));
-    q->sources[q->source_count] = (struct effect_source){file, lsn_at_0};
-    *out = q->source_count++;
+    t->sources = grown(t->sources, t->source_count, &t->source_cap, sizeof(*t->sources));
+    t->sources[t->source_count] = (struct effect_source){file, lsn_at_0};
+    *out = t->source_count++;
     return DC_OK;
 }
 
@@ -203,9 +245,10 @@ static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t 
 }
 
 enum dc_err queue_frame(struct effect_queue *q, const char *name, const struct frame_ref *frame) {
+    struct effect_table *t = q->tables;
     uint32_t source = 0;
     uint64_t end = frame->file_offset + frame->len;
-    enum dc_err err = source_of(q, name, frame, &source);
+    enum dc_err err = source_of(t, name, frame, &source);
     if (err != DC_OK) {
         return err;
     }
@@ -225,25 +268,60 @@ enum dc_err queue_frame(struct effect_queue *q, const char *name, const struct f
         }
         at += e.len;
     }
-    q->files[q->sources[source].file].end = end;
+    t->files[t->sources[source].file].end = end;
+    return DC_OK;
+}
+
+static void list_append(struct effect_list *l, struct effect_list *behind) {
+    if (behind->first == NULL) {
+        return;
+    }
+    list_close(l);
+    if (l->last != NULL) {
+        l->last->next = behind->first;
+    } else {
+        l->first = behind->first;
+    }
+    l->last = behind->last;
+    l->next = behind->next;
+    l->end = behind->next; /* the room that is left is of the other's table */
+    l->count += behind->count;
+    l->bytes += behind->bytes;
+    memset(behind, 0, sizeof(*behind));
+}
+
+enum dc_err queue_append(struct effect_queue *q, struct effect_queue *behind) {
+    dc_assert(q->range_count == behind->range_count);
+    enum dc_err err = add_all_late(q);
+    err = err == DC_OK ? add_all_late(behind) : err;
+    if (err != DC_OK) {
+        return err;
+    }
+    for (uint32_t r = 0; r <= q->range_count; r++) {
+        list_append(&q->ranges[r], &behind->ranges[r]);
+    }
+    for (uint32_t i = 0; i < KEYSPACE_MAX; i++) {
+        q->flushed[i] = behind->flushed[i] > 0 ? behind->flushed[i] : q->flushed[i];
+    }
+    q->effects += behind->effects;
+    q->bytes += behind->bytes;
+    struct effect_table *last = behind->tables;
+    while (last->next != NULL) {
+        last = last->next;
+    }
+    last->next = q->tables->next;
+    q->tables->next = behind->tables;
+    behind->tables = NULL;
+    queue_fini(behind);
     return DC_OK;
 }
 
 /* --- reading ----------------------------------------------------------------------------------------- */
 
-enum dc_err queue_map(struct effect_queue *q, const char *dir) {
-    enum dc_err late = add_all_late(q);
-    if (late != DC_OK) {
-        return late;
-    }
-    for (uint32_t r = 0; r <= q->range_count; r++) {
-        struct effect_list *l = &q->ranges[r];
-        if (l->last != NULL) {
-            l->last->count = (uint32_t)(l->next - l->last->places);
-        }
-    }
-    for (uint32_t i = 0; i < q->file_count; i++) {
-        struct effect_file *f = &q->files[i];
+static enum dc_err table_map(const struct effect_queue *q, struct effect_table *t,
+                             const char *dir) {
+    for (uint32_t i = 0; i < t->file_count; i++) {
+        struct effect_file *f = &t->files[i];
         char path[4096];
         if (f->is_open || f->end == 0) {
             continue;
@@ -265,17 +343,32 @@ enum dc_err queue_map(struct effect_queue *q, const char *dir) {
     return DC_OK;
 }
 
+enum dc_err queue_map(struct effect_queue *q, const char *dir) {
+    enum dc_err late = add_all_late(q);
+    if (late != DC_OK) {
+        return late;
+    }
+    for (uint32_t r = 0; r <= q->range_count; r++) {
+        list_close(&q->ranges[r]);
+    }
+    enum dc_err err = DC_OK;
+    for (struct effect_table *t = q->tables; t != NULL && err == DC_OK; t = t->next) {
+        err = table_map(q, t, dir);
+    }
+    return err;
+}
+
 void queue_begin(const struct effect_queue *q, uint32_t range, struct effect_cursor *out) {
     *out = (struct effect_cursor){.queue = q, .chunk = q->ranges[range].first, .range = range};
 }
 
-static const struct effect_file *file_at(const struct effect_queue *q, uint64_t place) {
-    return &q->files[q->sources[place >> QUEUE_OFFSET_BITS].file];
+static const struct effect_file *file_at(const struct effect_table *t, uint64_t place) {
+    return &t->files[t->sources[place >> QUEUE_OFFSET_BITS].file];
 }
 
 /* An effect, as far as its length can be told. */
-static bool is_lost(const struct effect_queue *q, uint64_t place) {
-    const struct effect_file *f = file_at(q, place);
+static bool is_lost(const struct effect_queue *q, const struct effect_table *t, uint64_t place) {
+    const struct effect_file *f = file_at(t, place);
     uint64_t offset = place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1);
     uint64_t left = f->end - offset;
     struct effect_view e;
@@ -286,25 +379,35 @@ static bool is_lost(const struct effect_queue *q, uint64_t place) {
            q->io->lost(q->io, f->map + offset, e.len);
 }
 
-enum dc_err queue_check(const struct effect_queue *q, uint32_t range) {
-    bool any = false;
-    for (uint32_t i = 0; i < q->file_count && !any; i++) {
-        const struct effect_file *f = &q->files[i];
-        any = f->map != NULL && q->io->lost(q->io, f->map, f->end);
+static bool any_is_lost(const struct effect_queue *q) {
+    for (const struct effect_table *t = q->tables; t != NULL; t = t->next) {
+        for (uint32_t i = 0; i < t->file_count; i++) {
+            const struct effect_file *f = &t->files[i];
+            if (f->map != NULL && q->io->lost(q->io, f->map, f->end)) {
+                return true;
+            }
+        }
     }
-    for (const struct effect_chunk *c = q->ranges[range].first; c != NULL && any; c = c->next) {
+    return false;
+}
+
+enum dc_err queue_check(const struct effect_queue *q, uint32_t range) {
+    if (dc_likely(!any_is_lost(q))) {
+        return DC_OK;
+    }
+    for (const struct effect_chunk *c = q->ranges[range].first; c != NULL; c = c->next) {
         for (uint32_t i = 0; i < c->count; i++) {
-            if (is_lost(q, c->places[i])) {
+            if (is_lost(q, c->table, c->places[i])) {
                 return dc_fail(DC_EIO, "a part of %s can't be read any more",
-                               file_at(q, c->places[i])->name);
+                               file_at(c->table, c->places[i])->name);
             }
         }
     }
     return DC_OK;
 }
 
-static const char *at_place(const struct effect_queue *q, uint64_t place) {
-    return file_at(q, place)->map + (place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1));
+static const char *at_place(const struct effect_table *t, uint64_t place) {
+    return file_at(t, place)->map + (place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1));
 }
 
 /* The places are far apart, each on a page of its own. Some are read at once, so that their misses overlap; a prefetch alone isn't enough,
@@ -315,11 +418,11 @@ static void fetch_some(const struct effect_cursor *c) {
     const uint64_t *places = c->chunk->places + c->index;
     unsigned char sum = 0;
     for (uint32_t i = 0; i < count; i++) {
-        sum = (unsigned char)(sum + (unsigned char)*at_place(c->queue, places[i]));
+        sum = (unsigned char)(sum + (unsigned char)*at_place(c->chunk->table, places[i]));
     }
     __asm__ volatile("" : : "r"(sum)); /* read, though nobody wants to know */
     for (uint32_t i = 0; i < count; i++) {
-        const char *at = at_place(c->queue, places[i]);
+        const char *at = at_place(c->chunk->table, places[i]);
         __builtin_prefetch(at + 64);
         __builtin_prefetch(at + 128);
     }
@@ -339,8 +442,9 @@ enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
             fetch_some(c);
         }
         uint64_t place = c->chunk->places[c->index++];
-        const struct effect_source *s = &q->sources[place >> QUEUE_OFFSET_BITS];
-        const struct effect_file *f = &q->files[s->file];
+        const struct effect_table *t = c->chunk->table;
+        const struct effect_source *s = &t->sources[place >> QUEUE_OFFSET_BITS];
+        const struct effect_file *f = &t->files[s->file];
         uint64_t offset = place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1);
         if (!effect_decode(f->map, f->end, offset, s->lsn_at_0, out) || !is_known(out) ||
             range_of(q, out) != c->range) {

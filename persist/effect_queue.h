@@ -4,6 +4,7 @@
  *
  * Purpose: the scan of a log of ten million effects leaves one number for each (8 bytes, some 11 with what lists are made of): which
  *   stretch of which file, and the offset there. The bytes are read again, from the mapped file, when the range is loaded.
+ *   A log that is scanned in pieces fills a queue for each; they are put one behind the other.
  * Invariants: I1 the effects of a range are in the order of the log. I2 a flush isn't queued: it is the least version that its
  *   keyspace has from there on. I3 the system keyspace's effects are in no range of slots but in a list of their own: they are needed
  *   before anything else is.
@@ -21,6 +22,7 @@
 enum { QUEUE_OFFSET_BITS = 44, QUEUE_SOURCES_MAX = 1 << 20 };
 
 struct effect_chunk;
+struct effect_table; /* the stretches and files that chunks name */
 
 struct effect_list {
     struct effect_chunk *first;
@@ -40,29 +42,12 @@ struct effect_late {
 /* So many are: the lists of that many are fetched at a time. */
 enum { QUEUE_LATE = 16 };
 
-/* A stretch of a file in which LSNs rise with offsets. */
-struct effect_source {
-    uint32_t file;
-    uint64_t lsn_at_0; /* of the file's first byte, if the stretch went back that far; wraps */
-};
-
-struct effect_file {
-    char name[SEGMENT_NAME_MAX];
-    uint64_t end; /* of the last effect queued */
-    struct io_file file;
-    bool is_open;
-    const char *map; /* NULL until queue_map() */
-};
-
 struct effect_queue {
     const struct io *io;
     uint32_t range_bits;
     uint32_t range_count;
     struct effect_list *ranges; /* and one more behind them: of the system keyspace */
-    struct effect_source *sources;
-    uint32_t source_count, source_cap;
-    struct effect_file *files;
-    uint32_t file_count, file_cap;
+    struct effect_table *tables; /* the first is its own, the others come from queues that were put behind it */
     uint64_t effects, bytes;
     struct effect_late late[QUEUE_LATE];
     uint64_t added;                 /* the next one goes to late[added % QUEUE_LATE] */
@@ -75,6 +60,8 @@ void queue_fini(struct effect_queue *q);
 /* All effects of a frame that stands in the file 'name'. Errors: DC_ENOMEM, DC_ECORRUPT. */
 DC_MUST enum dc_err queue_frame(struct effect_queue *q, const char *name,
                                 const struct frame_ref *frame);
+/* All of 'behind', which stands behind it in the log and has the same ranges, and is finished with by that. Errors: DC_ENOMEM. */
+DC_MUST enum dc_err queue_append(struct effect_queue *q, struct effect_queue *behind);
 /* The files are opened and mapped. Errors: DC_EIO, DC_ENOMEM. */
 DC_MUST enum dc_err queue_map(struct effect_queue *q, const char *dir);
 

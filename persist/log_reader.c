@@ -10,7 +10,6 @@
 #include "persist/log_reader.h"
 
 #include "server/base/assert.h"
-#include "server/base/codec.h"
 #include "server/base/mem.h"
 
 #include <inttypes.h>
@@ -44,6 +43,7 @@ struct log_reader {
     struct io_file file;
     bool is_open;
     bool map_only; /* the end is near, or a bad place */
+    bool is_part;  /* where the log ends is for another one to say */
     char *window;
     uint64_t window_at; /* offset in the file */
     size_t window_len;
@@ -269,14 +269,25 @@ static uint32_t unreadable(const struct log_reader *r, uint32_t current) {
     return LOG_NO_SEGMENT;
 }
 
-static uint64_t last_nonzero(const char *map, uint64_t from, uint64_t to) {
-    while (to - from >= 8 && get_u64(map + to - 8) == 0) {
-        to -= 8;
-    }
-    while (to > from && map[to - 1] == 0) {
-        to--;
-    }
-    return to - from;
+/* What stands there that isn't zeros; what can't be read is noted. */
+static uint64_t junk_len(struct log_reader *r, struct io_file *f, uint64_t from, uint64_t to) {
+    int64_t len = io_junk_len(r->d->io, f, from, to);
+    r->lost |= len < 0;
+    return len < 0 ? 0 : (uint64_t)len;
+}
+
+/* Is it the header of a frame that belongs there? And the whole frame? In the mapped segment. */
+static bool head_at(const struct log_reader *r, uint64_t at, struct frame_head *head) {
+    const char *ptr = r->map + at;
+    size_t len = (size_t)(r->map_len - at);
+    uint64_t lsn = r->first_lsn + (at - SEGMENT_HEADER_LEN);
+    return frame_may_begin(ptr, len) &&
+           frame_check_head(ptr, len, r->history, lsn, head) == FRAME_OK;
+}
+
+static bool frame_at(const struct log_reader *r, uint64_t at, struct frame_head *head) {
+    uint64_t lsn = r->first_lsn + (at - SEGMENT_HEADER_LEN);
+    return frame_check(r->map + at, (size_t)(r->map_len - at), r->history, lsn, head) == FRAME_OK;
 }
 
 /* Does a good frame begin in the mapped segment, between the two offsets? Few places need more than a look at two numbers. */
@@ -284,11 +295,7 @@ static bool find_frame(const struct log_reader *r, uint64_t from, uint64_t to) {
     struct frame_head head;
     to = to - from > SEARCH_MAX ? from + SEARCH_MAX : to;
     for (uint64_t at = from; at < to && at + FRAME_HEADER_LEN <= r->map_len; at++) {
-        uint64_t lsn = r->first_lsn + (at - SEGMENT_HEADER_LEN);
-        size_t len = (size_t)(r->map_len - at);
-        if (frame_may_begin(r->map + at, len) &&
-            frame_check_head(r->map + at, len, r->history, lsn, &head) == FRAME_OK &&
-            frame_check(r->map + at, len, r->history, lsn, &head) == FRAME_OK) {
+        if (head_at(r, at, &head) && frame_at(r, at, &head)) {
             return true;
         }
     }
@@ -307,7 +314,7 @@ static void look_behind(struct log_reader *r) {
     /* Behind r->stop the next segment counts. */
     uint64_t room = r->stop - r->lsn;
     uint64_t to = room < r->map_len - from ? from + room : r->map_len;
-    e->junk_len = last_nonzero(r->map, from, to);
+    e->junk_len = junk_len(r, &r->file, from, to);
     e->frames_behind = e->junk_len > 0 && find_frame(r, from + 1, from + e->junk_len);
 }
 
@@ -343,12 +350,7 @@ static bool blank_holds_something(struct log_reader *r) {
             r->d->io->open(r->d->io, path, IO_READ, &f) != 0) {
             continue;
         }
-        const char *map = r->d->io->map(r->d->io, &f, s->file_len);
-        uint64_t junk = map != NULL ? last_nonzero(map, SEGMENT_HEADER_LEN, s->file_len) : 0;
-        if (map != NULL) {
-            r->lost |= r->d->io->lost(r->d->io, map, s->file_len);
-            r->d->io->unmap(r->d->io, map, s->file_len);
-        }
+        uint64_t junk = junk_len(r, &f, SEGMENT_HEADER_LEN, s->file_len);
         r->d->io->close(r->d->io, &f);
         if (junk > 0) {
             return true;
@@ -424,9 +426,12 @@ static enum log_end judge(struct log_reader *r, uint32_t current) {
     if (later != LOG_NO_SEGMENT) {
         return ends(r, LOG_TORN, "%s, but later segments exist%s", what, behind);
     }
-    if (e->junk_len > 0 || blank_holds_something(r)) {
+    if (e->junk_len > 0) {
         return ends(r, LOG_TORN, "%s, but %" PRIu64 " bytes of something%s", what, e->junk_len,
                     behind);
+    }
+    if (blank_holds_something(r)) {
+        return ends(r, LOG_TORN, "%s, but something in a segment without a header", what);
     }
     return ends(r, LOG_END, "the log ends at LSN %" PRIu64 " (%s, offset %" PRIu64 ")", r->lsn,
                 segment_words(r, current), e->file_offset);
@@ -440,6 +445,9 @@ static enum log_end failed(struct log_reader *r) {
 static enum log_end find_end(struct log_reader *r) {
     uint32_t current = covering(r, r->link, r->lsn, r->d->count);
     r->end = (struct log_end_info){.segment = LOG_NO_SEGMENT, .lsn = r->good_lsn, .at_lsn = r->lsn};
+    if (r->is_part) {
+        return ends(r, LOG_END, "no more frames");
+    }
     if (current != LOG_NO_SEGMENT) {
         if (use_segment(r, current) != DC_OK) {
             return failed(r);
@@ -512,6 +520,39 @@ enum log_end log_reader_next(struct log_reader *r, struct frame_ref *out) {
         return LOG_MORE;
     }
     return find_next_there(r, out);
+}
+
+bool log_reader_seek(struct log_reader *r, uint64_t below) {
+    const struct io *io = r->d->io;
+    uint32_t index = covering(r, r->link, r->lsn, r->d->count);
+    uint64_t fork = log_dir_link_end(r->d, r->link);
+    struct frame_head head;
+    below = fork < below ? fork : below;
+    r->is_part = true;
+    if (r->lsn >= below || index == LOG_NO_SEGMENT || use_segment(r, index) != DC_OK ||
+        r->map == NULL) {
+        return false;
+    }
+    uint64_t at = SEGMENT_HEADER_LEN + (r->lsn - r->first_lsn);
+    uint64_t room = below - r->lsn < SEEK_MAX ? below - r->lsn : SEEK_MAX;
+    uint64_t to = at + room < r->map_len ? at + room : r->map_len;
+    to = at < to ? io->data_end(io, &r->file, at, to) : at;
+    while (at < to && at + FRAME_HEADER_LEN <= r->map_len && !head_at(r, at, &head)) {
+        at++;
+    }
+    if (at >= to || at + FRAME_HEADER_LEN > r->map_len || !frame_at(r, at, &head)) {
+        return false;
+    }
+    r->lsn = r->first_lsn + (at - SEGMENT_HEADER_LEN);
+    r->good_lsn = r->lsn;
+    return true;
+}
+
+void log_reader_skip(struct log_reader *r, uint64_t to) {
+    drop_map(r);
+    r->lsn = to;
+    r->good_lsn = to;
+    r->stop = 0;
 }
 
 enum dc_err log_reader_check(struct log_reader *r) {

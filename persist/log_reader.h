@@ -88,6 +88,15 @@ bool log_reader_joins(const struct log_reader *r);
 /* After LOG_END or LOG_TORN another call looks again at the same place (for what is appended to the same file). */
 enum log_end log_reader_next(struct log_reader *r, struct frame_ref *out);
 
+/* For who reads a part of a log whose frames' places aren't known, before anything is read: goes on to the first frame that begins below 'below'. (A
+ * history gives an LSN once, and both are in the sums: what looks like a frame is one, or stands in a value to look like one.) Looks at SEEK_MAX bytes, and
+ * no further than a header that is right in front of something that isn't. False: there is none, or it is for somebody else to say; the reader is of no use
+ * then. Such a reader doesn't judge: LOG_END says no more than that it has found no frame. */
+enum { SEEK_MAX = 1024 * 1024 };
+bool log_reader_seek(struct log_reader *r, uint64_t below);
+/* Somebody else has read the frames from here up to 'to', where one of this history ends. */
+void log_reader_skip(struct log_reader *r, uint64_t to);
+
 /* For who stops before the end: the bytes of all frames so far were there while they were used. Errors: DC_EIO. */
 DC_MUST enum dc_err log_reader_check(struct log_reader *r);
 

@@ -57,7 +57,10 @@ struct warm_opts {
     int64_t to_time_ms;     /* likewise; 0 = all */
     bool read_only;         /* tools: cut nothing, keep no side file */
     const uint8_t *node_id; /* NULL = any; else files of another node are refused, by name */
+    uint32_t threads;       /* that scan a long log; 0 = the caller alone */
+    uint64_t piece_len;     /* of log, so much at least to a thread; 0 = PIECE_LEN */
 };
+enum { PIECE_LEN = 8 * 1024 * 1024 };
 
 /* Verifies and queues. Cuts a torn tail (into a side file). 'out' is NULL when there is nothing to load. Errors: DC_ECORRUPT with what is damaged, what can
  * be saved and the command that does it, or that the target lies before everything that is there; DC_ENEWER; DC_EFOREIGN; DC_EIO. */

@@ -20,7 +20,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum {
     ALONE_LEN = 128 * 1024,
@@ -453,10 +452,10 @@ static void player_init(struct player *p, struct apply *a) {
 
 struct apply *apply_create(const struct apply_opts *opts) {
     struct apply *a = mem_must_zalloc(sizeof(*a));
-    long count = opts->threads > 0 ? (long)opts->threads : sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t count = opts->threads > 0 ? opts->threads : thread_cores();
     a->store = opts->store;
     a->warm = opts->warm;
-    a->count = count < 1 ? 1 : count > APPLY_THREADS_MAX ? APPLY_THREADS_MAX : (uint32_t)count;
+    a->count = count > APPLY_THREADS_MAX ? APPLY_THREADS_MAX : count;
     a->batch = &a->batches[0];
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->asked, NULL);

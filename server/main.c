@@ -20,6 +20,7 @@
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/base/thread.h"
 #include "server/base/time.h"
 #include "server/cmd/janitor.h"
 #include "server/cmd/saver.h"
@@ -114,7 +115,7 @@ static enum dc_err prepare_process(struct conf *conf) {
 static uint32_t worker_count(const struct conf *conf) {
     long count = (long)conf_get(conf, threads);
     if (count == 0) {
-        count = sysconf(_SC_NPROCESSORS_ONLN);
+        count = thread_cores();
     }
     return count < 1 ? 1 : count > WORKER_MAX ? WORKER_MAX : (uint32_t)count;
 }
@@ -230,7 +231,7 @@ static void start_warming(struct server *s) {
         return;
     }
     if (threads == 0) {
-        threads = sysconf(_SC_NPROCESSORS_ONLN);
+        threads = thread_cores();
     }
     lock_init(&s->evict_lock, LOCK_RANK_EVICT);
     s->evict_feed = log_feed_create(n->log);

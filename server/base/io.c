@@ -2,6 +2,7 @@
 #include "server/base/io.h"
 
 #include "server/base/assert.h"
+#include "server/base/codec.h"
 #include "server/base/mem.h"
 
 #include <dirent.h>
@@ -20,6 +21,7 @@ enum {
     FILE_RIGHTS = 0640,
     DIR_RIGHTS = 0750,
     ZEROS_LEN = 64 * 1024, /* written at once where the file system can't allocate */
+    CHUNK_LEN = 256 * 1024,
 };
 
 static int posix_open(const struct io *io, const char *path, enum io_mode mode,
@@ -117,6 +119,23 @@ static int64_t posix_size(const struct io *io, struct io_file *f) {
     (void)io;
     struct stat st;
     return fstat(f->fd, &st) == 0 ? (int64_t)st.st_size : -(int64_t)errno;
+}
+
+static uint64_t posix_data_end(const struct io *io, struct io_file *f, uint64_t from, uint64_t to) {
+    uint64_t end = from;
+    (void)io;
+    while (end < to) {
+        off_t data = lseek(f->fd, (off_t)end, SEEK_DATA);
+        off_t hole = data < 0 ? data : lseek(f->fd, data, SEEK_HOLE);
+        if (hole < 0) {
+            return data < 0 && errno == ENXIO ? end : to; /* nothing but a hole follows */
+        }
+        if ((uint64_t)data >= to) {
+            return end;
+        }
+        end = (uint64_t)hole;
+    }
+    return to;
 }
 
 /* For file systems that can't allocate: our files have no holes below their size, so zeros behind it do the same. */
@@ -347,7 +366,38 @@ const struct io io_posix = {
     .sync_dir = posix_sync_dir,
     .list = posix_list,
     .size = posix_size,
+    .data_end = posix_data_end,
     .map = posix_map,
     .lost = posix_lost,
     .unmap = posix_unmap,
 };
+
+static size_t nonzero_len(const char *bytes, size_t len) {
+    while (len >= 8 && get_u64(bytes + len - 8) == 0) {
+        len -= 8;
+    }
+    while (len > 0 && bytes[len - 1] == 0) {
+        len--;
+    }
+    return len;
+}
+
+/* Read, not mapped: it may be all the room that a file was given. */
+int64_t io_junk_len(const struct io *io, struct io_file *f, uint64_t from, uint64_t to) {
+    uint64_t end = io->data_end(io, f, from, to);
+    char *chunk = mem_must_alloc(CHUNK_LEN);
+    int64_t junk = 0;
+    while (end > from && junk == 0) {
+        size_t want = end - from < CHUNK_LEN ? (size_t)(end - from) : CHUNK_LEN;
+        ssize_t got = io->read_at(io, f, chunk, want, end - want);
+        size_t len = got == (ssize_t)want ? nonzero_len(chunk, want) : 0;
+        end -= want;
+        if (got != (ssize_t)want) {
+            junk = got < 0 ? got : -EIO;
+        } else if (len > 0) {
+            junk = (int64_t)(end + len - from);
+        }
+    }
+    mem_free(chunk);
+    return junk;
+}

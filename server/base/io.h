@@ -42,6 +42,9 @@ struct io {
     int (*truncate)(const struct io *io, struct io_file *f, uint64_t len);
     int (*sync)(const struct io *io, struct io_file *f); /* fdatasync */
     int64_t (*size)(const struct io *io, struct io_file *f);
+    /* What was allocated and never written needn't be read to know that it is zeros: the end of what may be something else, of the bytes between 'from' and
+     * 'to'. 'to' where nobody knows. */
+    uint64_t (*data_end)(const struct io *io, struct io_file *f, uint64_t from, uint64_t to);
     int (*rename)(const struct io *io, const char *from, const char *to);
     int (*unlink)(const struct io *io, const char *path);
     int (*mkdir)(const struct io *io, const char *path); /* 0 also when it is there */
@@ -57,6 +60,9 @@ struct io {
 };
 
 extern const struct io io_posix;
+
+/* How many of the bytes between 'from' and 'to', from the first one to the last that isn't zero. Negative: -errno; -EIO also when the file ends before. */
+int64_t io_junk_len(const struct io *io, struct io_file *f, uint64_t from, uint64_t to);
 
 /* Makes good for io_posix what map() says of pages that can't be read: it takes the signal SIGBUS, which ends the process otherwise. Called
  * by main(), once. */

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 void thread_rename(const char *name) {
     pthread_setname_np(pthread_self(), name);
@@ -22,13 +23,15 @@ static void *enter(void *arg) {
     return NULL;
 }
 
-/* Signals are blocked before the thread exists: none can slip in. */
+/* Signals are blocked before the thread exists: none can slip in. But for the one that a page brings which can't be read: blocked, it would end the
+ * process. */
 void thread_start(struct thread *t, const char *name, void (*run)(void *arg), void *arg) {
     t->run = run;
     t->arg = arg;
     snprintf(t->name, sizeof(t->name), "%s", name);
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int err = pthread_create(&t->id, NULL, enter, t);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -41,4 +44,9 @@ void thread_start(struct thread *t, const char *name, void (*run)(void *arg), vo
 void thread_join(struct thread *t) {
     int err = pthread_join(t->id, NULL);
     dc_assert(err == 0);
+}
+
+uint32_t thread_cores(void) {
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count < 1 ? 1 : (uint32_t)count;
 }

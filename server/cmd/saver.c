@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { LOOK_MS = 500, RETRY_MS = 5000 };
 
@@ -98,8 +97,7 @@ static bool is_due(struct saver *s, int64_t now_ms) {
 /* The other half of the cores is for those who are served meanwhile. */
 static uint32_t thread_count(const struct conf *conf) {
     long count = (long)conf_get(conf, snapshot_threads);
-    long half = (sysconf(_SC_NPROCESSORS_ONLN) + 1) / 2;
-    return (uint32_t)(count > 0 ? count : half > 0 ? half : 1);
+    return count > 0 ? (uint32_t)count : (thread_cores() + 1) / 2;
 }
 
 static enum dc_err write_snapshot(struct saver *s, struct snap_written *out) {

@@ -27,6 +27,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,14 @@ struct world {
 };
 
 static uint64_t recoveries;
+static struct world *current;
+
+/* An assertion of the node's own has to say in which world, too. */
+static void tell_world(int sig) {
+    (void)sig;
+    dprintf(STDERR_FILENO, "--seed %" PRIu64 " --stop %" PRIu64 ", %s: an assertion failed\n",
+            current->seed, current->first_stop, current->what);
+}
 
 #define must(condition, ...)                                                           \
     do {                                                                               \
@@ -370,7 +379,11 @@ static void check_recovered(struct world *w, struct store *s, uint64_t promised)
 
 /* Scans the disk, loads all and compares. The plan and the store are those of the world then. */
 static struct store *recover(struct world *w, uint64_t promised) {
-    struct warm_opts opts = {.io = sim_disk_io(w->disk), .dir = "data"};
+    bool in_pieces = recoveries % 2 == 1;
+    struct warm_opts opts = {.io = sim_disk_io(w->disk),
+                             .dir = "data",
+                             .threads = in_pieces ? 3 : 0,
+                             .piece_len = SEGMENT_LEN / 4};
     struct store_thread thread;
     struct warm *warm = NULL;
     memset(w->plan, 0, sizeof(*w->plan));
@@ -456,6 +469,7 @@ static uint64_t run_world(uint64_t seed, uint64_t stop) {
     struct world *w = mem_must_zalloc(sizeof(*w));
     w->seed = seed;
     w->first_stop = stop;
+    current = w;
     rng_seed(&w->rng, seed);
     snprintf(w->what, sizeof(w->what), "begin");
     w->disk = sim_disk_create();
@@ -513,6 +527,7 @@ int main(int argc, char **argv) {
     }
     printf("seed %" PRIu64 "\n", seed);
     fflush(stdout);
+    (void)signal(SIGABRT, tell_world); /* which ends the process when it returns */
     int64_t end_us = time_mono_us() + (int64_t)seconds * 1000000;
     uint64_t calls = once ? 0 : run_world(seed, 0);
     /* In a world of its own each; the order of threads varies what a call is. */

@@ -5,6 +5,8 @@
 #include "tests/support/expect.h"
 #include "tests/support/store_check.h"
 
+enum { THREADS = 3, PIECE_LEN_SMALL = 1500 };
+
 void case_open(struct data_case *c) {
     memset(c, 0, sizeof(*c));
     temp_dir_make(c->dir);
@@ -12,7 +14,8 @@ void case_open(struct data_case *c) {
     hand_init(&c->hand, &c->engine, 1);
     log_file_init(&c->log, LSN_FIRST);
     log_file_attach(&c->log, &c->engine);
-    c->opts = (struct warm_opts){.io = &io_posix, .dir = c->dir};
+    c->opts = (struct warm_opts){
+        .io = &io_posix, .dir = c->dir, .threads = THREADS, .piece_len = PIECE_LEN_SMALL};
     c->plan = mem_must_zalloc(sizeof(*c->plan));
 }
 
@@ -52,8 +55,65 @@ void case_write_log(struct data_case *c, uint64_t from, uint64_t durable) {
     log_file_write(&c->log, c->dir, from, 0, durable);
 }
 
+/* The log read by one thread, in order, without a change to it: what several that read it in pieces have to find. */
+struct found {
+    enum dc_err err;
+    char text[ERR_TEXT_MAX];
+    struct data_plan plan;
+    struct warm_stats stats;
+};
+
+static struct found *look(const struct data_case *c) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    struct warm_opts opts = c->opts;
+    struct warm *warm = NULL;
+    opts.threads = 0;
+    opts.read_only = true;
+    f->err = data_scan(&opts, &f->plan, &warm);
+    if (f->err != DC_OK) {
+        snprintf(f->text, sizeof(f->text), "%s", dc_fail_take(f->err));
+    }
+    if (warm != NULL) {
+        warm_stats(warm, &f->stats);
+    }
+    warm_destroy(warm);
+    return f;
+}
+
+static void compare(const struct data_case *c, const struct found *f, enum dc_err err,
+                    const char *text) {
+    const struct data_plan *a = &f->plan, *b = c->plan;
+    struct warm_stats stats = {0};
+    if (c->warm != NULL) {
+        warm_stats(c->warm, &stats);
+    }
+    expect_eq(f->err, err);
+    ck_assert_str_eq(f->text, text);
+    expect_eq(a->end_lsn, b->end_lsn);
+    expect_eq(a->frames, b->frames);
+    expect_eq(a->effects, b->effects);
+    expect_eq(a->log_bytes, b->log_bytes);
+    expect_eq(a->last_time_ms, b->last_time_ms);
+    expect_eq(a->clean, b->clean);
+    expect_eq(a->cut_bytes, b->cut_bytes);
+    ck_assert_str_eq(a->notes, b->notes);
+    expect_eq(a->chain_count, b->chain_count);
+    ck_assert_str_eq(a->snapshot, b->snapshot);
+    expect_eq(f->stats.effects_expected, stats.effects_expected);
+}
+
 enum dc_err case_scan(struct data_case *c) {
-    return data_scan(&c->opts, c->plan, &c->warm);
+    char text[ERR_TEXT_MAX] = "";
+    struct found *found = c->opts.io == &io_posix ? look(c) : NULL;
+    enum dc_err err = data_scan(&c->opts, c->plan, &c->warm);
+    if (err != DC_OK) {
+        snprintf(text, sizeof(text), "%s", dc_fail_take(err));
+    }
+    if (found != NULL) {
+        compare(c, found, err, text);
+    }
+    mem_free(found);
+    return err != DC_OK ? dc_fail(err, "%s", text) : DC_OK;
 }
 
 void case_attach(struct data_case *c) {

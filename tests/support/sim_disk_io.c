@@ -401,6 +401,11 @@ static void sim_unmap(const struct io *io, const void *ptr, uint64_t len) {
     mem_free((void *)(uintptr_t)ptr);
 }
 
+static uint64_t sim_data_end(const struct io *io, struct io_file *f, uint64_t from, uint64_t to) {
+    (void)io, (void)f, (void)from;
+    return to;
+}
+
 const struct io sim_io = {
     .open = sim_open,
     .close = sim_close,
@@ -410,6 +415,7 @@ const struct io sim_io = {
     .truncate = sim_truncate,
     .sync = sim_sync,
     .size = sim_size,
+    .data_end = sim_data_end,
     .rename = sim_rename,
     .unlink = sim_unlink,
     .mkdir = sim_mkdir,

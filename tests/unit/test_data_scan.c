@@ -132,6 +132,55 @@ START_TEST(the_log_goes_on_in_other_segments_and_histories) {
 }
 END_TEST
 
+/* The segment that a history begins in, with its FORK frame, is gone; a later one is there, and empty. What was durable is missing, wherever somebody
+ * begins to read. */
+START_TEST(a_history_that_lost_its_begin_is_damage) {
+    case_open(&c);
+    set_many("a:", 100);
+    case_write_log(&c, 0, 0);
+    log_file_fork(&c.log, log_end() + LSN_JUMP);
+    set_many("b:", 10);
+    uint64_t second = log_end();
+    set_many("c:", 1);
+    case_write_log(&c, second, 0);
+    char zeros[512] = {0}, path[512];
+    log_path(second, path);
+    file_poke(path, SEGMENT_HEADER_LEN, zeros, (size_t)(log_end() - second));
+    expect_refused(DC_ECORRUPT, "is damaged", "LSN");
+    expect(access(path, F_OK) == 0);
+    case_close(&c);
+}
+END_TEST
+
+/* A value that is full of frames, each right for the place where it stands: a client knows what it takes. Who begins to read in the middle of it sees
+ * them; who reads in order doesn't. */
+START_TEST(frames_in_a_value_are_no_frames) {
+    enum { FORGED = 400, PREFIX_MAX = 64 };
+    struct buf value;
+    case_open(&c);
+    set_many("key:", 20);
+    const struct history *history = &c.log.chain[c.log.chain_count - 1];
+    for (uint64_t shift = 0; shift < PREFIX_MAX; shift++) { /* the value's place is found */
+        uint64_t lsn = log_end() + FRAME_HEADER_LEN + EFFECT_HEADER_LEN + strlen("forged") + shift;
+        buf_init(&value, 0);
+        for (uint64_t i = 0; i < shift; i++) {
+            buf_append(&value, "x", 1);
+        }
+        for (uint32_t i = 0; i < FORGED; i++) {
+            frame_encode_close(&value, history->id, lsn + value.len - shift, 0);
+        }
+        must(hand_set(&c.hand, 0, BYTES("forged"), buf_bytes(&value), EXPIRY_NONE));
+        buf_fini(&value);
+    }
+    set_many("more:", 20);
+    case_write_log(&c, 0, 0);
+    case_load(&c);
+    expect_eq(c.plan->end_lsn, log_end());
+    case_same(&c);
+    case_close(&c);
+}
+END_TEST
+
 START_TEST(a_torn_tail_is_cut_and_kept_aside) {
     case_open(&c);
     set_many("key:", 100);
@@ -334,6 +383,38 @@ START_TEST(test_h11_what_lies_behind_a_hole_is_set_aside) {
     case_forget(&c);
     must(case_scan(&c));
     expect_eq(c.plan->end_lsn, good);
+    expect_eq(c.plan->cut_bytes, 0);
+    case_close(&c);
+}
+END_TEST
+
+/* The log goes on in a segment whose header didn't reach the disk, though some of the rest did, and those before it are gone: a snapshot has what they
+ * had. */
+START_TEST(test_h11_what_no_segment_holds_is_set_aside) {
+    case_open(&c);
+    set_many("key:", 100);
+    case_snapshot(&c);
+    uint64_t end = log_end();
+    set_many("more:", 10);
+    case_write_log(&c, end, 0);
+    char zeros[SEGMENT_HEADER_LEN] = {0}, path[512];
+    log_path(end, path);
+    file_poke(path, 0, zeros, sizeof(zeros));
+    struct warm_opts look = c.opts;
+    struct warm *warm = NULL;
+    look.read_only = true;
+    must(data_scan(&look, c.plan, &warm));
+    warm_destroy(warm);
+    expect(access(path, F_OK) == 0);
+    must(case_scan(&c));
+    expect_eq(c.plan->end_lsn, end);
+    expect(c.plan->cut_bytes > 0);
+    expect(!c.plan->clean);
+    expect_note("set aside");
+    expect(access(path, F_OK) != 0);
+    case_forget(&c);
+    must(case_scan(&c));
+    expect_eq(c.plan->end_lsn, end);
     expect_eq(c.plan->cut_bytes, 0);
     case_close(&c);
 }
@@ -624,11 +705,13 @@ END_TEST
 CHECK_MAIN("data_scan", an_empty_directory_is_a_new_node,
            a_log_alone_is_replayed_from_its_beginning, a_snapshot_and_the_log_behind_it,
            a_snapshot_alone_is_enough, the_log_goes_on_in_other_segments_and_histories,
+           a_history_that_lost_its_begin_is_damage, frames_in_a_value_are_no_frames,
            a_torn_tail_is_cut_and_kept_aside, cuts_at_one_place_have_a_side_file_each,
            tools_cut_nothing, test_h08_a_command_of_which_half_is_there_never_was,
            test_h11_damage_below_the_durable_mark_is_refused,
            a_log_that_is_shorter_than_its_durable_mark_is_refused,
-           test_h11_what_lies_behind_a_hole_is_set_aside, files_of_another_node_are_refused_by_name,
+           test_h11_what_lies_behind_a_hole_is_set_aside,
+           test_h11_what_no_segment_holds_is_set_aside, files_of_another_node_are_refused_by_name,
            files_of_a_newer_format_are_refused_by_name, a_damaged_snapshot_is_passed_over,
            a_damaged_snapshot_without_the_log_of_an_older_one_is_refused,
            a_log_that_begins_in_the_middle_is_refused, test_h04_a_flush_that_was_lost_kills_nothing,

@@ -3,6 +3,7 @@
 #include "server/base/io.h"
 #include "server/base/mem.h"
 #include "server/base/sum.h"
+#include "server/base/thread.h"
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
@@ -173,6 +174,25 @@ START_TEST(allocated_room_reads_as_zeros_and_keeps_what_was_there) {
 }
 END_TEST
 
+START_TEST(what_was_never_written_is_told_from_what_was) {
+    enum { ROOM = 8 * 1024 * 1024, AT = 1024 * 1024, TEXT_LEN = 5 };
+    begin();
+    struct io_file f = open_file("room", IO_CREATE);
+    ck_assert_int_eq(io->allocate(io, &f, ROOM), 0);
+    expect(io->data_end(io, &f, 0, ROOM) <= ROOM);
+    ck_assert_int_eq(write_text(&f, "hello", AT), TEXT_LEN);
+    /* As exactly as the file system knows; never too little. */
+    uint64_t known = io->data_end(io, &f, 0, ROOM);
+    expect(known >= AT + TEXT_LEN && known <= ROOM);
+    expect(io->data_end(io, &f, AT + 2, ROOM) == known);
+    expect_eq(io->data_end(io, &f, 0, AT + 2), AT + 2);
+    expect_eq(io->data_end(io, &f, ROOM, ROOM), ROOM);
+    expect_eq(io->data_end(io, &f, known, ROOM), known);
+    io->close(io, &f);
+    end();
+}
+END_TEST
+
 static void note_name(void *arg, const char *name) {
     char *all = arg;
     size_t len = strlen(all);
@@ -257,6 +277,31 @@ START_TEST(pages_that_cannot_be_read_show_zeros_and_are_told) {
 }
 END_TEST
 
+static void look(void *arg) {
+    const char *const *at = arg;
+    ck_assert_int_eq(**at, 0);
+}
+
+/* In any thread of the node: those that load and scan look, too. */
+START_TEST(pages_that_cannot_be_read_end_no_thread) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct thread thread;
+    begin();
+    struct io_file f = open_file("map", IO_CREATE);
+    ck_assert_int_eq(io->allocate(io, &f, 4 * page), 0);
+    io_catch_faults();
+    const char *map = io->map(io, &f, 4 * page);
+    const char *at = map + 3 * page;
+    ck_assert_int_eq(io->truncate(io, &f, page), 0);
+    thread_start(&thread, "looks", look, (void *)(uintptr_t)&at);
+    thread_join(&thread);
+    ck_assert(io->lost(io, map, 4 * page));
+    io->unmap(io, map, 4 * page);
+    io->close(io, &f);
+    end();
+}
+END_TEST
+
 START_TEST(a_fault_elsewhere_ends_the_process_as_ever) {
     begin();
     struct io_file f = open_file("map", IO_CREATE);
@@ -289,6 +334,8 @@ END_TEST
 
 CHECK_MAIN("io", modes_are_kept, many_pieces_are_written_in_order,
            a_write_in_parts_goes_on_or_says_why_not, reading_is_short_only_at_the_end,
-           allocated_room_reads_as_zeros_and_keeps_what_was_there, names_come_and_go,
-           a_map_shows_what_is_written_later, pages_that_cannot_be_read_show_zeros_and_are_told,
+           allocated_room_reads_as_zeros_and_keeps_what_was_there,
+           what_was_never_written_is_told_from_what_was, names_come_and_go,
+           a_map_shows_what_is_written_later, pages_that_cannot_be_read_end_no_thread,
+           pages_that_cannot_be_read_show_zeros_and_are_told,
            a_fault_elsewhere_ends_the_process_as_ever, sums_are_those_of_xxh3)

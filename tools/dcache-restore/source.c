@@ -3,6 +3,7 @@
 
 #include "persist/backup.h"
 #include "server/base/mem.h"
+#include "server/base/thread.h"
 #include "server/base/time.h"
 
 #include <errno.h>
@@ -94,7 +95,8 @@ static enum dc_err scan(const struct source *s, const struct options *o, struct 
                              .dir = s->dir,
                              .to_lsn = o->to_lsn,
                              .to_time_ms = o->to_time_ms,
-                             .read_only = true};
+                             .read_only = true,
+                             .threads = thread_cores()};
     enum dc_err err = data_scan(&opts, plan, warm);
     /* Files of a node that is running may go while they are looked at. */
     for (int i = 0; i < TRIES && s->in_use && (err == DC_EIO || err == DC_ECORRUPT); i++) {
@@ -145,14 +147,14 @@ static enum dc_err explain_point(const struct source *s, enum dc_err err) {
 }
 
 static enum dc_err fill(struct source *s, struct warm *warm) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t cores = thread_cores();
     source_store(s, s->plan->seed);
     if (warm == NULL) {
         return DC_OK;
     }
     enum dc_err err = warm_attach(warm, s->store);
     if (err == DC_OK && cores > 1) {
-        warm_start(warm, (uint32_t)(cores > LOADERS_MAX ? LOADERS_MAX : cores) - 1, NULL, NULL);
+        warm_start(warm, (cores > LOADERS_MAX ? LOADERS_MAX : cores) - 1, NULL, NULL);
     }
     err = err != DC_OK ? err : warm_all(warm, &s->thread);
     warm_destroy(warm);

@@ -4,6 +4,7 @@
 #include "persist/data_dir.h"
 #include "server/base/crypto.h"
 #include "server/base/mem.h"
+#include "server/base/thread.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -76,7 +77,7 @@ static void set_identity(struct snap_write_opts *o, const struct source *s, bool
 
 static enum dc_err write_snapshot(const char *work, struct source *s, bool keep_identity,
                                   struct snap_written *out) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t cores = thread_cores();
     uint8_t node_id[NODE_ID_LEN];
     struct history own;
     struct snap_write_opts opts = {
@@ -85,9 +86,7 @@ static enum dc_err write_snapshot(const char *work, struct source *s, bool keep_
         .store = s->store,
         .lsn = s->end_lsn,
         .seed = s->plan->seed,
-        .threads = (uint32_t)(cores < 1             ? 1
-                              : cores > THREADS_MAX ? THREADS_MAX
-                                                    : cores),
+        .threads = cores > THREADS_MAX ? THREADS_MAX : cores,
         /* The floor of the new node's clock: what had expired stays expired. */
         .now_ms = s->now_ms > s->image_ms ? s->now_ms : s->image_ms,
     };
