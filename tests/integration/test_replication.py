@@ -64,7 +64,34 @@ class Copies(ReplicaCase):
         self.assertEqual((state["role"], state["connected_slaves"]), ("master", "1"))
         self.assertRegex(state["slave0"], "ip=127.0.0.1,port=%d,state=online,offset=[0-9]+,lag=[01]," % replica.port)
         self.assertEqual(state["sync_full"], "1")
+        self.check_lag(primary, replica)
         self.assertGreater(self.same_log(primary, replica), 0)
+
+    def check_lag(self, primary, replica):
+        """How far the replica is, from both sides: in INFO, and in ROLE DETAILS."""
+        def details(node):
+            words = self.ask(node, "ROLE", "DETAILS")
+            return dict(zip(words[::2], words[1::2]))
+
+        def behind():
+            words = details(primary)[b"replicas"][0]
+            return dict(zip(words[::2], words[1::2]))[b"lag-bytes"]
+        seen = details(replica)
+        self.assertEqual((seen[b"role"], seen[b"master-port"], seen[b"link"]), (b"slave", primary.port, b"connected"))
+        self.assertEqual((seen[b"full-syncs"], seen[b"lag-bytes"], seen[b"lag-ms"]), (1, 0, 0))
+        self.assertTrue(seen[b"full-sync-reason"])
+        state = self.state(replica)
+        self.assertEqual((state["replica_lag_bytes"], state["replica_lag_usec"]), ("0", "0"))
+        self.assertTrue(state["replication_full_received_reason"])
+        self.assertTrue(self.state(primary)["replication_full_sent_reason"])
+        self.assertEqual(self.state(primary)["slave0"].partition("lag_bytes=")[2].partition(",")[0], "0")
+        replica.process.send_signal(signal.SIGSTOP)
+        self.ask(primary, "SET", "unseen", "x" * 5000)
+        self.assertGreater(behind(), 5000)
+        self.assertIn(",lag_bytes=%d," % behind(), self.state(primary)["slave0"])
+        replica.process.send_signal(signal.SIGCONT)
+        self.eventually(lambda: behind() == 0)
+        self.assertEqual(details(primary)[b"full-syncs"], 1)
 
     def test_every_kind_of_write_arrives(self):
         primary = self.node()
