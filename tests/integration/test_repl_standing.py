@@ -52,7 +52,7 @@ class Standing(ReplicaCase):
     def test_what_was_replicated_may_be_promoted_and_shows_no_branch_of_its_own(self):
         primary, replica = self.pair()
         self.assertEqual(self.seen(replica), ("slave", "100", False))
-        time.sleep(0.5)  # until that is noted
+        time.sleep(3)  # until that is noted: each second, and synced
         primary.kill()
         replica.kill()
         replica.start()
@@ -78,7 +78,7 @@ class Standing(ReplicaCase):
     def test_a_replica_whose_next_source_dies_before_the_first_contact_shows_what_it_has(self):
         primary, replica = self.pair()
         offset = int(self.state(replica)["slave_repl_offset"])
-        time.sleep(0.5)  # until that is noted
+        time.sleep(3)  # until that is noted: each second, and synced
         primary.kill()
         nowhere = self.sent_away(replica)
         self.assertEqual(self.seen(replica), ("slave", "100", False))
@@ -104,7 +104,7 @@ class Standing(ReplicaCase):
         primary, replica = self.pair(slow=True)
         epoch = self.epoch(replica)
         primary.kill()
-        replica.disk.sync_takes(3)
+        replica.disk.sync_takes(60)
         with replica.connect(timeout=30) as conn:
             conn.send("REPLICAOF", "NO", "ONE")
             time.sleep(0.3)
@@ -159,7 +159,7 @@ class Standing(ReplicaCase):
     def test_inside_exec_ok_means_the_same_and_else_an_error_tells(self):
         primary, replica = self.pair(slow=True)
         other = free_port()
-        reply = self.killed_behind_the_ok(replica, "SLAVEOF", "127.0.0.1", other, exec_it=True, takes=0.1)
+        reply = self.killed_behind_the_ok(replica, "SLAVEOF", "127.0.0.1", other, exec_it=True, takes=0.02)  # EXEC waits, but not for long
         self.assertEqual(reply, ["OK", "PONG"])
         self.assertEqual(self.target(replica), (b"slave", b"127.0.0.1", other))
         replica.disk.metadata_take(60)
@@ -194,7 +194,7 @@ class Standing(ReplicaCase):
     @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
     def test_an_order_that_another_one_follows_is_not_confirmed(self):
         replica = self.pair(slow=True)[1]
-        replica.disk.metadata_take(1)
+        replica.disk.metadata_take(5)
         with replica.connect(timeout=60) as one, replica.connect(timeout=60) as two:
             one.send("REPLICAOF", "127.0.0.1", free_port())
             time.sleep(0.3)
