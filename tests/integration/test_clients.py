@@ -81,7 +81,7 @@ class TokenBucket:
 class PythonRedis(ServerCase):
     def setUp(self):
         super().setUp()
-        self.client = redis.Redis(port=self.server.port, socket_timeout=10)
+        self.client = redis.Redis(port=self.server.port, socket_timeout=10 * slowness())
         self.addCleanup(self.client.close)
 
     def in_threads(self, count, job):
@@ -89,7 +89,7 @@ class PythonRedis(ServerCase):
 
         def work(number):
             try:
-                with redis.Redis(port=self.server.port, socket_timeout=10) as client:
+                with redis.Redis(port=self.server.port, socket_timeout=10 * slowness()) as client:
                     job(client, number)
             except BaseException as failure:  # handed to the test's own thread
                 failures.append(failure)

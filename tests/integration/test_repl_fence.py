@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.replicas import ReplicaCase  # noqa: E402
 
 FENCED = "another one has become the primary"
-# Who follows is noted each 5 s at most. Far below the 30 s after which a log without appendfsync is synced by itself, so it doesn't grow with the load.
+# Who follows is noted each 5 s at most. It doesn't grow with the load: after 30 s a log is synced by itself, also without appendfsync.
 NOTED_S = 7
 
 

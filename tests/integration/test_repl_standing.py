@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import SlowDisk  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.server import free_port  # noqa: E402
 
@@ -194,15 +195,18 @@ class Standing(ReplicaCase):
     @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
     def test_an_order_that_another_one_follows_is_not_confirmed(self):
         replica = self.pair(slow=True)[1]
-        replica.disk.metadata_take(5)
+        replica.disk.metadata_take(60)
         with replica.connect(timeout=60) as one, replica.connect(timeout=60) as two:
             one.send("REPLICAOF", "127.0.0.1", free_port())
-            time.sleep(0.3)
+            time.sleep(0.3 * slowness())
             two.send("REPLICAOF", "NO", "ONE")
-            time.sleep(0.3)
+            time.sleep(0.3 * slowness())
             last = free_port()
             with replica.connect(timeout=60) as three:
-                self.assertEqual(three.call("REPLICAOF", "127.0.0.1", last), "OK")
+                three.send("REPLICAOF", "127.0.0.1", last)
+                time.sleep(0.3 * slowness())
+                replica.disk.heal()  # only now is any of them stored
+                self.assertEqual(three.read(), "OK")
             self.assertIn("another order", two.read())
             self.assertIn(one.read()[:11], ("OK", "ERR another"))
         self.assertEqual(self.target(replica), (b"slave", b"127.0.0.1", last))
