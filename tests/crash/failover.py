@@ -30,6 +30,7 @@ from crash.kill import PAIR, PIPELINE_MAX, SHARED, SharedCounters, now_ms  # noq
 from crash.ledger import Ledger, Mismatch, Step, check_reply  # noqa: E402
 from support import power  # noqa: E402
 from support.cluster import GONE, Cluster, eventually  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.resp import Error, encode  # noqa: E402
 from support.server import ServerFailed  # noqa: E402
 
@@ -288,7 +289,7 @@ class Campaign:
                         for i, ledger in enumerate(self.ledgers)]
         for client in self.clients:
             client.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * slowness()
         for client in self.clients:
             while not client.checked.wait(0.05) and time.monotonic() < deadline:
                 self.bring_back()  # perhaps nobody else is there to confirm

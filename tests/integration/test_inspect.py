@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.pace import slowness  # noqa: E402
 from support.server import temp_dir  # noqa: E402
 
 BIN = Path(os.environ["DCACHE_SERVER"]).parent
@@ -24,7 +25,7 @@ SEGMENT_HEADER_LEN = 4096
 
 
 def run(*words, status=0):
-    done = subprocess.run([INSPECT, *map(str, words)], capture_output=True, timeout=60)
+    done = subprocess.run([INSPECT, *map(str, words)], capture_output=True, timeout=60 * slowness())
     assert done.returncode == status, "%s: status %d\n%s%s" % (
         words, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
     return done
@@ -349,7 +350,7 @@ class Damage(InspectCase):
         for at in range(1000, 100000, 5000):  # a block of entries is hit soon
             copy = self.copy(self.calm)
             self.flip(copy, at)
-            done = subprocess.run([INSPECT, "keys", copy], capture_output=True, timeout=60)
+            done = subprocess.run([INSPECT, "keys", copy], capture_output=True, timeout=60 * slowness())
             left = len(done.stdout.splitlines())
             if done.returncode == 1 and left < every:
                 self.assertIn(b"is damaged", done.stderr)
@@ -379,8 +380,10 @@ class Damage(InspectCase):
         run("catalogue", copy, status=1)
 
     def test_progress_is_shown(self):
+        start = time.monotonic()
         done = run("verify", self.dir)
-        self.assertEqual(done.stderr, b"")  # no terminal, and it took less than five seconds
+        if time.monotonic() - start < 5:  # from then on it is shown
+            self.assertEqual(done.stderr, b"")  # no terminal
 
 
 class Faces(InspectCase):

@@ -107,10 +107,10 @@ class Copies(ReplicaCase):
         conn.ok("SETRANGE", "blob", 1_000_000, "patched")
         conn.ok("SET", "gone", "x", "PX", 50)
         self.in_sync(primary, replica)
+        time.sleep(0.1)  # else it may expire between the looks at both
         self.same(primary, replica)
         self.assertEqual(self.ask(replica, "GET", "blob")[999_990:1_000_010], blob[999_990:1_000_000] + b"patched" +
                          blob[1_000_007:1_000_010])
-        time.sleep(0.1)
         self.assertIsNone(self.ask(replica, "GET", "gone"))
         conn.ok("FLUSHALL")
         conn.ok("SET", "after", 1)
@@ -415,7 +415,7 @@ class PowerCuts(ReplicaCase):
     def test_h02_a_primary_fetches_what_it_lost_from_its_replica(self):
         primary, replica, lsn = self.pair()
         self.eventually(lambda: "slave0" in self.state(primary))
-        time.sleep(1.2)  # the metadata know the replica
+        time.sleep(3)  # the metadata know the replica: noted each second, and synced
         self.lose(primary, lsn)
         primary.start()
         self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")

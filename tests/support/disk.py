@@ -229,5 +229,5 @@ def run_server(server, **options):
     words = [w if w != str(server.port) else str(free_port()) for w in server.command_line()]
     for name, value in options.items():
         words += ["--" + name.replace("_", "-"), str(value)]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, cwd=server.dir)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=30 * slowness(), cwd=server.dir)
     return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
