@@ -463,6 +463,7 @@ class Reports(DiskCase):
         conn.ok("DBSIZE")
         self.assertEqual(server.info(conn, "restart_snapshot"), server.snapshots()[0].name)
         self.assertEqual(server.info(conn, "restart_frames"), "10")
+        self.assertGreaterEqual(int(server.info(conn, "restart_ready_ms")), int(server.info(conn, "restart_scan_ms")))
         self.assertEqual(server.info(conn, "restart_cut_bytes"), "0")
         self.assertEqual(server.info(conn, "warm_keys_loaded"), "100")
         self.assertIn("recover.found", server.last_output())
