@@ -353,7 +353,7 @@ class Campaign:
                 down = self.rng.choice(self.followers())
                 self.say("replica", down)
                 if self.rng.random() < 0.7:
-                    down.kill()
+                    self.end(down)
                     self.replica_kills += 1
                     if not self.frail and self.rng.random() < 0.3 and self.args.ack.endswith("disk"):
                         self.say("lost", power.lose_what_is_not_durable(down.dir, self.told_durable(down)), "bytes")
@@ -394,7 +394,7 @@ class Campaign:
             if kind == "kill_both" and self.followers():
                 victims.append(self.rng.choice(self.followers()))
             for node in victims:
-                node.kill()
+                self.end(node)
             self.dethrone()
             self.lost[self.succeed()] = absence
         elif kind == "freeze":
@@ -405,7 +405,7 @@ class Campaign:
             self.dethrone()
             self.lost[self.succeed()] = 0
         elif kind == "bounce":  # faster than anybody can promote
-            self.primary.kill()
+            self.end(self.primary)
             time.sleep(self.rng.uniform(0, 0.2))
             self.primary.start(**self.options())
             self.dethrone()
@@ -414,6 +414,13 @@ class Campaign:
             self.dethrone()
         else:
             self.dethrone()
+
+    def end(self, node):
+        """By kill -9, or now and then in order, whatever it is doing."""
+        if self.rng.random() < 0.25:
+            node.terminate()
+        else:
+            node.kill()
 
     def power_cut(self):
         node = self.primary
