@@ -202,8 +202,7 @@ static void tell(struct snap_job *j) {
     uint64_t expected = atomic_load_explicit(&j->progress->entries_expected, memory_order_relaxed);
     uint64_t rate = done * 1000000 / (uint64_t)(now_us - j->begun_us);
     uint64_t left = expected > done ? expected - done : 0;
-    diag(DIAG_NOTICE,
-         "snapshot.progress percent=%" PRIu64 " keys_per_s=%" PRIu64 " eta_s=%" PRIu64,
+    diag(DIAG_NOTICE, "snapshot.progress percent=%" PRIu64 " keys_per_s=%" PRIu64 " eta_s=%" PRIu64,
          left > 0 ? done * 100 / expected : 100, rate, rate > 0 ? left / rate : 0);
 }
 

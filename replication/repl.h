@@ -153,8 +153,9 @@ struct repl_view {
     int64_t last_io_us;    /* monotonic; 0 = never */
     int64_t down_since_us; /* monotonic */
     uint64_t received_lsn, applied_lsn;
-    uint64_t source_head;          /* as the source told last; 0 = unknown */
-    int64_t lag_bytes;             /* that it is known to have and that aren't shown here; -1 = it hasn't told */
+    uint64_t source_head; /* as the source told last; 0 = unknown */
+    int64_t
+        lag_bytes; /* that it is known to have and that aren't shown here; -1 = it hasn't told */
     int64_t behind_us;             /* for how long not all of that has been here; 0 = it is */
     uint64_t copy_bytes, copy_len; /* of a full copy under way */
     char why_down[256];            /* what ended the last link, or keeps it from beginning */

@@ -228,8 +228,7 @@ static void learn_copies(struct sink *s) {
     int at = 0;
     if (meta_get_text(s->self->data->meta, copied, text, sizeof(text)) == DC_OK &&
         sscanf(text, "%" SCNu64 " %n", &s->stats.full, &at) == 1 && at > 0) {
-        snprintf(s->stats.last_full_reason, sizeof(s->stats.last_full_reason), "%.120s",
-                 text + at);
+        snprintf(s->stats.last_full_reason, sizeof(s->stats.last_full_reason), "%.120s", text + at);
     }
 }
 
