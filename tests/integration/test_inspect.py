@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """Does dcache-inspect say of a data directory what is in it, and find what is damaged?"""
+import errno
 import json
 import os
+import pty
 import random
+import re
+import select
 import shutil
 import subprocess
 import sys
@@ -14,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.disk import SlowDisk  # noqa: E402
 from support.pace import slowness  # noqa: E402
 from support.server import temp_dir  # noqa: E402
 
@@ -379,11 +384,42 @@ class Damage(InspectCase):
         self.assertTrue(any("meta" in d["file"] for d in self.damages(copy)))
         run("catalogue", copy, status=1)
 
+    def verify_from_a_slow_disk(self, *words, patience):
+        """What it tells at a terminal: the disk is slow until progress was told twice, or for so many seconds."""
+        if not SlowDisk.is_there():
+            self.skipTest("DCACHE_SLOW_DISK names no library")
+        disk, told, end = SlowDisk(temp_dir(self)), b"", time.monotonic() + patience
+        disk.read_takes(0.3)  # longer than it waits until it tells again
+        terminal, its_end = pty.openpty()
+        tool = subprocess.Popen([INSPECT, "verify", self.dir, *words], stdout=subprocess.PIPE, stderr=its_end,
+                                env=disk.environment())
+        os.close(its_end)
+        try:
+            while told.count(b"damaged") < 2 and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+                told += os.read(terminal, 4096)
+            disk.heal()
+            while more := os.read(terminal, 4096):
+                told += more
+        except OSError as error:
+            self.assertEqual(error.errno, errno.EIO)  # nobody is there to write any more
+        finally:
+            disk.heal()
+            os.close(terminal)
+            self.assertRegex(tool.communicate(timeout=60 * slowness())[0], rb"damaged +0\n")
+        self.assertEqual(tool.returncode, 0)
+        return told
+
     def test_progress_is_shown(self):
-        start = time.monotonic()
-        done = run("verify", self.dir)
-        if time.monotonic() - start < 5:  # from then on it is shown
-            self.assertEqual(done.stderr, b"")  # no terminal
+        told = self.verify_from_a_slow_disk(patience=30 * slowness())
+        shown = [list(map(float, numbers)) for numbers in
+                 re.findall(rb"\r *([\d.]+) %  ([\d.]+) of ([\d.]+) MB, \d+ MB/s, 0 damaged", told)]
+        self.assertGreaterEqual(len(shown), 2, told)
+        self.assertEqual(shown, sorted(shown))
+        self.assertLess(shown[0][0], 100.0)
+        self.assertTrue(told.endswith(b"\r\033[K"), told)  # the line is free for the result
+
+    def test_quietly_no_progress_is_shown(self):
+        self.assertEqual(self.verify_from_a_slow_disk("--quiet", patience=1.0), b"")
 
 
 class Faces(InspectCase):

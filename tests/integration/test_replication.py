@@ -151,6 +151,38 @@ class Copies(ReplicaCase):
         self.same(primary, replica)
         self.same_log(primary, replica)
 
+    def copies_at_once(self, primary, *replicas, wanted):
+        """Empty nodes are told to follow one whose disk gives a copy slowly, until so many were seen for a while. How many were under way at a time."""
+        primary.disk.read_takes(0.5)  # a megabyte
+        for replica in replicas:
+            self.follow(replica, primary)
+        seen = []
+
+        def all_attached():
+            seen.append(int(self.state(primary)["replication_copies_under_way"]))
+            if seen.count(wanted) == 20:
+                primary.disk.heal()
+            return all(self.state(r).get("master_link_status") == "up" for r in replicas)
+        self.eventually(all_attached, 60)
+        self.in_sync(primary, *replicas)
+        self.same(primary, *replicas)
+        self.assertEqual(int(self.state(primary)["replication_copies_under_way"]), 0)
+        return seen
+
+    def test_one_full_copy_at_a_time_and_more_where_the_option_says_so(self):
+        primary = self.node(slow=True)
+        conn = self.connect(primary)
+        for i in range(20):
+            conn.pipeline([("SET", "key:%d:%d" % (i, j), os.urandom(10_000)) for j in range(100)])
+        first, second, third, fourth = (self.node() for _ in range(4))
+        seen = self.copies_at_once(primary, first, second, wanted=1)
+        self.assertEqual(max(seen), 1, seen)
+        self.assertIn("the source is sending a full copy to another replica", primary.output())
+        conn.ok("CONFIG", "SET", "replication-full-copies", 2)
+        seen = self.copies_at_once(primary, third, fourth, wanted=2)
+        self.assertEqual(max(seen), 2, seen)
+        self.assertEqual(self.state(primary)["sync_full"], "4")
+
 
 class Writers:
     """Threads that write until the end of the block."""

@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import random
+import re
+import select
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -568,6 +571,40 @@ class Push(RestoreCase):
         self.assertAlmostEqual(conn.ok("TTL", "int"), 500, delta=60)
         conn.ok("SELECT", 3)
         self.assertEqual(self.content(conn), {b"three": b"3"})
+
+    def push_through_a_gate(self, server, shut, *words):
+        """Of a push to a node that takes nothing for so many seconds after the connection: its status, standard output and error."""
+        with socket.create_server(("127.0.0.1", 0)) as gate, socket.create_connection(server.address) as there:
+            gate.settimeout(20 * slowness())
+            tool = subprocess.Popen([TOOL, "--json", *words, "--push", "127.0.0.1:%d" % gate.getsockname()[1], self.folder / "b"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self.addCleanup(tool.kill)
+            here, _ = gate.accept()
+            time.sleep(shut)
+            with here:
+                other, open_yet = {here: there, there: here}, True
+                while open_yet and (ready := select.select([here, there], [], [], 20 * slowness())[0]):
+                    for side in ready:
+                        data = side.recv(1 << 16)
+                        other[side].sendall(data)
+                        open_yet = open_yet and len(data) > 0
+            out, told = tool.communicate(timeout=20 * slowness())
+            return tool.returncode, out, told
+
+    def test_progress_is_told_once_a_second(self):
+        code, out, told = self.push_through_a_gate(self.start(), 1.2)
+        count = len(self.values) + 1
+        self.assertEqual((code, json.loads(out)["taken"]), (DONE, count))
+        shown = re.findall(r"(?m)^(\d+) of (\d+) entries \((\d+) %\), \d+/s, \d+ s left, 0 refused$", told)
+        self.assertEqual(len(shown), told.count("\n"), told)
+        self.assertGreaterEqual(len(shown), 2, told)
+        self.assertEqual({int(all_of_them) for _, all_of_them, _ in shown}, {count})
+        self.assertTrue(0 < int(shown[0][0]) < count, told)
+        self.assertEqual((int(shown[-1][0]), shown[-1][2]), (count, "100"))
+
+    def test_quietly_no_progress_is_told(self):
+        code, _, told = self.push_through_a_gate(self.start(), 1.2, "--quiet")
+        self.assertEqual((code, told), (DONE, ""))
 
     def test_what_is_there_stays_unless_it_is_to_be_replaced(self):
         server = self.start()
