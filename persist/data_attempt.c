@@ -117,7 +117,8 @@ static enum dc_err scan_tail(struct scan *s, const char *name) {
         return dc_fail(DC_ECORRUPT, "the log in %s is damaged behind LSN %" PRIu64 ": %s", name,
                        s->sums.at, text);
     }
-    if (err == DC_OK && !s->tail_is_too_new && facts->tail_len > 0 && s->sums.at != facts->end_lsn) {
+    if (err == DC_OK && !s->tail_is_too_new && facts->tail_len > 0 &&
+        s->sums.at != facts->end_lsn) {
         return dc_fail(DC_ECORRUPT, "the log in %s ends at LSN %" PRIu64 ", not at %" PRIu64, name,
                        s->sums.at, facts->end_lsn);
     }

@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-
 static enum dc_err io_failed(const char *what, const char *path, int err) {
     return dc_fail(DC_EIO, "%s %s: %s", what, path, dc_errno_text(-err));
 }

@@ -301,7 +301,8 @@ enum dc_err data_scan_older(const struct warm_opts *opts, uint64_t lsn, uint32_t
     err = err != DC_OK ? err : check_segments(s);
     err = err != DC_OK ? err : try_all(s, lsn, &end, &info);
     if (err == DC_OK && s->sums.at != lsn) {
-        err = dc_fail(DC_ECORRUPT, "the log ends at LSN %" PRIu64 ", before %" PRIu64, s->sums.at, lsn);
+        err = dc_fail(DC_ECORRUPT, "the log ends at LSN %" PRIu64 ", before %" PRIu64, s->sums.at,
+                      lsn);
     }
     err = err != DC_OK ? err : queue_map(&s->image.queue, opts->dir);
     if (err == DC_OK) {

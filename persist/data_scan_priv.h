@@ -27,7 +27,7 @@ struct scan {
     /* of one attempt */
     struct image image;
     struct scan_sums sums; /* of the frames so far; 'at': the end of the last good one */
-    bool stopped; /* at the target */
+    bool stopped;          /* at the target */
     bool tail_is_too_new;
 };
 

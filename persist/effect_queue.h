@@ -47,7 +47,8 @@ struct effect_queue {
     uint32_t range_bits;
     uint32_t range_count;
     struct effect_list *ranges; /* and one more behind them: of the system keyspace */
-    struct effect_table *tables; /* the first is its own, the others come from queues that were put behind it */
+    struct effect_table
+        *tables; /* the first is its own, the others come from queues that were put behind it */
     uint64_t effects, bytes;
     struct effect_late late[QUEUE_LATE];
     uint64_t added;                 /* the next one goes to late[added % QUEUE_LATE] */

@@ -81,8 +81,7 @@ static enum dc_err take_frame(struct piece *piece, const char *name, const struc
 /* A FORK frame is for who reads in order: the piece begins behind it, or ends before it. */
 static bool belongs(const struct piece *piece, const struct frame_ref *f) {
     return f->lsn < piece->below && f->head.kind != FRAME_FORK &&
-           (piece->sums.frames == 0 ||
-            (f->lsn == piece->sums.at && f->history == piece->history));
+           (piece->sums.frames == 0 || (f->lsn == piece->sums.at && f->history == piece->history));
 }
 
 static bool read_frames(struct piece *piece, const struct log_dir *d, struct log_reader *r) {

@@ -24,6 +24,7 @@ struct snap_job {
     _Atomic uint32_t next_range;
     _Atomic uint64_t end;     /* of the file: where the next block goes */
     _Atomic int64_t moved_us; /* when something was last written */
+    _Atomic int64_t told_us;  /* when somebody was last told how far it is */
     _Atomic uint32_t failed;  /* 0 no, 1 somebody notes why, 2 noted */
     /* whoever made it 1, until it is 2 */
     enum dc_err err;

@@ -6,8 +6,11 @@
 #include "persist/snap_priv.h"
 
 #include "server/base/assert.h"
+#include "server/base/diag.h"
 #include "server/base/mem.h"
+#include "server/base/time.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/resource.h>
 
@@ -186,6 +189,23 @@ static enum dc_err walk_range(struct snap_walker *w) {
     return err;
 }
 
+/* One of the walkers does, when it is time. */
+static void tell(struct snap_job *j) {
+    int64_t now_us = time_mono_us();
+    int64_t told_us = atomic_load_explicit(&j->told_us, memory_order_relaxed);
+    if (j->opts->tell_ms == 0 || now_us - told_us < j->opts->tell_ms * 1000 ||
+        !atomic_compare_exchange_strong_explicit(&j->told_us, &told_us, now_us,
+                                                 memory_order_relaxed, memory_order_relaxed)) {
+        return;
+    }
+    uint64_t done = atomic_load_explicit(&j->progress->entries_done, memory_order_relaxed);
+    uint64_t expected = atomic_load_explicit(&j->progress->entries_expected, memory_order_relaxed);
+    uint64_t rate = done * 1000000 / (uint64_t)(now_us - j->begun_us);
+    uint64_t left = expected > done ? expected - done : 0;
+    diag(DIAG_NOTICE, "snapshot.progress percent=%" PRIu64 " keys_per_s=%" PRIu64 " eta_s=%" PRIu64,
+         left > 0 ? done * 100 / expected : 100, rate, rate > 0 ? left / rate : 0);
+}
+
 static void walker_run(void *arg) {
     struct snap_walker *w = arg;
     struct snap_job *j = w->job;
@@ -204,6 +224,7 @@ static void walker_run(void *arg) {
         }
         err = walk_range(w);
         atomic_fetch_add_explicit(&j->progress->ranges_done, 1, memory_order_relaxed);
+        tell(j);
     }
     if (err != DC_OK) {
         job_fail(j, err);

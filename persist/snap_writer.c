@@ -278,6 +278,7 @@ static void job_init(struct snap_job *j, const struct snap_write_opts *o,
     j->block_len = o->block_len != 0 ? o->block_len : SNAP_BLOCK_LEN;
     j->block_len = j->block_len < SNAP_BLOCK_LEN_MAX ? j->block_len : SNAP_BLOCK_LEN_MAX;
     atomic_store_explicit(&j->moved_us, j->begun_us, memory_order_relaxed);
+    atomic_store_explicit(&j->told_us, j->begun_us, memory_order_relaxed);
     memcpy(j->head.node_id, o->node_id, NODE_ID_LEN);
     memcpy(j->head.seed, o->seed, SEED_LEN);
     j->head.begun_ms = o->now_ms;

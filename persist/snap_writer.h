@@ -51,6 +51,7 @@ struct snap_write_opts {
     uint32_t block_len; /* plain bytes aimed at; 0 = SNAP_BLOCK_LEN */
     uint32_t threads;   /* 0 = one */
     int64_t stall_ms;   /* no progress for so long: given up (0 = never) */
+    int64_t tell_ms;    /* how far it is is told in the log of messages so often (0 = never) */
     int64_t now_ms;
     const _Atomic bool *stop;       /* NULL = nobody stops it */
     struct snap_progress *progress; /* NULL = nobody looks */

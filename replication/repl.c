@@ -349,6 +349,21 @@ int64_t repl_reap_ms(const struct repl *r, int64_t now_ms) {
     return passed_ms - REAP_SLACK_MS < now_ms ? passed_ms - REAP_SLACK_MS : now_ms;
 }
 
+uint64_t repl_behind(const struct log *log, const struct replica_seen *seen) {
+    uint64_t head = log_head(log).v;
+    return histories_distance(log_chain(log), seen->received,
+                              head > seen->received ? head : seen->received);
+}
+
+static int64_t lag_bytes(const struct repl *r, const struct repl_view *v) {
+    uint64_t head = v->source_head > v->received_lsn ? v->source_head : v->received_lsn;
+    if (v->source_head == 0) {
+        return -1;
+    }
+    head = head > v->applied_lsn ? head : v->applied_lsn;
+    return (int64_t)histories_distance(log_chain(r->self.log), v->applied_lsn, head);
+}
+
 void repl_view(struct repl *r, struct repl_view *out) {
     lock_acquire(&r->lock);
     *out = r->view;
@@ -359,6 +374,7 @@ void repl_view(struct repl *r, struct repl_view *out) {
     out->is_slave = out->role == ROLE_REPLICA || out->role == ROLE_FENCED || out->promoting;
     out->received_lsn = log_head(r->self.log).v;
     out->applied_lsn = log_applied(r->self.log).v;
+    out->lag_bytes = lag_bytes(r, out);
     struct chain_view self;
     self_view(&r->self, &self);
     out->unfit = out->role == ROLE_FENCED || self.count == 0 ||

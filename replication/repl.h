@@ -153,12 +153,18 @@ struct repl_view {
     int64_t last_io_us;    /* monotonic; 0 = never */
     int64_t down_since_us; /* monotonic */
     uint64_t received_lsn, applied_lsn;
-    uint64_t source_head;          /* as the source told last; 0 = unknown */
-    int64_t behind_us;             /* since when not all of that is here; 0 = it is */
+    uint64_t source_head; /* as the source told last; 0 = unknown */
+    int64_t
+        lag_bytes; /* that it is known to have and that aren't shown here; -1 = it hasn't told */
+    int64_t behind_us;             /* for how long not all of that has been here; 0 = it is */
     uint64_t copy_bytes, copy_len; /* of a full copy under way */
     char why_down[256];            /* what ended the last link, or keeps it from beginning */
 };
 void repl_view(struct repl *r, struct repl_view *out);
+/* Bytes of this node's log that a replica hasn't received, as far as is known. */
+struct log;
+struct replica_seen;
+uint64_t repl_behind(const struct log *log, const struct replica_seen *seen);
 
 struct repl_stats {
     uint64_t sent_full, sent_partial, refused; /* to others */

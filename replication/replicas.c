@@ -455,6 +455,12 @@ static int32_t next_link_locked(struct replicas *r, uint64_t order) DC_REQUIRES(
     return next;
 }
 
+const char *replica_state_name(enum replica_state state) {
+    return state == REPLICA_ONLINE   ? "online"
+           : state == REPLICA_COPIES ? "send_bulk"
+                                     : "wait_bgsave";
+}
+
 void replicas_each(struct replicas *r, void (*each)(const struct replica_seen *seen, void *arg),
                    void *arg) {
     struct replica_seen all[REPLICAS_MAX + PEERS_MAX];

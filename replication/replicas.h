@@ -36,6 +36,8 @@ void replicas_destroy(struct replicas *r);
 
 /* What a link is doing, as ROLE and INFO tell. */
 enum replica_state { REPLICA_GREETS, REPLICA_COPIES, REPLICA_ONLINE };
+/* As Redis calls it. */
+const char *replica_state_name(enum replica_state state);
 
 enum { REPLICA_ADDR_MAX = 64 };
 

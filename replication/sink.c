@@ -212,6 +212,26 @@ static void close_link(struct sink *s) {
 
 /* --- what the answer asks for ------------------------------------------------------------------------------------ */
 
+/* The text "copied" of the metadata: how many full copies this node has asked for, and why it did last. The start that takes a copy in is another run. */
+static const char copied[] = "copied";
+
+static void note_copy(const struct sink *s, uint64_t count, const char *reason) {
+    char text[192];
+    snprintf(text, sizeof(text), "%" PRIu64 " %.120s", count, reason);
+    if (meta_put_text(s->self->data->meta, copied, text) != DC_OK) {
+        diag(DIAG_WARNING, "sink.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
+    }
+}
+
+static void learn_copies(struct sink *s) {
+    char text[192];
+    int at = 0;
+    if (meta_get_text(s->self->data->meta, copied, text, sizeof(text)) == DC_OK &&
+        sscanf(text, "%" SCNu64 " %n", &s->stats.full, &at) == 1 && at > 0) {
+        snprintf(s->stats.last_full_reason, sizeof(s->stats.last_full_reason), "%.120s", text + at);
+    }
+}
+
 static void count_sync(struct sink *s, bool full, const char *reason) {
     lock_acquire(&s->lock);
     s->stats.full += full;
@@ -219,7 +239,11 @@ static void count_sync(struct sink *s, bool full, const char *reason) {
     if (full) {
         snprintf(s->stats.last_full_reason, sizeof(s->stats.last_full_reason), "%.120s", reason);
     }
+    uint64_t count = s->stats.full;
     lock_release(&s->lock);
+    if (full) {
+        note_copy(s, count, reason);
+    }
 }
 
 /* Runs while another thread sends. */
@@ -398,6 +422,7 @@ struct sink *sink_start(struct self *self, const struct sink_target *target) {
     rng_seed(&s->rng, seed);
     s->apply = apply_create(&(struct apply_opts){.store = self->store, .warm = self->data->warm});
     s->feed = log_feed_create(self->log);
+    learn_copies(s);
     thread_start(&s->thread, "repl-sink", run, s);
     return s;
 }

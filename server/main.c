@@ -54,6 +54,7 @@ enum { WARM_RESTART_FULL = 1, CLOSE_TIMEOUT_MS = 10000 };
 enum { LOG_MEMORY_SHARE = 16, LOG_MEMORY_MIN = 4 * 1024 * 1024 };
 
 struct server {
+    int64_t began_us; /* monotonic */
     struct conf conf;
     struct handover handover; /* from the run before this one, then for the one behind it */
     char dir[PATH_MAX];
@@ -282,6 +283,7 @@ static enum dc_err start(struct server *s, bool continues) {
         usleep(1000);
     }
     s->understudy = understudy_start(n);
+    n->ready_ms = (time_mono_us() - s->began_us) / 1000;
     for (uint32_t i = 0; i < n->worker_count; i++) {
         worker_start((struct worker *)n->workers[i]);
     }
@@ -396,8 +398,9 @@ static enum dc_err serve(struct server *s, bool continues, bool *restarts) {
     block_signals(&ends);
     enum dc_err err = start(s, continues);
     if (err == DC_OK) {
-        diag(DIAG_NOTICE, "server.ready version=" DC_VERSION " port=%d workers=%u pid=%d",
-             (int)conf_get(&s->conf, port), s->node.worker_count, (int)getpid());
+        diag(DIAG_NOTICE,
+             "server.ready version=" DC_VERSION " port=%d workers=%u pid=%d after_ms=%" PRId64,
+             (int)conf_get(&s->conf, port), s->node.worker_count, (int)getpid(), s->node.ready_ms);
         data_clean(&s->data);
         *restarts = wait_for_the_end(s, &ends);
         save_at_the_end(s);
@@ -443,6 +446,7 @@ int main(int argc, char **argv) {
     if (print_table(argc, argv)) {
         return 0;
     }
+    server.began_us = time_mono_us();
     mem_thread_begin();
     crypto_init();
     time_calibrate();

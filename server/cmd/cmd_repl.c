@@ -4,6 +4,7 @@
 #include "replication/wire_fmt.h"
 #include "server/base/diag.h"
 #include "server/base/num.h"
+#include "server/base/time.h"
 #include "server/cmd/client.h"
 #include "server/cmd/ctx.h"
 #include "server/cmd/handlers.h"
@@ -167,10 +168,37 @@ enum dc_err cmd_failover(struct cmd_ctx *ctx) {
 /* --- ROLE -------------------------------------------------------------------------------------------------------- */
 
 struct role_lines {
+    const struct log *log;
+    bool details;
     struct buf text;
     struct reply reply;
     int64_t count;
 };
+
+static void put_text(struct reply *r, const char *name, const char *text) {
+    reply_bulk_str(r, name);
+    reply_bulk_str(r, text);
+}
+
+static void put_int(struct reply *r, const char *name, int64_t value) {
+    reply_bulk_str(r, name);
+    reply_int(r, value);
+}
+
+static void add_details(struct role_lines *l, const struct replica_seen *seen) {
+    int64_t heard_us = seen->noted_us != 0 ? seen->noted_us : seen->joined_us;
+    struct reply *r = &l->reply;
+    reply_map(r, 9);
+    put_text(r, "ip", seen->addr);
+    put_int(r, "port", seen->port);
+    put_text(r, "state", replica_state_name(seen->state));
+    put_int(r, "offset", (int64_t)seen->received);
+    put_int(r, "durable", (int64_t)seen->durable);
+    put_int(r, "applied", (int64_t)seen->applied);
+    put_int(r, "lag-bytes", (int64_t)repl_behind(l->log, seen));
+    put_int(r, "lag-ms", (time_mono_us() - heard_us) / 1000);
+    put_int(r, "sent-bytes", (int64_t)seen->sent_bytes);
+}
 
 static void add_replica(const struct replica_seen *seen, void *arg) {
     struct role_lines *l = arg;
@@ -178,15 +206,19 @@ static void add_replica(const struct replica_seen *seen, void *arg) {
     if (seen->slot < 0) {
         return; /* known, not attached */
     }
+    l->count++;
+    if (l->details) {
+        add_details(l, seen);
+        return;
+    }
     reply_array(&l->reply, 3);
     reply_bulk_str(&l->reply, seen->addr);
     reply_bulk(&l->reply, bytes_of(number, num_format_i64(number, seen->port)));
     reply_bulk(&l->reply, bytes_of(number, num_format_i64(number, (int64_t)seen->received)));
-    l->count++;
 }
 
-static enum dc_err reply_replicas(struct cmd_ctx *ctx) {
-    struct role_lines l = {.count = 0};
+static enum dc_err reply_replicas(struct cmd_ctx *ctx, bool details) {
+    struct role_lines l = {.log = ctx->node->log, .details = details};
     buf_init(&l.text, 0);
     l.reply = (struct reply){.out = &l.text, .proto = ctx->reply->proto};
     replicas_each(ctx->node->replicas, add_replica, &l);
@@ -199,11 +231,45 @@ static enum dc_err reply_replicas(struct cmd_ctx *ctx) {
     return err;
 }
 
+/* Redis's reply has no room for these. */
+static enum dc_err role_details(struct cmd_ctx *ctx, const struct repl_view *v) {
+    struct repl_stats stats = {.sent_full = 0};
+    struct reply *r = ctx->reply;
+    if (ctx->node->repl != NULL) {
+        repl_stats(ctx->node->repl, &stats);
+    }
+    reply_map(r, v->is_slave ? 10 : 6);
+    put_text(r, "role", v->is_slave ? "slave" : "master");
+    put_int(r, "offset", (int64_t)(v->is_slave ? v->applied_lsn : log_head(ctx->node->log).v));
+    if (v->is_slave) {
+        put_text(r, "master-host", v->host);
+        put_int(r, "master-port", v->port);
+        put_text(r, "link", repl_link_name(v->link));
+        put_int(r, "lag-bytes", v->lag_bytes);
+        put_int(r, "lag-ms", v->lag_bytes < 0 ? -1 : v->behind_us / 1000);
+    }
+    put_int(r, "full-syncs", (int64_t)(v->is_slave ? stats.got_full : stats.sent_full));
+    put_int(r, "partial-syncs", (int64_t)(v->is_slave ? stats.got_partial : stats.sent_partial));
+    put_text(r, "full-sync-reason", v->is_slave ? stats.got_full_reason : stats.sent_full_reason);
+    if (v->is_slave) {
+        return DC_OK;
+    }
+    reply_bulk_str(r, "replicas");
+    return reply_replicas(ctx, true);
+}
+
+/* ROLE [DETAILS] */
 enum dc_err cmd_role(struct cmd_ctx *ctx) {
     struct repl_view v = {.role = ROLE_PRIMARY};
     struct reply *r = ctx->reply;
+    if (ctx->argc > 2 || (ctx->argc == 2 && !ctx_arg_is(ctx, 1, "details"))) {
+        return DC_ESYNTAX;
+    }
     if (ctx->node->repl != NULL) {
         repl_view(ctx->node->repl, &v);
+    }
+    if (ctx->argc == 2) {
+        return role_details(ctx, &v);
     }
     if (v.is_slave) {
         reply_array(r, 5);
@@ -217,7 +283,7 @@ enum dc_err cmd_role(struct cmd_ctx *ctx) {
     reply_array(r, 3);
     reply_bulk_str(r, "master");
     reply_int(r, (int64_t)log_head(ctx->node->log).v);
-    return reply_replicas(ctx);
+    return reply_replicas(ctx, false);
 }
 
 /* --- REPLSTREAM -------------------------------------------------------------------------------------------------- */

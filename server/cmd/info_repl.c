@@ -45,6 +45,8 @@ static void write_replica(struct node *n, const struct repl_view *v, struct buf 
                v->link == LINK_SYNC);
     buf_printf(out, "slave_read_repl_offset:%" PRIu64 "\r\nslave_repl_offset:%" PRIu64 "\r\n",
                v->received_lsn, v->untaken ? 0 : v->applied_lsn);
+    buf_printf(out, "replica_lag_bytes:%" PRId64 "\r\nreplica_lag_usec:%" PRId64 "\r\n",
+               v->lag_bytes, v->lag_bytes < 0 ? -1 : v->behind_us);
     if (v->link == LINK_SYNC) {
         write_copy(v, out);
     }
@@ -64,15 +66,8 @@ struct replica_lines {
     struct node *node;
     struct buf text;
     uint32_t count;
-    uint64_t head;
     int64_t now_us;
 };
-
-static const char *state_name(enum replica_state state) {
-    return state == REPLICA_ONLINE   ? "online"
-           : state == REPLICA_COPIES ? "send_bulk"
-                                     : "wait_bgsave";
-}
 
 static void add_replica(const struct replica_seen *seen, void *arg) {
     struct replica_lines *l = arg;
@@ -80,18 +75,17 @@ static void add_replica(const struct replica_seen *seen, void *arg) {
         return; /* known, not attached */
     }
     int64_t lag_us = seen->noted_us != 0 ? l->now_us - seen->noted_us : l->now_us - seen->joined_us;
-    uint64_t behind = histories_distance(log_chain(l->node->log), seen->received,
-                                         l->head > seen->received ? l->head : seen->received);
-    buf_printf(
-        &l->text,
-        "slave%" PRIu32 ":ip=%s,port=%u,state=%s,offset=%" PRIu64 ",lag=%" PRId64
-        ",lag_bytes=%" PRIu64 ",durable=%" PRIu64 ",applied=%" PRIu64 ",sent_bytes=%" PRIu64 "\r\n",
-        l->count++, seen->addr, (unsigned)seen->port, state_name(seen->state), seen->received,
-        lag_us > 0 ? lag_us / 1000000 : 0, behind, seen->durable, seen->applied, seen->sent_bytes);
+    buf_printf(&l->text,
+               "slave%" PRIu32 ":ip=%s,port=%u,state=%s,offset=%" PRIu64 ",lag=%" PRId64
+               ",lag_bytes=%" PRIu64 ",durable=%" PRIu64 ",applied=%" PRIu64 ",sent_bytes=%" PRIu64
+               "\r\n",
+               l->count++, seen->addr, (unsigned)seen->port, replica_state_name(seen->state),
+               seen->received, lag_us > 0 ? lag_us / 1000000 : 0, repl_behind(l->node->log, seen),
+               seen->durable, seen->applied, seen->sent_bytes);
 }
 
 static void write_replicas(struct node *n, struct buf *out) {
-    struct replica_lines l = {.node = n, .head = log_head(n->log).v, .now_us = time_mono_us()};
+    struct replica_lines l = {.node = n, .now_us = time_mono_us()};
     buf_init(&l.text, 0);
     replicas_each(n->replicas, add_replica, &l);
     buf_printf(out, "connected_slaves:%" PRIu32 "\r\n", l.count);

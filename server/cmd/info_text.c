@@ -275,6 +275,7 @@ static void write_recovery(struct node *n, struct buf *out) {
         put_count(out, "restart_cut_bytes", p->cut_bytes);
         put_text(out, "restart_cut_file", p->cut_file);
         put_number(out, "restart_scan_ms", p->scan_us / 1000);
+        put_number(out, "restart_ready_ms", n->ready_ms);
         put_text(out, "restart_notes", p->notes);
     }
 }

@@ -147,6 +147,7 @@ struct node {
     struct lock keeping_lock;
     struct lock clients_lock;
     struct client *clients; /* under clients_lock */
+    int64_t ready_ms;       /* set before clients are served: how long the start took */
     /* atomic */
     _Atomic uint64_t next_client_id;
     _Atomic uint32_t client_count;

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LOOK_MS = 500, RETRY_MS = 5000 };
+enum { LOOK_MS = 500, RETRY_MS = 5000, TELL_MS = 2000 };
 
 struct saver {
     struct node *node;
@@ -116,6 +116,7 @@ static enum dc_err write_snapshot(struct saver *s, struct snap_written *out) {
         .level = (int)conf_get(n->conf, snapshot_level),
         .block_len = (uint32_t)conf_get(n->conf, snapshot_block_size),
         .threads = thread_count(n->conf),
+        .tell_ms = TELL_MS,
         .stall_ms = conf_get(n->conf, snapshot_stall) * 1000,
         .now_ms = clock_now_ms(&n->clock),
         .stop = &s->stop,

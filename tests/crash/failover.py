@@ -30,6 +30,7 @@ from crash.kill import PAIR, PIPELINE_MAX, SHARED, SharedCounters, now_ms  # noq
 from crash.ledger import Ledger, Mismatch, Step, check_reply  # noqa: E402
 from support import power  # noqa: E402
 from support.cluster import GONE, Cluster, eventually  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.resp import Error, encode  # noqa: E402
 from support.server import ServerFailed  # noqa: E402
 
@@ -288,7 +289,7 @@ class Campaign:
                         for i, ledger in enumerate(self.ledgers)]
         for client in self.clients:
             client.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * slowness()
         for client in self.clients:
             while not client.checked.wait(0.05) and time.monotonic() < deadline:
                 self.bring_back()  # perhaps nobody else is there to confirm
@@ -352,7 +353,7 @@ class Campaign:
                 down = self.rng.choice(self.followers())
                 self.say("replica", down)
                 if self.rng.random() < 0.7:
-                    down.kill()
+                    self.end(down)
                     self.replica_kills += 1
                     if not self.frail and self.rng.random() < 0.3 and self.args.ack.endswith("disk"):
                         self.say("lost", power.lose_what_is_not_durable(down.dir, self.told_durable(down)), "bytes")
@@ -393,7 +394,7 @@ class Campaign:
             if kind == "kill_both" and self.followers():
                 victims.append(self.rng.choice(self.followers()))
             for node in victims:
-                node.kill()
+                self.end(node)
             self.dethrone()
             self.lost[self.succeed()] = absence
         elif kind == "freeze":
@@ -404,7 +405,7 @@ class Campaign:
             self.dethrone()
             self.lost[self.succeed()] = 0
         elif kind == "bounce":  # faster than anybody can promote
-            self.primary.kill()
+            self.end(self.primary)
             time.sleep(self.rng.uniform(0, 0.2))
             self.primary.start(**self.options())
             self.dethrone()
@@ -413,6 +414,13 @@ class Campaign:
             self.dethrone()
         else:
             self.dethrone()
+
+    def end(self, node):
+        """By kill -9, or now and then in order, whatever it is doing."""
+        if self.rng.random() < 0.25:
+            node.terminate()
+        else:
+            node.kill()
 
     def power_cut(self):
         node = self.primary

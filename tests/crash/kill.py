@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crash.ledger import Ledger, Mismatch, Step, check_reply, shorter  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.resp import Closed, Conn, Error, encode  # noqa: E402
 from support.server import BAD_OUTPUT, Server, ServerFailed, free_port, server_binary  # noqa: E402
 
@@ -71,7 +72,7 @@ class Node(Server):
 
     def reach(self):
         """A connection, as soon as there can be one."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + START_TIMEOUT_S * slowness()
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise ServerFailed("exit code %d at start\n%s" % (self.process.returncode, self.output()[-4000:]))
@@ -305,7 +306,7 @@ class Campaign:
         conn.ok("CONFIG", "SET", "appendonly", "no")
         time.sleep(self.rng.uniform(0.0, 0.05))
         conn.ok("CONFIG", "SET", "appendonly", "yes")
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + START_TIMEOUT_S * slowness()
         while b"aof_rewrite_in_progress:1" in conn.ok("INFO", "persistence"):
             if time.monotonic() > deadline:
                 raise Mismatch("the log's first snapshot doesn't come")

@@ -116,12 +116,13 @@ class Clients(ServerCase):
 
     def test_pause_of_all(self):
         conn, reader = self.connect(), self.connect()
+        pause = 0.5 * slowness(at_most=10)
         start = time.monotonic()
-        conn.ok("CLIENT", "PAUSE", 500)
+        conn.ok("CLIENT", "PAUSE", int(pause * 1000))
         reader.send("GET", "a")
-        self.assertRaises(TimeoutError, reader.read, 0.2)
-        self.assertIsNone(reader.read(5))
-        self.assertGreater(time.monotonic() - start, 0.45)
+        self.assertRaises(TimeoutError, reader.read, 0.4 * pause)
+        self.assertIsNone(reader.read(10 * pause))
+        self.assertGreater(time.monotonic() - start, 0.9 * pause)
 
     def test_unpause(self):
         conn, writer = self.connect(), self.connect()
@@ -228,7 +229,7 @@ class Watching(ServerCase):
         conn.ok("CONFIG", "SET", "slowlog-log-slower-than", 20000)
         conn.ok("SLOWLOG", "RESET")
         conn.ok("DEBUG", "SLEEP", "0.05")
-        entries = [(e[3], e[2] >= 50000) for e in conn.call("SLOWLOG", "GET")]
+        entries = [(e[3], e[2] >= 50000) for e in conn.call("SLOWLOG", "GET") if e[3][0] == b"DEBUG"]  # a slow machine has others
         self.assertEqual(entries, [([b"DEBUG", b"SLEEP", b"0.05"], True)])
 
     def test_latency_histogram(self):
@@ -286,9 +287,7 @@ class Information(ServerCase):
         conn = self.own_server(threads=1, appendonly="no").connect() # a log keeps bytes until they are durable
         before = int(parse_info(conn.call("INFO", "memory"))["used_memory"])
         conn.pipeline([("SET", "m%d" % n, "x" * 10000) for n in range(2000)])
-        time.sleep(0.3)
-        grown = int(parse_info(conn.call("INFO", "memory"))["used_memory"]) - before
-        self.assertTrue(20e6 < grown < 40e6, "grown by %d" % grown)
+        self.eventually(lambda: 20e6 < int(parse_info(conn.call("INFO", "memory"))["used_memory"]) - before < 40e6)
         self.assertTrue(10000 <= conn.call("MEMORY", "USAGE", "m1") < 13000)
 
     def test_time_and_debug_sleep(self):

@@ -109,9 +109,9 @@ class WithAndWithout(Case):
     def test_a_segment_of_a_log_that_is_kept_still_counts(self):
         """What joins nothing is damage there."""
         server = self.own_server(log_segment_size="1mb")
-        conn = self.connect(server)
+        conn = self.connect(server, timeout=90)
         conn.pipeline([("SET", "k%d" % i, "v" * 1000) for i in range(5000)])
-        self.assertEqual(conn.ok("WAITAOF", 1, 0, 20000), [1, 0])
+        self.assertEqual(conn.ok("WAITAOF", 1, 0, 60000), [1, 0])
         server.kill()
         server.segments()[1].rename(server.dir / "elsewhere")
         self.assertIn("a segment is missing", self.refusal(server))
@@ -233,11 +233,11 @@ class AtRunTime(Case):
     def test_a_log_is_begun_under_load(self):
         for appendfsync in ("always", "everysec"):
             server = self.own_server(appendonly="no", appendfsync=appendfsync, log_segment_size="1mb")
-            conn = self.connect(server)
+            conn = self.connect(server, timeout=90)
             writers = self.loaded(server)
             version = conn.ok("INCR", "x") and conn.ok("LASTVER")
             self.switch(conn, "yes")
-            self.assertEqual(conn.ok("WAITAOF", 1, 0, 20000), [1, 0])  # for the snapshot, too
+            self.assertEqual(conn.ok("WAITAOF", 1, 0, 60000), [1, 0])  # for the snapshot, too
             self.until_based(server, conn)
             before = list(writers.acknowledged)
             self.eventually(lambda: all(a > b + 100 for a, b in zip(writers.acknowledged, before)))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.pace import slowness  # noqa: E402
 from support.server import ServerCase, server_binary  # noqa: E402
 
 try:
@@ -80,7 +81,7 @@ class TokenBucket:
 class PythonRedis(ServerCase):
     def setUp(self):
         super().setUp()
-        self.client = redis.Redis(port=self.server.port, socket_timeout=10)
+        self.client = redis.Redis(port=self.server.port, socket_timeout=10 * slowness())
         self.addCleanup(self.client.close)
 
     def in_threads(self, count, job):
@@ -88,7 +89,7 @@ class PythonRedis(ServerCase):
 
         def work(number):
             try:
-                with redis.Redis(port=self.server.port, socket_timeout=10) as client:
+                with redis.Redis(port=self.server.port, socket_timeout=10 * slowness()) as client:
                     job(client, number)
             except BaseException as failure:  # handed to the test's own thread
                 failures.append(failure)
@@ -101,10 +102,11 @@ class PythonRedis(ServerCase):
             raise failures[0]
 
     def test_sessions(self):
-        store = SessionStore(self.client, 400)
+        pace = slowness(at_most=10)
+        store = SessionStore(self.client, int(400 * pace))
         token, other = store.login("ann"), store.login("bob")
         for _ in range(4):  # kept alive by use, well beyond its first expiry
-            time.sleep(0.15)
+            time.sleep(0.15 * pace)
             self.assertEqual(store.user(token), "ann")
         self.assertIsNone(store.user(other))
         self.assertTrue(store.logout(token))
@@ -132,9 +134,9 @@ class PythonRedis(ServerCase):
         self.in_threads(5, job)
         self.assertEqual((len(allowed), sum(allowed)), (100, 30))
         self.assertGreater(self.client.ttl("window:ann"), 50)
-        short = FixedWindow(self.client, 1, 1)
+        short = FixedWindow(self.client, 1, 5)
         self.assertEqual([short.allow("bob"), short.allow("bob")], [True, False])
-        time.sleep(1.1)
+        time.sleep(5.1)
         self.assertTrue(short.allow("bob"))
 
     def test_token_bucket(self):

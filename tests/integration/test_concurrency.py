@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.pace import slowness  # noqa: E402
 from support.server import ServerCase  # noqa: E402
 
 SECONDS = 1.0
@@ -33,7 +34,7 @@ class Crowd(ServerCase):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(60 * slowness())
         self.assertFalse(any(t.is_alive() for t in threads), "stuck")
         if failures:
             raise failures[0]

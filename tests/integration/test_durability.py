@@ -129,7 +129,15 @@ class Replies(DiskCase):
         self.assertEqual(conn.call("GET", "a"), b"always")
 
 
-class Ends(DiskCase):
+class WaitingCase(DiskCase):
+    def peek(self, server):
+        """A connection whose reads wait for no disk: whether a command that waits has been applied."""
+        conn = self.connect(server)
+        conn.ok("CLIENT", "ACK", "memory")
+        return conn
+
+
+class Ends(WaitingCase):
     def writers(self, server, count, acknowledged):
         def work(name):
             try:
@@ -211,13 +219,13 @@ class Ends(DiskCase):
         self.assertEqual(self.restarted(server).ok("MGET", "kept", "third"), [b"1", b"3"])
 
     def test_h42_the_end_finds_replies_waiting(self):
-        server = self.own_server(slow=True, appendfsync="always")
-        conns = [self.connect(server, timeout=20) for _ in range(4)]
+        server = self.own_server(slow=True, appendfsync="always", ack_timeout=60000)
+        conns, peek = [self.connect(server, timeout=20 * slowness()) for _ in range(4)], self.peek(server)
         conns[0].ok("SET", "a", "1")
-        server.disk.sync_takes(30)
+        server.disk.sync_takes(60)
         for i, conn in enumerate(conns):
             conn.send_raw(b"".join(encode("SET", "k%d:%d" % (i, j), "v") for j in range(3)) + encode("PING"))
-        time.sleep(0.2)
+        self.eventually(lambda: peek.ok("EXISTS", *("k%d:%d" % (i, j) for i in range(4) for j in range(3))) == 12)
         self.assertEqual([conn.drain() for conn in conns], [[]] * 4)
         server.process.send_signal(signal.SIGTERM)
         for conn in conns:
@@ -234,17 +242,18 @@ class Ends(DiskCase):
 
     def test_the_end_gives_replies_the_time_they_need(self):
         server = self.own_server(slow=True, appendfsync="always")
-        conn = self.connect(server, timeout=20)
+        conn, peek = self.connect(server, timeout=20 * slowness()), self.peek(server)
         conn.ok("SET", "a", "1")
         server.disk.sync_takes(0.3)
         conn.send_raw(encode("SET", "a", "2") + encode("GET", "a"))
-        time.sleep(0.1)
+        self.eventually(lambda: peek.ok("GET", "a") == b"2")
         server.process.send_signal(signal.SIGTERM)
         self.assertEqual([conn.read(), conn.read()], ["OK", b"2"])
+        server.disk.heal()  # an end syncs more than once
         self.assertEqual(server.wait(), 0)
 
 
-class Gates(DiskCase):
+class Gates(WaitingCase):
     """Replies wait for what they wrote or show."""
 
     def timed(self, conn, *words):
@@ -254,13 +263,14 @@ class Gates(DiskCase):
 
     def test_h40_nobody_sees_what_is_not_durable(self):
         server = self.own_server(slow=True, appendfsync="always", ack_timeout=60000)
-        writer, reader, other = (self.connect(server, timeout=30) for _ in range(3))
+        writer, reader, other = (self.connect(server, timeout=60) for _ in range(3))
+        peek = self.peek(server)
         writer.ok("SET", "k", "old")
         takes = 0.5 * slowness(at_most=10)
         server.disk.sync_takes(takes)
         start = time.monotonic()
         writer.send("SET", "k", "new")
-        time.sleep(0.1 * takes)
+        self.eventually(lambda: peek.ok("GET", "k") == b"new")
         reader.send("GET", "k")
         other.send("EXISTS", "k")
         self.assertEqual(self.timed(self.connect(server), "PING")[0], "PONG")
@@ -273,21 +283,22 @@ class Gates(DiskCase):
         server.disk.heal()
 
     def test_h43_pushes_stand_behind_replies_that_wait(self):
-        server = self.own_server(slow=True, appendfsync="always")
-        conn, other = self.connect(server, proto=3, timeout=30), self.connect(server, timeout=30)
+        server = self.own_server(slow=True, appendfsync="always", ack_timeout=60000)
+        conn, other, peek = self.connect(server, proto=3, timeout=30), self.connect(server, timeout=30), self.peek(server)
         conn.ok("SET", "k", "0")
         conn.send("SUBSCRIBE", "c")
         self.assertIsInstance(conn.read(), Push)
-        server.disk.sync_takes(0.5)
+        server.disk.sync_takes(60)
         conn.send_raw(encode("SET", "k", "1") + encode("GET", "k"))
-        time.sleep(0.05)
+        self.eventually(lambda: peek.ok("GET", "k") == b"1")
         self.assertEqual([other.ok("PUBLISH", "c", n) for n in range(3)], [1] * 3)
         time.sleep(0.05)
         conn.send("INCR", "k")
+        self.eventually(lambda: peek.ok("GET", "k") == b"2")
         self.assertEqual(conn.drain(), [])
+        server.disk.heal()
         self.assertEqual([conn.read() for _ in range(6)],
                          ["OK", b"1"] + [[b"message", b"c", b"%d" % n] for n in range(3)] + [2])
-        server.disk.heal()
 
     def test_many_clients_share_one_sync(self):
         server = self.own_server(slow=True, appendfsync="always")
@@ -301,7 +312,7 @@ class Gates(DiskCase):
         self.assertLess(time.monotonic() - start, 1.0 * slowness())
 
     def test_h13_everysec_is_enforced(self):
-        server = self.own_server(slow=True, appendfsync="everysec")
+        server = self.own_server(slow=True, appendfsync="everysec", ack_timeout=60000)
         conn, other = self.connect(server, timeout=30), self.connect(server)
         conn.ok("SET", "durable", "1")
         conn.ok("WAITAOF", 1, 0, 0)
@@ -324,21 +335,24 @@ class Gates(DiskCase):
         self.assertIsInstance(conn.read(), int)
 
     def test_h14_a_disk_that_hangs_parks_writers_only(self):
-        server = self.own_server(slow=True, appendfsync="no", log_buffer_size="1mb")
+        server = self.own_server(slow=True, appendfsync="no", log_buffer_size="1mb", ack_timeout=60000)
         writer, reader = self.connect(server, timeout=60), self.connect(server)
         writer.ok("SET", "k", "1")
         writer.ok("WAITAOF", 1, 0, 0)
-        server.disk.sync_takes(60)
-        count = 200
-        writer.sock.setblocking(True)
+        server.disk.sync_takes(600)
+        count, limit = 2500, 1 << 20  # 50 MB: what nobody parks doesn't stay below any bound
         sender = threading.Thread(target=writer.send_raw, args=(encode("SET", "big", "v" * 20_000) * count,), daemon=True)
         sender.start()
-        time.sleep(1)
-        pending = int(server.info(reader, "log_pending_bytes"))
-        self.assertLess(pending, 4 << 20)
-        for _ in range(20):
+
+        def pending():
+            return int(server.info(reader, "log_pending_bytes"))
+        self.eventually(lambda: pending() >= limit, 30)
+        for _ in range(100):
+            self.assertLess(pending(), limit + 100_000)  # who was let in when there was room yet
             self.assertEqual(reader.ok("GET", "k"), b"1")
             self.assertEqual(reader.ok("PING"), "PONG")
+            time.sleep(0.01)
+        self.assertTrue(sender.is_alive())
         server.disk.heal()
         self.assertEqual([writer.read() for _ in range(count)], ["OK"] * count)
         sender.join()
@@ -349,7 +363,7 @@ class Gates(DiskCase):
 
     def test_h14_a_write_that_hangs_holds_up_its_own_reply_only(self):
         """The worker itself writes; another thread goes on with its loop meanwhile."""
-        server = self.own_server(slow=True, threads=1)
+        server = self.own_server(slow=True, threads=1, ack_timeout=60000)
         writer, other, reader = (self.connect(server, timeout=60) for _ in range(3))
         writer.ok("SET", "k", "1")
         for _ in range(3):
@@ -372,7 +386,7 @@ class Gates(DiskCase):
 
     def test_h14_writes_that_hang_now_and_then_lose_nothing(self):
         """Loops go from thread to thread under load; at the end the process ends, with a write under way."""
-        server = self.own_server(slow=True, threads=2)
+        server = self.own_server(slow=True, threads=2, ack_timeout=60000)
         conns = [self.connect(server, timeout=60) for _ in range(8)]
         counts = [0] * len(conns)
         ends_s = time.monotonic() + 3
@@ -608,7 +622,7 @@ class Damage(DiskCase):
         self.assertEqual(list(server.dir.glob("*.dcs.tmp")), [])
 
 
-class Trouble(DiskCase):
+class Trouble(WaitingCase):
     """A disk that takes nothing."""
 
     def writes(self, conn):
@@ -616,7 +630,7 @@ class Trouble(DiskCase):
 
     def until_refused(self, conn):
         """What is under way when the disk fails is answered "not confirmed"; then writes are refused before any effect."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 15 * slowness()
         while time.monotonic() < deadline:
             reply = conn.call("SET", "k", "probe")
             if isinstance(reply, Error):
@@ -658,14 +672,15 @@ class Trouble(DiskCase):
                     self.recovers(server, conn)
 
     def test_replies_that_wait_when_the_disk_fails_are_not_confirmed(self):
-        server = self.own_server(slow=True, appendfsync="always")
-        conns = [self.connect(server, timeout=30) for _ in range(5)]
+        server = self.own_server(slow=True, appendfsync="always", ack_timeout=60000)
+        conns, peek = [self.connect(server, timeout=30) for _ in range(5)], self.peek(server)
         conns[0].ok("SET", "before", "1")
-        server.disk.sync_takes(0.5)
+        server.disk.sync_takes(60)
         for i, conn in enumerate(conns):
             conn.send_raw(encode("SET", "k%d" % i, "v") + encode("GET", "k%d" % i) + encode("GET", "before"))
-        time.sleep(0.1)
+        self.eventually(lambda: peek.ok("EXISTS", *("k%d" % i for i in range(5))) == 5)
         server.disk.sync_fails()
+        server.disk.sync_takes(0)  # the one that is under way ends
         for conn in conns:
             replies = [conn.read() for _ in range(3)]
             self.assertEqual({reply.code for reply in replies if isinstance(reply, Error)}, {"UNCONFIRMED"})

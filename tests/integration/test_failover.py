@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """Does FAILOVER hand over without losing anything, with a short pause, and give writes back when it doesn't come about?"""
-import os
 import signal
 import sys
 import threading
@@ -11,11 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.pace import slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.resp import Error  # noqa: E402
 
-SLOWNESS = float(os.environ.get("DCACHE_TEST_END_SECONDS", 1.0))
-PAUSE_MAX = 1.0 * SLOWNESS
+PAUSE_MAX = 3.0  # seconds, on a quiet machine
 
 
 class Counter(threading.Thread):
@@ -82,7 +81,7 @@ class Failover(ReplicaCase):
         self.go_on(counters)
         self.assertEqual(int(self.state(new)["replication_epoch"]), epoch + 1)
         self.assertEqual(self.state(old)["master_port"], str(new.port))
-        self.assertLess(max(c.pause for c in counters), PAUSE_MAX)
+        self.assertLess(max(c.pause for c in counters), PAUSE_MAX * slowness())
         print("longest pause of writes: %.3f s" % max(c.pause for c in counters))
 
     def check(self, counters, *nodes):
@@ -101,12 +100,13 @@ class Failover(ReplicaCase):
         a = self.node()
         b = self.replica(a)
         self.in_sync(a, b)
+        copies = self.state(b)["replication_full_received"]
         counters = self.counters([a, b])
         self.switch(a, b, counters, "TO", "127.0.0.1", b.port)
         self.assertEqual(self.state(a)["replication_full_received"], "0")
         self.assertEqual(self.state(b)["master_failover_state"], "no-failover")
         self.switch(b, a, counters)
-        self.assertEqual(self.state(b)["replication_full_received"], "0")
+        self.assertEqual(self.state(b)["replication_full_received"], copies)
         self.assertEqual(self.state(a)["replication_full_sent"], "0")
         self.check(counters, a, b)
         for node in (a, b):
@@ -118,11 +118,12 @@ class Failover(ReplicaCase):
         a = self.node()
         b, c = self.replica(a), self.replica(a)
         self.in_sync(a, b, c)
+        copies = self.state(c)["replication_full_received"]
         counters = self.counters([a, b])
-        self.switch(a, b, counters, "TO", "127.0.0.1", b.port, "TIMEOUT", 5000)
+        self.switch(a, b, counters, "TO", "127.0.0.1", b.port, "TIMEOUT", int(5000 * slowness()))
         self.follow(c, b)
         self.eventually(lambda: self.state(c).get("master_link_status") == "up")
-        self.assertEqual(self.state(c)["replication_full_received"], "0")
+        self.assertEqual(self.state(c)["replication_full_received"], copies)
         self.check(counters, b, a, c)
 
     def freeze(self, node):
@@ -134,14 +135,15 @@ class Failover(ReplicaCase):
         b = self.replica(a)
         self.in_sync(a, b)
         self.freeze(b)
-        with a.connect(timeout=10) as conn, a.connect(timeout=10) as other:
+        with a.connect(timeout=30) as conn, a.connect(timeout=30) as other:
             conn.ok("SET", "x", 1)
+            patience = 0.4 * slowness(at_most=10)  # long enough for the three looks at it
             began = time.monotonic()
-            self.assertEqual(other.ok("FAILOVER", "TIMEOUT", 400), "OK")
+            self.assertEqual(other.ok("FAILOVER", "TIMEOUT", int(1000 * patience)), "OK")
             self.assertEqual(self.state(a)["master_failover_state"], "waiting-for-sync")
             self.assertEqual(other.ok("GET", "x"), b"1")
             self.assertEqual(conn.call("INCR", "x"), 2)  # it was held, not refused
-            self.assertGreater(time.monotonic() - began, 0.35)
+            self.assertGreater(time.monotonic() - began, 0.85 * patience)
             self.assertEqual(self.state(a)["master_failover_state"], "no-failover")
             self.assertEqual(other.ok("FAILOVER"), "OK")
             self.assertIn("already in progress", other.call("FAILOVER"))

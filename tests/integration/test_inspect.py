@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """Does dcache-inspect say of a data directory what is in it, and find what is damaged?"""
+import errno
 import json
 import os
+import pty
 import random
+import re
+import select
 import shutil
 import subprocess
 import sys
@@ -14,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.disk import SlowDisk  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.server import temp_dir  # noqa: E402
 
 BIN = Path(os.environ["DCACHE_SERVER"]).parent
@@ -24,7 +30,7 @@ SEGMENT_HEADER_LEN = 4096
 
 
 def run(*words, status=0):
-    done = subprocess.run([INSPECT, *map(str, words)], capture_output=True, timeout=60)
+    done = subprocess.run([INSPECT, *map(str, words)], capture_output=True, timeout=60 * slowness())
     assert done.returncode == status, "%s: status %d\n%s%s" % (
         words, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
     return done
@@ -349,7 +355,7 @@ class Damage(InspectCase):
         for at in range(1000, 100000, 5000):  # a block of entries is hit soon
             copy = self.copy(self.calm)
             self.flip(copy, at)
-            done = subprocess.run([INSPECT, "keys", copy], capture_output=True, timeout=60)
+            done = subprocess.run([INSPECT, "keys", copy], capture_output=True, timeout=60 * slowness())
             left = len(done.stdout.splitlines())
             if done.returncode == 1 and left < every:
                 self.assertIn(b"is damaged", done.stderr)
@@ -378,9 +384,42 @@ class Damage(InspectCase):
         self.assertTrue(any("meta" in d["file"] for d in self.damages(copy)))
         run("catalogue", copy, status=1)
 
+    def verify_from_a_slow_disk(self, *words, patience):
+        """What it tells at a terminal: the disk is slow until progress was told twice, or for so many seconds."""
+        if not SlowDisk.is_there():
+            self.skipTest("DCACHE_SLOW_DISK names no library")
+        disk, told, end = SlowDisk(temp_dir(self)), b"", time.monotonic() + patience
+        disk.read_takes(0.3)  # longer than it waits until it tells again
+        terminal, its_end = pty.openpty()
+        tool = subprocess.Popen([INSPECT, "verify", self.dir, *words], stdout=subprocess.PIPE, stderr=its_end,
+                                env=disk.environment())
+        os.close(its_end)
+        try:
+            while told.count(b"damaged") < 2 and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+                told += os.read(terminal, 4096)
+            disk.heal()
+            while more := os.read(terminal, 4096):
+                told += more
+        except OSError as error:
+            self.assertEqual(error.errno, errno.EIO)  # nobody is there to write any more
+        finally:
+            disk.heal()
+            os.close(terminal)
+            self.assertRegex(tool.communicate(timeout=60 * slowness())[0], rb"damaged +0\n")
+        self.assertEqual(tool.returncode, 0)
+        return told
+
     def test_progress_is_shown(self):
-        done = run("verify", self.dir)
-        self.assertEqual(done.stderr, b"")  # no terminal, and it took less than five seconds
+        told = self.verify_from_a_slow_disk(patience=30 * slowness())
+        shown = [list(map(float, numbers)) for numbers in
+                 re.findall(rb"\r *([\d.]+) %  ([\d.]+) of ([\d.]+) MB, \d+ MB/s, 0 damaged", told)]
+        self.assertGreaterEqual(len(shown), 2, told)
+        self.assertEqual(shown, sorted(shown))
+        self.assertLess(shown[0][0], 100.0)
+        self.assertTrue(told.endswith(b"\r\033[K"), told)  # the line is free for the result
+
+    def test_quietly_no_progress_is_shown(self):
+        self.assertEqual(self.verify_from_a_slow_disk("--quiet", patience=1.0), b"")
 
 
 class Faces(InspectCase):

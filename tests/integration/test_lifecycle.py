@@ -33,7 +33,7 @@ class Ending(unittest.TestCase):
 
     def ends_within(self, server, start):
         self.assertEqual(server.wait(30), 0)
-        self.assertLess(time.monotonic() - start, slowness())  # a second
+        self.assertLess(time.monotonic() - start, 5 * slowness())
         server.check()
 
     def test_sigterm_and_sigint(self):

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import SlowDisk  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.server import free_port  # noqa: E402
 
@@ -52,7 +53,7 @@ class Standing(ReplicaCase):
     def test_what_was_replicated_may_be_promoted_and_shows_no_branch_of_its_own(self):
         primary, replica = self.pair()
         self.assertEqual(self.seen(replica), ("slave", "100", False))
-        time.sleep(0.5)  # until that is noted
+        time.sleep(3)  # until that is noted: each second, and synced
         primary.kill()
         replica.kill()
         replica.start()
@@ -78,7 +79,7 @@ class Standing(ReplicaCase):
     def test_a_replica_whose_next_source_dies_before_the_first_contact_shows_what_it_has(self):
         primary, replica = self.pair()
         offset = int(self.state(replica)["slave_repl_offset"])
-        time.sleep(0.5)  # until that is noted
+        time.sleep(3)  # until that is noted: each second, and synced
         primary.kill()
         nowhere = self.sent_away(replica)
         self.assertEqual(self.seen(replica), ("slave", "100", False))
@@ -104,7 +105,7 @@ class Standing(ReplicaCase):
         primary, replica = self.pair(slow=True)
         epoch = self.epoch(replica)
         primary.kill()
-        replica.disk.sync_takes(3)
+        replica.disk.sync_takes(60)
         with replica.connect(timeout=30) as conn:
             conn.send("REPLICAOF", "NO", "ONE")
             time.sleep(0.3)
@@ -159,7 +160,7 @@ class Standing(ReplicaCase):
     def test_inside_exec_ok_means_the_same_and_else_an_error_tells(self):
         primary, replica = self.pair(slow=True)
         other = free_port()
-        reply = self.killed_behind_the_ok(replica, "SLAVEOF", "127.0.0.1", other, exec_it=True, takes=0.1)
+        reply = self.killed_behind_the_ok(replica, "SLAVEOF", "127.0.0.1", other, exec_it=True, takes=0.02)  # EXEC waits, but not for long
         self.assertEqual(reply, ["OK", "PONG"])
         self.assertEqual(self.target(replica), (b"slave", b"127.0.0.1", other))
         replica.disk.metadata_take(60)
@@ -194,15 +195,18 @@ class Standing(ReplicaCase):
     @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
     def test_an_order_that_another_one_follows_is_not_confirmed(self):
         replica = self.pair(slow=True)[1]
-        replica.disk.metadata_take(1)
+        replica.disk.metadata_take(60)
         with replica.connect(timeout=60) as one, replica.connect(timeout=60) as two:
             one.send("REPLICAOF", "127.0.0.1", free_port())
-            time.sleep(0.3)
+            time.sleep(0.3 * slowness())
             two.send("REPLICAOF", "NO", "ONE")
-            time.sleep(0.3)
+            time.sleep(0.3 * slowness())
             last = free_port()
             with replica.connect(timeout=60) as three:
-                self.assertEqual(three.call("REPLICAOF", "127.0.0.1", last), "OK")
+                three.send("REPLICAOF", "127.0.0.1", last)
+                time.sleep(0.3 * slowness())
+                replica.disk.heal()  # only now is any of them stored
+                self.assertEqual(three.read(), "OK")
             self.assertIn("another order", two.read())
             self.assertIn(one.read()[:11], ("OK", "ERR another"))
         self.assertEqual(self.target(replica), (b"slave", b"127.0.0.1", last))

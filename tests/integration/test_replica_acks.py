@@ -46,24 +46,25 @@ class Case(ReplicaCase):
 class Levels(Case):
     def test_who_waits_hears_it_whatever_other_workers_do(self):
         """Workers read the acknowledgements that they wait for; one that is busy with something else holds up nobody but its own clients."""
-        primary, _ = self.cluster(1, threads=2)
-        conns = [self.connect(primary, timeout=30) for _ in range(6)]
+        primary, _ = self.cluster(1, threads=2, **{"ack-timeout": 60000})
+        conns = [self.connect(primary, timeout=60) for _ in range(6)]
+        pace = slowness(at_most=5)
         for conn in conns:
             conn.ok("CLIENT", "ACK", "replicas:1")
             self.assertEqual(conn.call("SET", "k", "0"), "OK")  # from now on both workers listen
-        for ask in (("SET", "k", "1"), ("WAIT", 1, 5000)):
+        for ask in (("SET", "k", "1"), ("WAIT", 1, 60000)):
             for conn in conns[1:]:
                 conn.ok("CLIENT", "ACK", "replicas:1" if ask[0] == "SET" else "default")
                 conn.ok("SET", "k", "2")
-            conns[0].send("DEBUG", "SLEEP", 2)
-            time.sleep(0.2)
+            conns[0].send("DEBUG", "SLEEP", 2 * pace)
+            time.sleep(0.2 * pace)
             start = time.monotonic()
             for conn in conns[1:]:
                 conn.send("SET", "k", "3")
                 conn.send(*ask)
             quick = 0
             waiting = {conn.sock: conn for conn in conns[1:]}
-            while waiting and time.monotonic() < start + 1:
+            while waiting and time.monotonic() < start + pace:
                 for sock in select.select(list(waiting), [], [], 0.1)[0]:
                     conn = waiting.pop(sock)
                     self.assertEqual([conn.read(), conn.read()], ["OK", "OK" if ask[0] == "SET" else 1])
@@ -80,14 +81,15 @@ class Levels(Case):
         conn.ok("CLIENT", "ACK", "replicas:2")
         self.assertEqual(conn.call("SET", "k", "0"), "OK")
         self.freeze(two)
-        conn.ok("CONFIG", "SET", "ack-timeout", 300)
+        patience_ms = int(300 * slowness(at_most=10))  # the other one must have it by then
+        conn.ok("CONFIG", "SET", "ack-timeout", patience_ms)
         reply = conn.call("SET", "k", "1")
         self.assertCode("UNCONFIRMED", reply)
-        self.assertIn("1 of 2 replicas have it after 300 ms (level replicas:2)", reply)
+        self.assertIn("1 of 2 replicas have it after %d ms (level replicas:2)" % patience_ms, reply)
+        conn.ok("CONFIG", "SET", "ack-timeout", 20000)
         conn.ok("CLIENT", "ACK", "replicas:1")
         self.assertEqual(conn.call("SET", "k", "2"), "OK")
         self.thaw(two)
-        conn.ok("CONFIG", "SET", "ack-timeout", 20000)
         conn.ok("CLIENT", "ACK", "os+replicas:2")
         self.assertEqual(conn.call("SET", "k", "3"), "OK")
         for node in (one, two):
@@ -155,13 +157,13 @@ class Levels(Case):
             self.assertGreaterEqual(int(self.ask(replica, "GET", "w%d" % i)), n)
 
     def test_h42_a_demotion_refuses_what_waits(self):
-        primary, replica = self.cluster(1)
+        primary, replica = self.cluster(1, **{"ack-timeout": 60000})
         other = self.node()
         conns = [self.connect(primary, timeout=30) for _ in range(3)]
-        for conn in conns:
+        for i, conn in enumerate(conns):
             conn.ok("CLIENT", "ACK", "replicas:2")
-            conn.send("SET", "k", "v")
-        time.sleep(0.2)
+            conn.send("SET", "k%d" % i, "v")
+        self.eventually(lambda: self.ask(primary, "MGET", "k0", "k1", "k2") == [b"v"] * 3)
         self.assertEqual([conn.drain() for conn in conns], [[]] * 3)
         self.ask(primary, "REPLICAOF", "127.0.0.1", other.port)
         for conn in conns:
@@ -179,9 +181,10 @@ class Waiting(Case):
         self.assertEqual(conn.ok("WAITAOF", 1, 2, 0), [1, 2])
         self.freeze(one)
         conn.ok("SET", "k", "w")
-        reply, took = self.timed(conn, "WAIT", 2, 300)
+        patience = 0.3 * slowness(at_most=10)  # the other one must have it by then
+        reply, took = self.timed(conn, "WAIT", 2, int(1000 * patience))
         self.assertEqual(reply, 1)
-        self.assertGreaterEqual(took, 0.25)
+        self.assertGreaterEqual(took, patience - 0.05)
         self.assertEqual(conn.ok("WAIT", 1, 0), 1)
         conn.send("WAIT", 2, 0)
         self.assertEqual(conn.drain(), [])

@@ -64,7 +64,34 @@ class Copies(ReplicaCase):
         self.assertEqual((state["role"], state["connected_slaves"]), ("master", "1"))
         self.assertRegex(state["slave0"], "ip=127.0.0.1,port=%d,state=online,offset=[0-9]+,lag=[01]," % replica.port)
         self.assertEqual(state["sync_full"], "1")
+        self.check_lag(primary, replica)
         self.assertGreater(self.same_log(primary, replica), 0)
+
+    def check_lag(self, primary, replica):
+        """How far the replica is, from both sides: in INFO, and in ROLE DETAILS."""
+        def details(node):
+            words = self.ask(node, "ROLE", "DETAILS")
+            return dict(zip(words[::2], words[1::2]))
+
+        def behind():
+            words = details(primary)[b"replicas"][0]
+            return dict(zip(words[::2], words[1::2]))[b"lag-bytes"]
+        seen = details(replica)
+        self.assertEqual((seen[b"role"], seen[b"master-port"], seen[b"link"]), (b"slave", primary.port, b"connected"))
+        self.assertEqual((seen[b"full-syncs"], seen[b"lag-bytes"], seen[b"lag-ms"]), (1, 0, 0))
+        self.assertTrue(seen[b"full-sync-reason"])
+        state = self.state(replica)
+        self.assertEqual((state["replica_lag_bytes"], state["replica_lag_usec"]), ("0", "0"))
+        self.assertTrue(state["replication_full_received_reason"])
+        self.assertTrue(self.state(primary)["replication_full_sent_reason"])
+        self.assertEqual(self.state(primary)["slave0"].partition("lag_bytes=")[2].partition(",")[0], "0")
+        replica.process.send_signal(signal.SIGSTOP)
+        self.ask(primary, "SET", "unseen", "x" * 5000)
+        self.assertGreater(behind(), 5000)
+        self.assertIn(",lag_bytes=%d," % behind(), self.state(primary)["slave0"])
+        replica.process.send_signal(signal.SIGCONT)
+        self.eventually(lambda: behind() == 0)
+        self.assertEqual(details(primary)[b"full-syncs"], 1)
 
     def test_every_kind_of_write_arrives(self):
         primary = self.node()
@@ -80,10 +107,10 @@ class Copies(ReplicaCase):
         conn.ok("SETRANGE", "blob", 1_000_000, "patched")
         conn.ok("SET", "gone", "x", "PX", 50)
         self.in_sync(primary, replica)
+        time.sleep(0.1)  # else it may expire between the looks at both
         self.same(primary, replica)
         self.assertEqual(self.ask(replica, "GET", "blob")[999_990:1_000_010], blob[999_990:1_000_000] + b"patched" +
                          blob[1_000_007:1_000_010])
-        time.sleep(0.1)
         self.assertIsNone(self.ask(replica, "GET", "gone"))
         conn.ok("FLUSHALL")
         conn.ok("SET", "after", 1)
@@ -123,6 +150,38 @@ class Copies(ReplicaCase):
         self.in_sync(primary, replica)
         self.same(primary, replica)
         self.same_log(primary, replica)
+
+    def copies_at_once(self, primary, *replicas, wanted):
+        """Empty nodes are told to follow one whose disk gives a copy slowly, until so many were seen for a while. How many were under way at a time."""
+        primary.disk.read_takes(0.5)  # a megabyte
+        for replica in replicas:
+            self.follow(replica, primary)
+        seen = []
+
+        def all_attached():
+            seen.append(int(self.state(primary)["replication_copies_under_way"]))
+            if seen.count(wanted) == 20:
+                primary.disk.heal()
+            return all(self.state(r).get("master_link_status") == "up" for r in replicas)
+        self.eventually(all_attached, 60)
+        self.in_sync(primary, *replicas)
+        self.same(primary, *replicas)
+        self.assertEqual(int(self.state(primary)["replication_copies_under_way"]), 0)
+        return seen
+
+    def test_one_full_copy_at_a_time_and_more_where_the_option_says_so(self):
+        primary = self.node(slow=True)
+        conn = self.connect(primary)
+        for i in range(20):
+            conn.pipeline([("SET", "key:%d:%d" % (i, j), os.urandom(10_000)) for j in range(100)])
+        first, second, third, fourth = (self.node() for _ in range(4))
+        seen = self.copies_at_once(primary, first, second, wanted=1)
+        self.assertEqual(max(seen), 1, seen)
+        self.assertIn("the source is sending a full copy to another replica", primary.output())
+        conn.ok("CONFIG", "SET", "replication-full-copies", 2)
+        seen = self.copies_at_once(primary, third, fourth, wanted=2)
+        self.assertEqual(max(seen), 2, seen)
+        self.assertEqual(self.state(primary)["sync_full"], "4")
 
 
 class Writers:
@@ -388,7 +447,7 @@ class PowerCuts(ReplicaCase):
     def test_h02_a_primary_fetches_what_it_lost_from_its_replica(self):
         primary, replica, lsn = self.pair()
         self.eventually(lambda: "slave0" in self.state(primary))
-        time.sleep(1.2)  # the metadata know the replica
+        time.sleep(3)  # the metadata know the replica: noted each second, and synced
         self.lose(primary, lsn)
         primary.start()
         self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")

@@ -33,8 +33,9 @@ class Times(DiskCase):
         server = self.own_server()
         conn = self.connect(server)
         names = ["expire", "persist", "set", "pexpireat", "keepttl", "gone"]
+        life = 1.5 * slowness(at_most=10)  # for a snapshot and six commands
         for name in names:
-            conn.ok("SET", name, "session", "PX", 1500)
+            conn.ok("SET", name, "session", "PX", int(1000 * life))
         conn.ok("SAVE")
         conn.ok("EXPIRE", "expire", 1800)
         conn.ok("PERSIST", "persist")
@@ -43,7 +44,7 @@ class Times(DiskCase):
         conn.ok("EXPIRE", "keepttl", 1800)
         conn.ok("SET", "keepttl", "session", "KEEPTTL")
         server.kill()
-        time.sleep(1.6)
+        time.sleep(life + 0.1)
         conn = self.restarted(server)
         self.assertEqual(conn.ok("MGET", *names), [b"session"] * 5 + [None])
         self.assertEqual(conn.ok("TTL", "persist"), -1)
@@ -53,11 +54,12 @@ class Times(DiskCase):
     def test_h30_without_a_snapshot(self):
         server = self.own_server()
         conn = self.connect(server)
-        conn.ok("SET", "a", "session", "PX", 300)
+        life = 0.3 * slowness(at_most=10)
+        conn.ok("SET", "a", "session", "PX", int(1000 * life))
         conn.ok("EXPIRE", "a", 1800)
-        conn.ok("SET", "b", "1", "PX", 300)
+        conn.ok("SET", "b", "1", "PX", int(1000 * life))
         server.kill()
-        time.sleep(0.4)
+        time.sleep(life + 0.1)
         conn = self.restarted(server)
         self.assertEqual(conn.ok("MGET", "a", "b"), [b"session", None])
 
@@ -329,7 +331,7 @@ class Warming(DiskCase):
     def end_quickly(self, server):
         start = time.monotonic()
         server.terminate()
-        self.assertLess(time.monotonic() - start, 1.0 * slowness())
+        self.assertLess(time.monotonic() - start, 5 * slowness())
 
     def nothing_is_missing(self, server):
         conn = self.restarted(server)
@@ -352,21 +354,28 @@ class Warming(DiskCase):
         for words in (("SAVE",), ("BGSAVE",)):
             conn = self.restarted(server, snapshot_level=19, snapshot_threads=1)
             conn.ok("DBSIZE")
+            before = server.snapshots()
             conn.send(*words)
             time.sleep(0.05)
             self.end_quickly(server)
+            self.assertEqual(server.snapshots(), before)  # it would have taken seconds
         self.nothing_is_missing(server)
 
     def test_the_first_answer_comes_at_once(self):
         server = self.server_with_data()
         conn = self.restarted(server)
         conn.ok("SAVE")
-        server.kill()
-        start = time.monotonic()
-        server.start()
-        with server.connect() as conn:
-            self.assertEqual(conn.ok("GET", key(77)), value(77))
-        self.assertLess(time.monotonic() - start, 0.5 * slowness())
+        for _ in range(8):  # beside other work the loading may be over before anybody asks; one who waits for it never sees it
+            server.kill()
+            start = time.monotonic()
+            server.start()
+            with server.connect() as conn:
+                self.assertEqual(conn.ok("GET", key(77)), value(77))
+                cold = server.info(conn, "async_loading") == "1"
+            self.assertLess(time.monotonic() - start, 3 * slowness())
+            if cold:
+                break
+        self.assertTrue(cold, "everything was loaded at each first answer")
 
     def test_warm_restart_full_answers_when_everything_is_there(self):
         server = self.server_with_data()
@@ -454,6 +463,7 @@ class Reports(DiskCase):
         conn.ok("DBSIZE")
         self.assertEqual(server.info(conn, "restart_snapshot"), server.snapshots()[0].name)
         self.assertEqual(server.info(conn, "restart_frames"), "10")
+        self.assertGreaterEqual(int(server.info(conn, "restart_ready_ms")), int(server.info(conn, "restart_scan_ms")))
         self.assertEqual(server.info(conn, "restart_cut_bytes"), "0")
         self.assertEqual(server.info(conn, "warm_keys_loaded"), "100")
         self.assertIn("recover.found", server.last_output())

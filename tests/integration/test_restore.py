@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import random
+import re
+import select
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -29,7 +32,7 @@ DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 
 
 def run_tool(*args, **kwargs):
-    return subprocess.run([TOOL, *map(str, args)], capture_output=True, text=True, timeout=60, **kwargs)
+    return subprocess.run([TOOL, *map(str, args)], capture_output=True, text=True, timeout=60 * slowness(), **kwargs)
 
 
 def digest(folder):
@@ -76,9 +79,11 @@ class RestoreCase(unittest.TestCase):
 
     def content(self, conn):
         """Everything in the current database: {key: value}."""
-        keys = conn.ok("KEYS", "*")
-        pieces = [keys[at : at + 10000] for at in range(0, len(keys), 10000)]
-        return {k: v for piece in pieces for k, v in zip(piece, conn.ok("MGET", *piece))}
+        found, cursor = {}, None
+        while cursor != b"0":
+            cursor, keys = conn.ok("SCAN", cursor or 0, "COUNT", 10000)
+            found.update(zip(keys, conn.ok("MGET", *keys) if keys else []))
+        return found
 
     def killed(self, server):
         """The data directory of a server that has just been killed."""
@@ -143,7 +148,7 @@ class Restore(RestoreCase):
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def gone(self, server, lsn):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * slowness()
         while time.monotonic() < deadline:
             if all(int(p.name.split("-")[1], 16) > lsn for p in server.dir.glob("log-*")):
                 return True
@@ -213,7 +218,7 @@ class Restore(RestoreCase):
         again = self.serve(self.folder / "t")
         self.assertEqual(self.content(again), values)
         self.assertEqual({k: again.ok("GETVER", k)[1] for k in values}, versions)
-        self.assertAlmostEqual(again.ok("TTL", "int"), 1000, delta=5)
+        self.assertAlmostEqual(again.ok("TTL", "int"), 1000, delta=60)
 
     def test_new_identity_or_the_same(self):
         server = self.start()
@@ -255,29 +260,34 @@ class Ttl(RestoreCase):
     def setUp(self):
         super().setUp()
         self.server = self.start()
+
+    def write(self, short_ms=1500):
+        """Entries of several lifetimes, of which the shortest two are over when it returns."""
         conn = self.connect(self.server)
-        self.short_ms = int(1500 * slowness(at_most=10))
-        conn.pipeline([("SET", "short", 1, "PX", self.short_ms), ("SET", "long", 1, "EX", 600), ("SET", "ever", 1),
+        conn.pipeline([("SET", "short", 1, "PX", short_ms), ("SET", "long", 1, "EX", 600), ("SET", "ever", 1),
                        ("SET", "over", 1, "PX", 1)])
         time.sleep(0.05)
         conn.ok("SET", "last", 1)
         self.lsn = conn.ok("LASTVER")
-        time.sleep(self.short_ms / 1000 + 0.2)
+        time.sleep(short_ms / 1000 + 0.2)
         conn.ok("FLUSHALL")
 
     def test_h37_shifted_by_default_and_said_in_the_dry_run(self):
+        short_ms = int(3000 * slowness(at_most=5))  # a tool and a start must fit in
+        self.write(short_ms)
         said = self.restore("--dry-run", "--to-lsn", self.lsn, self.server.dir)
-        self.assertGreater(said["ttl_shift_ms"], self.short_ms)
+        self.assertGreater(said["ttl_shift_ms"], short_ms)
         self.assertEqual((said["ttl_shifted"], said["would_expire"], said["expired"]), (2, 1, 1))
         text = run_tool("--dry-run", "--to-lsn", self.lsn, self.server.dir).stdout
         self.assertRegex(text, r"(?m)^ttl_shift +\d+\.\d+ s later, 2 entries$")
         self.restore("--to-lsn", self.lsn, self.server.dir, self.folder / "t")
         conn = self.serve(self.folder / "t")
         self.assertEqual(sorted(conn.ok("KEYS", "*")), [b"ever", b"last", b"long", b"short"])
-        self.assertGreater(conn.ok("PTTL", "long"), 595000)
-        self.assertLessEqual(conn.ok("PTTL", "short"), self.short_ms)
+        self.assertGreater(conn.ok("PTTL", "long"), 540000)
+        self.assertLessEqual(conn.ok("PTTL", "short"), short_ms)
 
     def test_h37_not_shifted_when_that_is_asked_for(self):
+        self.write()
         said = self.restore("--shift-ttl", "no", "--to-lsn", self.lsn, self.server.dir, self.folder / "t")
         self.assertEqual((said["ttl_shift_ms"], said["expired"]), (0, 2))
         conn = self.serve(self.folder / "t")
@@ -285,6 +295,7 @@ class Ttl(RestoreCase):
         self.assertLess(conn.ok("PTTL", "long"), 598500)
 
     def test_the_present_of_a_running_node_is_no_old_image(self):
+        self.write()
         with self.server.connect() as conn:
             conn.ok("SET", "k", 1, "EX", 100)
         time.sleep(1.2)
@@ -292,11 +303,14 @@ class Ttl(RestoreCase):
         self.assertGreater(self.restore("--dry-run", "--shift-ttl", "yes", self.server.dir)["entries"], 0)
 
     def test_a_backup_is_as_old_as_it_says(self):
+        self.write()
         with self.server.connect() as conn:
             conn.ok("SET", "k", 1, "EX", 100)
             time.sleep(1.2)  # without a write: not the last frame tells the time, but the backup
+            start = time.monotonic()
             conn.ok("BACKUP", self.folder / "b")
-        self.assertLess(self.restore("--dry-run", self.folder / "b")["ttl_shift_ms"], 1200)
+        shift_ms = self.restore("--dry-run", self.folder / "b")["ttl_shift_ms"]
+        self.assertLess(shift_ms, 1000 * (time.monotonic() - start) + 100)
 
 
 class DryRun(RestoreCase):
@@ -554,9 +568,43 @@ class Push(RestoreCase):
         said = self.restore("--push", where, "--password-file", secret, self.folder / "b")
         self.assertEqual((said["taken"], said["refused"], said["existing"]), (len(self.values) + 1, 0, 0))
         self.assertEqual(self.content(conn), self.values)
-        self.assertAlmostEqual(conn.ok("TTL", "int"), 500, delta=10)
+        self.assertAlmostEqual(conn.ok("TTL", "int"), 500, delta=60)
         conn.ok("SELECT", 3)
         self.assertEqual(self.content(conn), {b"three": b"3"})
+
+    def push_through_a_gate(self, server, shut, *words):
+        """Of a push to a node that takes nothing for so many seconds after the connection: its status, standard output and error."""
+        with socket.create_server(("127.0.0.1", 0)) as gate, socket.create_connection(server.address) as there:
+            gate.settimeout(20 * slowness())
+            tool = subprocess.Popen([TOOL, "--json", *words, "--push", "127.0.0.1:%d" % gate.getsockname()[1], self.folder / "b"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self.addCleanup(tool.kill)
+            here, _ = gate.accept()
+            time.sleep(shut)
+            with here:
+                other, open_yet = {here: there, there: here}, True
+                while open_yet and (ready := select.select([here, there], [], [], 20 * slowness())[0]):
+                    for side in ready:
+                        data = side.recv(1 << 16)
+                        other[side].sendall(data)
+                        open_yet = open_yet and len(data) > 0
+            out, told = tool.communicate(timeout=20 * slowness())
+            return tool.returncode, out, told
+
+    def test_progress_is_told_once_a_second(self):
+        code, out, told = self.push_through_a_gate(self.start(), 1.2)
+        count = len(self.values) + 1
+        self.assertEqual((code, json.loads(out)["taken"]), (DONE, count))
+        shown = re.findall(r"(?m)^(\d+) of (\d+) entries \((\d+) %\), \d+/s, \d+ s left, 0 refused$", told)
+        self.assertEqual(len(shown), told.count("\n"), told)
+        self.assertGreaterEqual(len(shown), 2, told)
+        self.assertEqual({int(all_of_them) for _, all_of_them, _ in shown}, {count})
+        self.assertTrue(0 < int(shown[0][0]) < count, told)
+        self.assertEqual((int(shown[-1][0]), shown[-1][2]), (count, "100"))
+
+    def test_quietly_no_progress_is_told(self):
+        code, _, told = self.push_through_a_gate(self.start(), 1.2, "--quiet")
+        self.assertEqual((code, told), (DONE, ""))
 
     def test_what_is_there_stays_unless_it_is_to_be_replaced(self):
         server = self.start()
@@ -677,7 +725,7 @@ class Backup(RestoreCase):
         with server.connect() as conn:
             conn.ok("SET", "k", "x" * 1000)
             conn.send("BACKUP", self.folder / "b", "FRESH")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * slowness()
         while not (self.folder / "b").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         self.check_files(self.folder / "b")
@@ -739,7 +787,7 @@ class Backup(RestoreCase):
         self.restore(self.folder / "monday", self.folder / "restored")
         again = self.serve(self.folder / "restored")
         self.assertEqual(again.ok("DBSIZE"), 100)
-        self.assertGreater(again.ok("TTL", "session:1"), 3590)
+        self.assertGreater(again.ok("TTL", "session:1"), 3540)
         self.restore("--push", "127.0.0.1:%d" % server.port, "--match", "session:*", self.folder / "monday")
         self.assertEqual(self.content(conn), self.content(again))
 

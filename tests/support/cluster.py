@@ -5,11 +5,9 @@ Works with dcache-server and with redis-server (DCACHE_SERVER names the program)
 on Redis first. Options of dcache alone are dropped there.
 """
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -18,7 +16,7 @@ from pathlib import Path
 from support import segments
 from support.pace import slowness
 from support.resp import Broken, Conn, Error
-from support.server import BAD_OUTPUT, Server, ServerFailed, server_binary, temp_dir
+from support.server import BAD_OUTPUT, Server, ServerFailed, free_port, server_binary, temp_dir
 
 GONE = (ConnectionError, TimeoutError, OSError, Broken)
 LOCAL = "127.0.0.1"
@@ -28,21 +26,6 @@ EXPIRY_MARGIN_MS = 2000  # what expires so near to now may be there on one node 
 OPTIONS = {"save": "", "repl-timeout": 4, "repl-ping-replica-period": 1, "enable-debug-command": "yes"}
 DCACHE_OPTIONS = {"threads": 2, "log-segment-size": "1mb"}
 REDIS_OPTIONS = {"appendonly": "yes", "appendfsync": "everysec", "repl-diskless-sync-delay": 0, "daemonize": "no"}
-
-
-def node_port():
-    """A free port below those that the kernel gives to connections. One of those could connect to itself while the node is down."""
-    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
-        low = int(file.read().split()[0])
-    for _ in range(200):
-        port = random.randrange(max(low - 16000, 1100), low - 1)
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOCAL, port))
-                return port
-            except OSError:
-                continue
-    raise ServerFailed("no free port")
 
 
 def is_redis():
@@ -59,7 +42,7 @@ class Node(Server):
         self.dir.mkdir(parents=True, exist_ok=True)
         self.log_path = self.dir.parent / (self.dir.name + ".output")
         self.output_start = 0
-        self.port = node_port()
+        self.port = free_port()
         self.wrapper = list(wrapper)  # words before the command line
         self.preload = preload  # a support.disk.Preload
         self.conf = self.dir / "node.conf"
@@ -170,6 +153,7 @@ class Node(Server):
     # --- what it says ---
 
     def connect(self, proto=2, **kwargs):
+        kwargs.setdefault("timeout", 10 * slowness())
         conn = Conn(self.address, **kwargs)
         if proto != 2:
             conn.ok("HELLO", proto)
@@ -230,7 +214,7 @@ class Node(Server):
     def promote(self, timeout=10):
         """Returns when it takes writes."""
         self.ok("REPLICAOF", "NO", "ONE")
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * slowness()
         while True:
             reply = self.call("SET", "promotion:" + self.name, self.starts)
             if reply == "OK":
@@ -259,7 +243,7 @@ class Load(threading.Thread):
 
     def run(self):
         try:
-            with self.node.connect(timeout=30) as conn:
+            with self.node.connect(timeout=30 * slowness()) as conn:
                 while not self.ended.is_set():
                     began = time.monotonic()
                     commands = [("SET", "load:%d" % ((self.written + i) % self.keys), (b"%d." % (self.written + i)).ljust(self.value_len, b"x"))
@@ -276,7 +260,7 @@ class Load(threading.Thread):
     def end(self):
         """All was written, without an error."""
         self.ended.set()
-        self.join(30)
+        self.join(30 * slowness())
         if self.is_alive() or self.failure is not None:
             raise AssertionError("writing to %s: %r" % (self.node, self.failure or "hangs"))
         return self.written
@@ -364,7 +348,7 @@ class Cluster:
     def check_equal(self, nodes=None, timeout=10):
         """Every key, value, expiry and version is the same. Returns how many keys there are."""
         nodes = self.nodes if nodes is None else nodes
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * slowness()
         while True:
             all_contents = [contents(node) for node in nodes]
             difference = next((d for other, c in zip(nodes[1:], all_contents[1:])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Servers whose data directory outlives them, and disks that are slow, broken, full or damaged.
 
-SlowDisk preloads slow_disk.c, which the environment names in DCACHE_SLOW_DISK: fdatasync and writes take so long, or fail.
+SlowDisk preloads slow_disk.c, which the environment names in DCACHE_SLOW_DISK: fdatasync, writes and reads take so long, or
+fail.
 WrongClock preloads wrong_clock.c (DCACHE_WRONG_CLOCK): the wall clock is off.
 """
 import ctypes
@@ -45,7 +46,7 @@ class Preload:
 class SlowDisk(Preload):
     """What the disk of a server does; also for a call that is under way."""
     VARIABLE, FILE, LIBRARY = "SLOW_DISK", "slow-disk", "DCACHE_SLOW_DISK"
-    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS, META_MS, META_ERRNO, WRITE_MS = range(7)
+    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS, META_MS, META_ERRNO, WRITE_MS, READ_MS = range(8)
 
     def _set(self, field, value):
         struct.pack_into("<I", self.page, 4 * field, value)
@@ -62,6 +63,9 @@ class SlowDisk(Preload):
     def write_fails(self, error=errno.ENOSPC):
         self._set(self.WRITE_ERRNO, error)
 
+    def read_takes(self, seconds):
+        self._set(self.READ_MS, int(seconds * 1000))
+
     def metadata_take(self, seconds):
         self._set(self.META_MS, int(seconds * 1000))
 
@@ -70,7 +74,7 @@ class SlowDisk(Preload):
 
     def heal(self):
         for field in (self.SYNC_MS, self.SYNC_ERRNO, self.WRITE_ERRNO, self.META_MS, self.META_ERRNO,
-                      self.WRITE_MS):
+                      self.WRITE_MS, self.READ_MS):
             self._set(field, 0)
 
 
@@ -229,5 +233,5 @@ def run_server(server, **options):
     words = [w if w != str(server.port) else str(free_port()) for w in server.command_line()]
     for name, value in options.items():
         words += ["--" + name.replace("_", "-"), str(value)]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, cwd=server.dir)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=30 * slowness(), cwd=server.dir)
     return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")

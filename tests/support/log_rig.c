@@ -131,6 +131,63 @@ bool rig_until(bool (*condition)(void *arg), void *arg) {
     return true;
 }
 
+/* --- the trace --------------------------------------------------------------------------------------- */
+
+static bool starts_with(const char *line, const char *what) {
+    return strncmp(line, what, strlen(what)) == 0;
+}
+
+/* What the disk has told since the last time, behind what is there. */
+static void collect(struct buf *to) {
+    char *told = sim_disk_take_trace(rig.disk);
+    for (const char *line = told, *next; *line != '\0'; line = next) {
+        next = strchr(line, '\n') + 1;
+        if (!starts_with(line, "create segment-") && !starts_with(line, "allocate segment-") &&
+            !starts_with(line, "unlink segment-")) {
+            buf_append(to, line, (size_t)(next - line));
+        }
+    }
+    mem_free(told);
+}
+
+char *rig_take_trace(bool (*is_enough)(const char *trace, const void *arg), const void *arg) {
+    int64_t end_us = time_mono_us() + 10 * 1000 * 1000;
+    struct buf text;
+    buf_init(&text, 0);
+    for (;;) {
+        bool last = time_mono_us() > end_us;
+        collect(&text);
+        char *trace = mem_must_alloc(text.len + 1);
+        memcpy(trace, text.len > 0 ? text.ptr : "", text.len);
+        trace[text.len] = '\0';
+        if (last || is_enough(trace, arg)) {
+            buf_fini(&text);
+            return trace;
+        }
+        mem_free(trace);
+        usleep(200);
+    }
+}
+
+size_t rig_trace_lines(const char *trace) {
+    size_t n = 0;
+    for (; *trace != '\0'; trace++) {
+        n += *trace == '\n';
+    }
+    return n;
+}
+
+bool rig_trace_has_lines(const char *trace, const void *count) {
+    return rig_trace_lines(trace) >= *(const size_t *)count;
+}
+
+bool rig_trace_ends_with_mark(const char *trace, const void *unused) {
+    static const char mark[] = " 512+24\n";
+    size_t len = strlen(trace);
+    (void)unused;
+    return len >= sizeof(mark) - 1 && strcmp(trace + len - (sizeof(mark) - 1), mark) == 0;
+}
+
 /* --- reading ----------------------------------------------------------------------------------------- */
 
 static void note(struct rig_found *f, const struct frame_ref *frame) {

@@ -45,6 +45,14 @@ bool rig_wait(enum log_level level, uint64_t lsn); /* ten seconds */
 /* Until 'condition(arg)' is true; false after ten seconds. */
 bool rig_until(bool (*condition)(void *arg), void *arg);
 
+/* The calls on the disk since the last time (sim_disk_take_trace), without those that make spares, which another thread does meanwhile:
+ * as soon as 'is_enough' is content with them, or after ten seconds those that there are. To be freed. */
+char *rig_take_trace(bool (*is_enough)(const char *trace, const void *arg), const void *arg);
+/* Two questions for it. The mark of durable bytes comes behind the news of them. */
+bool rig_trace_has_lines(const char *trace, const void *count); /* a size_t */
+bool rig_trace_ends_with_mark(const char *trace, const void *unused);
+size_t rig_trace_lines(const char *trace);
+
 /* What a reader finds on a disk. */
 struct rig_frame {
     uint64_t lsn, end;

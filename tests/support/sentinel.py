@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import time
 
-from support.cluster import GONE, LOCAL, eventually, node_port
+from support.cluster import GONE, LOCAL, eventually
 from support.resp import Conn
-from support.server import ROOT, Server, ServerFailed
+from support.server import ROOT, Server, ServerFailed, free_port
 
 NAME = "dcache"
 PROGRAM = shutil.which("redis-sentinel")
@@ -22,7 +22,7 @@ class Sentinel(Server):
         self.binary, self.is_redis, self.conf = PROGRAM, True, folder / ("sentinel%d.conf" % number)
         self.log_path = folder / ("sentinel%d.output" % number)
         self.dir, self.process = folder, None
-        self.port = node_port()
+        self.port = free_port()
         self.address = (LOCAL, self.port)
         text = (ROOT / "conf/sentinel.conf").read_text()
         for pattern, line in ((r"port .*", "port %d\nbind %s\nprotected-mode no" % (self.port, LOCAL)), (r"dir .*", "dir %s" % folder),

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -27,6 +28,7 @@ REDIS_EXTRA = ["--save", ""]
 BAD_OUTPUT = re.compile(
     r"(ERROR: \w*Sanitizer|Sanitizer: CHECK failed|WARNING: ThreadSanitizer|runtime error:|LeakSanitizer|[Aa]ssertion .*failed|BUG REPORT).*")
 PR_SET_PDEATHSIG = 1
+PORTS = 200  # for each process of tests
 
 
 class ServerFailed(AssertionError):
@@ -43,10 +45,49 @@ def server_binary():
     return str(found[-1])
 
 
+def _port_blocks():
+    """First ports of blocks that the kernel gives to no connection and no bind(0): nobody gets one by chance while its server is down."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        low, high = map(int, file.read().split())
+    return [*range(max(low - 16000, 1100), low - PORTS, PORTS), *range(high + 1, 65537 - PORTS, PORTS)] or list(range(20000, 32000, PORTS))
+
+
+def _port_block():
+    """A block that no other process of tests has: a name that is held by this process, and by no child, says so."""
+    blocks = _port_blocks()
+    for i in range(len(blocks)):
+        first = blocks[(os.getpid() + i) % len(blocks)]
+        held = socket.socket(socket.AF_UNIX)
+        try:
+            held.bind("\0dcache-test-ports-%d" % first)
+            return first, held
+        except OSError:
+            held.close()
+    return blocks[os.getpid() % len(blocks)], None
+
+
+class _Ports:
+    """Those of this process."""
+    lock = threading.Lock()
+    owner = first = held = None
+    at = 0
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One after the other. A server can listen there, also behind connections that linger: it is asked for more strictly than a server does."""
+    with _Ports.lock:
+        if _Ports.owner != os.getpid():
+            _Ports.owner, (_Ports.first, _Ports.held) = os.getpid(), _port_block()
+        for _ in range(PORTS):
+            port = _Ports.first + _Ports.at % PORTS
+            _Ports.at += 1
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("", port))
+                    return port
+                except OSError:
+                    continue
+    raise ServerFailed("no free port")
 
 
 def temp_dir(case=None):
@@ -110,6 +151,7 @@ class Server:
         return subprocess.Popen(self.command_line(), cwd=self.dir, preexec_fn=_die_with_parent, **kwargs)
 
     def connect(self, proto=2, **kwargs):
+        kwargs.setdefault("timeout", 10 * slowness())
         conn = Conn(self.address, **kwargs)
         if proto != 2:
             conn.ok("HELLO", proto)

@@ -26,6 +26,7 @@ struct control {
     _Atomic uint32_t meta_ms;     /* how long an fdatasync of LMDB's file takes */
     _Atomic uint32_t meta_errno;  /* what it fails with */
     _Atomic uint32_t write_ms; /* how long a pwritev takes; becomes shorter in the middle of one */
+    _Atomic uint32_t read_ms;  /* likewise a pread */
 };
 
 static struct control *control(void) {
@@ -110,6 +111,16 @@ ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at) {
         hang(&c->write_ms);
     }
     return refused(fd) ? -1 : real(fd, iov, count, at);
+}
+
+ssize_t pread(int fd, void *to, size_t len, off_t at) {
+    ssize_t (*real)(int, void *, size_t, off_t) =
+        (ssize_t(*)(int, void *, size_t, off_t))next_of("pread");
+    struct control *c = control();
+    if (c != NULL && atomic_load(&c->read_ms) > 0 && is_meant(fd)) {
+        hang(&c->read_ms);
+    }
+    return real(fd, to, len, at);
 }
 
 int fallocate(int fd, int mode, off_t at, off_t len) {

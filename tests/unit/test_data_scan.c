@@ -42,6 +42,17 @@ static void flip(uint64_t lsn) {
     file_poke(path, offset_of(lsn), &byte, 1);
 }
 
+/* Returns what the byte was. */
+static char file_flip(const char *path, int64_t offset) {
+    char was, flipped;
+    FILE *f = fopen(path, "r");
+    expect(f != NULL && fseek(f, (long)offset, SEEK_SET) == 0 && fread(&was, 1, 1, f) == 1);
+    fclose(f);
+    flipped = (char)~was;
+    file_poke(path, offset, &flipped, 1);
+    return was;
+}
+
 static void expect_refused(enum dc_err want, const char *a, const char *b) {
     enum dc_err err = case_scan(&c);
     expect_eq(err, want);
@@ -674,30 +685,76 @@ START_TEST(leftovers_of_a_crash_are_removed) {
 }
 END_TEST
 
-/* Every byte of a small log: never a crash, never anything but the whole, a cut, or a refusal. */
+/* What the store was behind each frame of a small log. */
+static struct moment { uint64_t end, digest; } moments[16];
+static uint32_t moment_count;
+
+static void note_moment(enum dc_err err) {
+    must(err);
+    dc_assert(moment_count < sizeof(moments) / sizeof(moments[0]));
+    moments[moment_count++] = (struct moment){log_end(), store_digest(c.engine.store)};
+}
+
+/* All that a scan has taken is loaded: the state is that behind the last frame that counts, whole. */
+static void expect_state_at_end(int64_t offset) {
+    uint32_t i = 0;
+    while (i < moment_count && moments[i].end != c.plan->end_lsn) {
+        i++;
+    }
+    ck_assert_msg(i < moment_count, "byte %" PRId64 ": ends inside a frame", offset);
+    struct store_opts opts = {.seed = c.plan->seed};
+    c.store = store_create(&opts);
+    store_tick(c.store, engine_now(&c.engine));
+    store_thread_init(&c.thread, c.store, &c.metrics, 1);
+    must(warm_attach(c.warm, c.store));
+    must(warm_all(c.warm, &c.thread));
+    struct table_facts facts;
+    const char *wrong = store_check(c.store, &facts);
+    ck_assert_msg(wrong == NULL, "byte %" PRId64 ": %s", offset, wrong);
+    ck_assert_msg(store_digest(c.store) == moments[i].digest,
+                  "byte %" PRId64 ": another state than that behind frame %u", offset, i);
+}
+
+/* Every byte of a small log and of the page before it: never a crash, never anything but the whole, a cut behind what was durable, or a refusal. */
 START_TEST(every_byte_of_a_segment_flipped_in_turn) {
     case_open(&c);
-    set("a", "1");
-    must(hand_append(&c.hand, 0, BYTES("a"), BYTES("23")));
+    moment_count = 0;
+    note_moment(DC_OK);
+    note_moment(hand_set(&c.hand, 0, BYTES("a"), BYTES("1"), EXPIRY_NONE));
+    note_moment(hand_set(&c.hand, 1, BYTES("flushed"), BYTES("x"), EXPIRY_NONE));
+    note_moment(hand_append(&c.hand, 0, BYTES("a"), BYTES("23")));
     uint64_t durable = log_end();
-    must(hand_flush(&c.hand, 1));
-    set("b", "two");
+    note_moment(hand_flush(&c.hand, 1));
+    note_moment(hand_set(&c.hand, 1, BYTES("flushed"), BYTES("again"), EXPIRY_NONE));
+    note_moment(hand_append(&c.hand, 0, BYTES("a"), BYTES("4")));
     case_write_log(&c, 0, durable);
     c.opts.read_only = true;
-    for (uint64_t lsn = c.log.first_lsn; lsn < log_end(); lsn++) {
-        char path[512], was = c.log.bytes.ptr[lsn - c.log.first_lsn];
-        flip(lsn);
+    char path[512];
+    log_path(0, path);
+    for (int64_t offset = 0; offset < offset_of(log_end()); offset++) {
+        uint64_t lsn = c.log.first_lsn + (uint64_t)(offset - SEGMENT_HEADER_LEN);
+        bool in_page = offset < SEGMENT_HEADER_LEN;
+        bool in_mark = offset >= SEGMENT_MARK_AT && offset < SEGMENT_MARK_AT + SEGMENT_MARK_LEN;
+        char was = file_flip(path, offset);
+        c.opts.threads = in_page ? 0 : 3;
         enum dc_err err = case_scan(&c);
-        if (lsn < durable) {
-            ck_assert_msg(err == DC_ECORRUPT, "LSN %" PRIu64 ": %d", lsn, err);
+        if (err != DC_OK) {
+            ck_assert_msg(err == DC_ECORRUPT || (in_page && err == DC_ENEWER),
+                          "byte %" PRId64 ": %s", offset, dc_fail_take(err));
+            expect(!in_mark && (in_page || lsn < durable));
+            (void)dc_fail_take(err);
         } else {
-            ck_assert_msg(err == DC_OK, "LSN %" PRIu64 ": %s", lsn, dc_fail_take(err));
-            expect(c.plan->end_lsn >= durable && c.plan->end_lsn <= lsn);
+            expect(in_page ? in_mark : lsn >= durable);
+            expect(in_page ? c.plan->end_lsn == log_end()
+                           : c.plan->end_lsn >= durable && c.plan->end_lsn <= lsn);
+            expect_state_at_end(offset);
         }
         case_forget(&c);
-        log_path(0, path);
-        file_poke(path, offset_of(lsn), &was, 1);
+        file_poke(path, offset, &was, 1);
     }
+    must(case_scan(&c));
+    expect_eq(c.plan->end_lsn, log_end());
+    expect_state_at_end(0);
     case_close(&c);
 }
 END_TEST

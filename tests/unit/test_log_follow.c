@@ -288,30 +288,16 @@ static struct histories *next_chain(uint64_t id) {
     return histories_add(log_chain(rig.log), &next);
 }
 
+static bool has_spare(void *arg) {
+    (void)arg;
+    return sim_disk_calls(rig.disk, SIM_ALLOCATE) >= 2;
+}
+
 static enum dc_err begin(uint64_t id) {
     struct histories *chain = next_chain(id);
     enum dc_err err = log_begin_history(rig.log, chain, NULL, 0);
     mem_free(chain);
     return err;
-}
-
-/* The trace without what another thread does meanwhile. */
-static char *take_trace(void) {
-    usleep(50000);
-    char *trace = sim_disk_take_trace(rig.disk);
-    char *to = trace;
-    for (char *line = trace; *line != '\0';) {
-        char *end = strchr(line, '\n') + 1;
-        size_t len = (size_t)(end - line);
-        if (strncmp(line, "create segment-", 15) != 0 &&
-            strncmp(line, "allocate segment-", 17) != 0) {
-            memmove(to, line, len);
-            to += len;
-        }
-        line = end;
-    }
-    *to = '\0';
-    return trace;
 }
 
 START_TEST(a_history_has_its_name_when_its_fork_is_durable) {
@@ -320,10 +306,9 @@ START_TEST(a_history_has_its_name_when_its_fork_is_durable) {
     rig_append_number(1, 1000);
     uint64_t end = rig_append_number(2, 1000);
     expect(rig_wait(LOG_LEVEL_DISK, end));
-    mem_free(take_trace()); /* the mark comes behind the news */
+    mem_free(rig_take_trace(rig_trace_ends_with_mark, NULL));
     const struct histories *before = log_chain(rig.log);
     expect_eq(begin(0xdef), DC_OK);
-    char *trace = take_trace();
     char wanted[1024];
     snprintf(wanted, sizeof(wanted),
              "write segment-1.tmp 0+104\n"
@@ -333,6 +318,8 @@ START_TEST(a_history_has_its_name_when_its_fork_is_durable) {
              "sync_dir data\n"
              "write segment-1.tmp 512+24\n",
              end + LSN_JUMP);
+    size_t lines = rig_trace_lines(wanted);
+    char *trace = rig_take_trace(rig_trace_has_lines, &lines);
     ck_assert_msg(strncmp(trace, wanted, strlen(wanted)) == 0, "%s", trace);
     mem_free(trace);
     const struct histories *chain = log_chain(rig.log);
@@ -443,7 +430,9 @@ START_TEST(what_could_not_be_begun_is_tried_again) {
         rig_open();
         rig_append_number(0, 100);
         expect(rig_wait(LOG_LEVEL_DISK, log_head(rig.log).v));
-        usleep(100000); /* mark and spare are done */
+        mem_free(
+            rig_take_trace(rig_trace_ends_with_mark, NULL)); /* else the mark may be what fails */
+        expect(rig_until(has_spare, NULL));
         uint64_t head = log_head(rig.log).v;
         sim_disk_fail(rig.disk, kinds[k], 1, 1, EIO);
         expect_eq(begin(0xdef), DC_EIO);

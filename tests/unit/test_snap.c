@@ -2,12 +2,14 @@
 /*
  * Snapshots written and read again. DC_SNAP_BLOB sets the length of a very large value.
  */
+#include "server/base/diag.h"
 #include "server/base/mem.h"
 #include "server/base/thread.h"
 #include "tests/support/check_main.h"
 #include "tests/support/collide.h"
 #include "tests/support/expect.h"
 #include "tests/support/snap_rig.h"
+#include "tests/support/temp_dir.h"
 
 /* --- round trips ------------------------------------------------------------------------------------- */
 
@@ -277,7 +279,19 @@ START_TEST(progress_tells_how_far_it_is) {
     struct snap_write_opts opts = rig_opts(sim_disk_io(rig.disk));
     opts.progress = &progress;
     opts.block_len = 10000;
+    opts.tell_ms = 1;
+    char dir[TEMP_DIR_MAX], told[TEMP_DIR_MAX + 8], text[4096] = "";
+    temp_dir_make(dir);
+    snprintf(told, sizeof(told), "%s/told", dir);
+    rig_must(diag_open(told));
     rig_must(snap_write(&opts, &rig.written));
+    diag_close();
+    FILE *file = fopen(told, "r");
+    expect(file != NULL && fread(text, 1, sizeof(text) - 1, file) > 0);
+    fclose(file);
+    expect(strstr(text, "snapshot.progress percent=") != NULL);
+    expect(strstr(text, " keys_per_s=") != NULL && strstr(text, " eta_s=") != NULL);
+    temp_dir_remove(dir);
     rig_compare();
     expect_eq(atomic_load(&progress.entries_done), 5000);
     expect_eq(atomic_load(&progress.entries_expected), 5000);
