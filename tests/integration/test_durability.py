@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.disk import (DiskCase, first_lsn, flip, log_position, offset_of, put_summed, run_server, segment_end, sum64)  # noqa: E402
 from support.pace import slowness  # noqa: E402
 from support.resp import Closed, Error, Push, encode  # noqa: E402
+from support.rights import lacking  # noqa: E402
 
 
 class Replies(DiskCase):
@@ -803,7 +804,7 @@ class Trouble(WaitingCase):
         with tempfile.TemporaryDirectory(prefix="dcache-full-") as folder:
             mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True, check=False)
             if mounted.returncode != 0:
-                self.skipTest("mount isn't permitted")
+                lacking(self, "mount isn't permitted")
             try:
                 self.fill_and_free(Path(folder))
             finally:
@@ -839,7 +840,7 @@ class Trouble(WaitingCase):
         folder = str(server.dir)
         bound = subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False)
         if bound.returncode != 0:
-            self.skipTest("mount isn't permitted")
+            lacking(self, "mount isn't permitted")
         try:
             subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
             code, text = run_server(server)
