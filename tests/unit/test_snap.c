@@ -282,7 +282,7 @@ START_TEST(progress_tells_how_far_it_is) {
     opts.tell_ms = 1;
     char told[TEMP_DIR_MAX + 8], text[4096] = "";
     temp_dir_make(told);
-    strcat(told, "/told");
+    snprintf(told + strlen(told), sizeof(told) - strlen(told), "/told");
     rig_must(diag_open(told));
     rig_must(snap_write(&opts, &rig.written));
     diag_close();
