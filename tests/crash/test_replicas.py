@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Replicas that are killed, frozen, cut off, out of room or behind: do they go on from where they are, and does it cost the primary nothing?
 
-Real processes; what needs root (networks that are cut, small disks) is skipped without. Traces that broke simpler designs bear their
-numbers.
+Real processes; what needs root (networks that are cut, small disks) is skipped without, or fails
+(support/rights.py). Traces that broke simpler designs bear their numbers.
 """
 import random
 import subprocess
@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support import netlab, power  # noqa: E402
 from support.cluster import GONE, Cluster, Load, eventually  # noqa: E402
 from support.resp import Error  # noqa: E402
+from support.rights import lacking  # noqa: E402
 from support.server import temp_dir  # noqa: E402
 
 MIB = 1 << 20
@@ -170,7 +171,7 @@ class FullDisk(Replicas):
         self.small = temp_dir(self)
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(self.small)], capture_output=True, check=False)
         if mounted.returncode != 0:
-            self.skipTest("mount isn't permitted")
+            lacking(self, "mount isn't permitted")
         self.addCleanup(subprocess.run, ["umount", "-l", str(self.small)], check=True)
         self.cluster[1].dir = self.small / "data"
         self.cluster[1].dir.mkdir()
@@ -206,7 +207,7 @@ class CutLinks(Replicas):
     def prepare(self):
         reason = netlab.why_not()
         if reason:
-            self.skipTest(reason)
+            lacking(self, reason)
         self.lab = netlab.NetLab(len(self.cluster.nodes))
         self.addCleanup(self.lab.close)
         self.addCleanup(lambda: [n.kill() for n in self.cluster])
@@ -437,7 +438,7 @@ class PowerCuts(Replicas):
 
     def prepare(self):
         if not power.can_reboot():
-            self.skipTest("the boot id can't be changed without root")
+            lacking(self, "the boot id can't be changed without root")
         self.boots = 0
 
     def power_cut(self, node):
@@ -603,7 +604,8 @@ class SlowCopies(Replicas):
             eventually(lambda: replica.follows(self.primary), 60, replica.last_output)
         copies = self.primary.counters()["sync_full"] - before
         self.assertLess(copies, 12)
-        self.assertGreaterEqual(copies, 1)
+        self.assertGreaterEqual(copies, 2)  # one came too late for the log, and another begins nearer to its end
+        self.assertIn("data.pin_dropped", self.primary.last_output())
         self.converge(timeout=60)
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import (DiskCase, flip, log_position, offset_of, put_summed, run_server, segment_end, sum64)  # noqa: E402
+from support.disk import (DiskCase, first_lsn, flip, log_position, offset_of, put_summed, run_server, segment_end, sum64)  # noqa: E402
 from support.pace import slowness  # noqa: E402
 from support.resp import Closed, Error, Push, encode  # noqa: E402
+from support.rights import lacking  # noqa: E402
 
 
 class Replies(DiskCase):
@@ -622,6 +623,86 @@ class Damage(DiskCase):
         self.assertEqual(list(server.dir.glob("*.dcs.tmp")), [])
 
 
+class Retention(DiskCase):
+    """Which snapshots and segments stay, as the options say."""
+    KEYS = 100
+
+    def rounds(self, conn, count):
+        """Each writes a segment and a half over the same keys, whose last values are told."""
+        for _ in range(count):
+            self.values = [os.urandom(15_000) for _ in range(self.KEYS)]  # nothing to compress
+            conn.pipeline([("SET", "k%d" % i, value) for i, value in enumerate(self.values)])
+            yield
+
+    def kept(self, **options):
+        """A server that has kept the snapshots and the log of six rounds, and a connection."""
+        server = self.own_server(log_segment_size="1mb", snapshot_log_size=0, snapshot_keep=1, retain_age=3600, **options)
+        conn = self.connect(server, timeout=30)
+        for _ in self.rounds(conn, 6):
+            conn.ok("SAVE")
+        self.before = server.snapshots(), server.segments()
+        self.assertEqual(len(self.before[0]), 6)
+        self.assertGreaterEqual(len(self.before[1]), 6)
+        return server, conn
+
+    def size(self, server):
+        return sum(path.stat().st_size for path in server.snapshots() + server.segments())
+
+    def check_newest_stay(self, server):
+        """What is there of the files before is the newest of them, and the log reaches back to the oldest snapshot. A start finds all."""
+        snapshots, segments = server.snapshots(), server.segments()
+        for now, before in zip((snapshots, segments), self.before):
+            old = [path for path in before if path in now]
+            self.assertEqual(old, before[len(before) - len(old):])
+        if snapshots:
+            self.assertLessEqual(first_lsn(segments[0]), first_lsn(snapshots[0]))
+        conn = self.restarted(server)
+        self.assertEqual(conn.ok("MGET", *("k%d" % i for i in range(self.KEYS))), self.values)
+
+    def test_retain_age(self):
+        server, conn = self.kept()
+        time.sleep(1.2)
+        conn.ok("CONFIG", "SET", "retain-age", 1)
+        for _ in self.rounds(conn, 1):
+            conn.ok("SAVE")
+        self.eventually(lambda: len(server.snapshots()) == 2)
+        self.eventually(lambda: len(server.segments()) <= 4)
+        self.assertIn(self.before[0][-1], server.snapshots())
+        self.check_newest_stay(server)
+
+    def test_retain_size(self):
+        limit = 9 << 20
+        server, conn = self.kept()
+        self.assertGreater(self.size(server), limit + (3 << 20))
+        conn.ok("CONFIG", "SET", "retain-size", limit)
+        for _ in self.rounds(conn, 1):
+            conn.ok("SAVE")
+        self.eventually(lambda: self.size(server) <= limit)
+        time.sleep(1)  # it goes no further
+        self.assertGreater(len(server.snapshots()), 2)
+        self.check_newest_stay(server)
+
+    def test_h18_failing_snapshots_cost_no_log_that_recovery_needs(self):
+        """Beyond retain-size writes are still taken: what recovery needs stays, and snapshots are tried again."""
+        server, conn = self.kept(slow=True)
+        server.disk.snapshots_fail()
+        conn = self.restarted(server, retain_age=0, retain_size="1mb")
+        for _ in self.rounds(conn, 6):
+            pass
+        self.eventually(lambda: server.info(conn, "rdb_last_bgsave_status") == "err", 20)
+        self.eventually(lambda: server.snapshots() == self.before[0][-2:])
+        for _ in self.rounds(conn, 6):
+            pass
+        time.sleep(1)
+        self.assertEqual(server.snapshots(), self.before[0][-2:])
+        self.assertGreater(self.size(server), 15 << 20)
+        self.check_newest_stay(server)
+        server.disk.heal()  # then snapshots make room
+        more = self.rounds(self.connect(server, timeout=30), 1000)
+        self.eventually(lambda: next(more) is None and not set(self.before[0] + self.before[1]) & set(server.snapshots() + server.segments()), 30)
+        self.check_newest_stay(server)
+
+
 class Trouble(WaitingCase):
     """A disk that takes nothing."""
 
@@ -723,7 +804,7 @@ class Trouble(WaitingCase):
         with tempfile.TemporaryDirectory(prefix="dcache-full-") as folder:
             mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True, check=False)
             if mounted.returncode != 0:
-                self.skipTest("mount isn't permitted")
+                lacking(self, "mount isn't permitted")
             try:
                 self.fill_and_free(Path(folder))
             finally:
@@ -759,7 +840,7 @@ class Trouble(WaitingCase):
         folder = str(server.dir)
         bound = subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False)
         if bound.returncode != 0:
-            self.skipTest("mount isn't permitted")
+            lacking(self, "mount isn't permitted")
         try:
             subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
             code, text = run_server(server)

@@ -46,7 +46,7 @@ class Preload:
 class SlowDisk(Preload):
     """What the disk of a server does; also for a call that is under way."""
     VARIABLE, FILE, LIBRARY = "SLOW_DISK", "slow-disk", "DCACHE_SLOW_DISK"
-    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS, META_MS, META_ERRNO, WRITE_MS, READ_MS = range(8)
+    SYNC_MS, SYNC_ERRNO, WRITE_ERRNO, SYNCS, META_MS, META_ERRNO, WRITE_MS, READ_MS, SNAP_ERRNO = range(9)
 
     def _set(self, field, value):
         struct.pack_into("<I", self.page, 4 * field, value)
@@ -66,6 +66,10 @@ class SlowDisk(Preload):
     def read_takes(self, seconds):
         self._set(self.READ_MS, int(seconds * 1000))
 
+    def snapshots_fail(self, error=errno.ENOSPC):
+        """The log goes on."""
+        self._set(self.SNAP_ERRNO, error)
+
     def metadata_take(self, seconds):
         self._set(self.META_MS, int(seconds * 1000))
 
@@ -74,7 +78,7 @@ class SlowDisk(Preload):
 
     def heal(self):
         for field in (self.SYNC_MS, self.SYNC_ERRNO, self.WRITE_ERRNO, self.META_MS, self.META_ERRNO,
-                      self.WRITE_MS, self.READ_MS):
+                      self.WRITE_MS, self.READ_MS, self.SNAP_ERRNO):
             self._set(field, 0)
 
 

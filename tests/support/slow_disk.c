@@ -27,6 +27,7 @@ struct control {
     _Atomic uint32_t meta_errno;  /* what it fails with */
     _Atomic uint32_t write_ms; /* how long a pwritev takes; becomes shorter in the middle of one */
     _Atomic uint32_t read_ms;  /* likewise a pread */
+    _Atomic uint32_t snap_errno; /* what pwritev and fallocate of a snapshot fail with */
 };
 
 static struct control *control(void) {
@@ -43,13 +44,19 @@ static void *next_of(const char *name) {
     return found;
 }
 
-/* How the file's name ends. */
-static void name_end(int fd, char end[5]) {
-    char link[64], path[512];
+static ssize_t path_of(int fd, char path[512]) {
+    char link[64];
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t len = readlink(link, path, sizeof(path) - 1);
+    ssize_t len = readlink(link, path, 511);
     len = len < 4 ? 0 : len;
     path[len] = '\0';
+    return len;
+}
+
+/* How the file's name ends. */
+static void name_end(int fd, char end[5]) {
+    char path[512];
+    ssize_t len = path_of(fd, path);
     snprintf(end, 5, "%s", path + (len < 4 ? 0 : len - 4));
 }
 
@@ -57,6 +64,12 @@ static bool is_meant(int fd) {
     char end[5];
     name_end(fd, end);
     return strcmp(end, ".dcl") == 0 || strcmp(end, ".dcs") == 0 || strcmp(end, ".tmp") == 0;
+}
+
+static bool is_snapshot(int fd) {
+    char path[512];
+    (void)path_of(fd, path);
+    return strstr(path, "/snap-") != NULL;
 }
 
 static bool is_meta(int fd) {
@@ -97,6 +110,11 @@ static bool refused(int fd) {
     struct control *c = control();
     int err = c == NULL ? 0 : (int)atomic_load(&c->write_errno);
     if (err != 0 && is_meant(fd)) {
+        errno = err;
+        return true;
+    }
+    err = c == NULL ? 0 : (int)atomic_load(&c->snap_errno);
+    if (err != 0 && is_snapshot(fd)) {
         errno = err;
         return true;
     }

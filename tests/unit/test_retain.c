@@ -346,7 +346,7 @@ START_TEST(h18_failing_snapshots_never_cost_the_log_that_recovery_needs) {
             forget_gone();
             retain_plan_fini(&plan);
         }
-        expect(over > 0); /* it ends in refused writes, not in a hole */
+        expect(over > 0); /* the limit gives way, not the log */
     }
 }
 END_TEST
