@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """Is a node that was killed right at once, while most of its data isn't loaded yet?"""
+import multiprocessing
 import os
 import random
 import sys
@@ -415,26 +416,31 @@ class Warming(DiskCase):
 class Large(DiskCase):
     def beside(self, server, act):
         """What 'act' returns, how long it took, and how much longer another connection had to wait for a reply meanwhile than one to an
-        idle server."""
-        waits, idle_waits, over = [], [], threading.Event()
-
+        idle server. The others are asked by a process of its own: in this one a large reply stops every thread."""
         def ask():
+            waits, idle_waits = [], []
             with server.connect(timeout=30) as other, self.idle.connect(timeout=30) as idle:
                 while not waits or not over.is_set():
                     for conn, found in ((other, waits), (idle, idle_waits)):
                         start = time.monotonic()
                         conn.call("GET", "small")
                         found.append(time.monotonic() - start)
-        thread = threading.Thread(target=ask)
-        thread.start()
-        began = time.monotonic()
+                    began.set()
+            told.put(max(waits) - max(idle_waits))
+        fork = multiprocessing.get_context("fork")
+        began, over, told = fork.Event(), fork.Event(), fork.Queue()
+        process = fork.Process(target=ask, daemon=True)
+        process.start()
+        self.assertTrue(began.wait(30 * slowness()))
+        start = time.monotonic()
         try:
             reply = act()
         finally:
-            took = time.monotonic() - began
+            took = time.monotonic() - start
             over.set()
-            thread.join()
-        return reply, took, max(waits) - max(idle_waits)
+        slowest = told.get(timeout=30 * slowness())
+        process.join()
+        return reply, took, slowest
 
     def test_h15_neighbours_do_not_wait_for_a_large_value(self):
         server, self.idle = self.own_server(threads=2, warm_threads=1, log_segment_size="1mb"), self.own_server(threads=1)
