@@ -28,7 +28,7 @@ const struct history *histories_last(const struct histories *h);
 uint64_t histories_end(const struct histories *h, uint32_t index);
 /* An LSN that a history had and the one that followed it hasn't. */
 bool histories_lost(const struct histories *h, uint64_t lsn);
-/* Bytes of log from one LSN of the chain to another: jumps don't count. */
+/* Bytes of log from one LSN of the chain up to another: jumps don't count; 0 if that lies before. */
 uint64_t histories_distance(const struct histories *h, uint64_t from, uint64_t to);
 
 /* The chain that a FORK frame brings is 'known' and one history more, which goes on from 'at'. An empty one is followed by a first history. */

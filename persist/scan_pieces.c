@@ -60,13 +60,24 @@ static void cut(struct pieces *p, uint64_t from, uint64_t total, uint64_t len) {
 
 /* --- reading ----------------------------------------------------------------------------------------- */
 
+void sums_join(struct scan_sums *to, const struct scan_sums *behind) {
+    to->frames += behind->frames;
+    to->effects += behind->effects;
+    to->bytes += behind->bytes;
+    to->last_time_ms =
+        behind->last_time_ms > to->last_time_ms ? behind->last_time_ms : to->last_time_ms;
+    to->last_kind = behind->last_kind;
+    to->at = behind->at;
+}
+
 void sums_add(struct scan_sums *to, const struct frame_ref *f) {
-    to->frames++;
-    to->effects += f->head.effect_count;
-    to->bytes += f->len;
-    to->last_time_ms = f->head.time_ms > to->last_time_ms ? f->head.time_ms : to->last_time_ms;
-    to->last_kind = f->head.kind;
-    to->at = f->lsn + f->len;
+    struct scan_sums one = {.frames = 1,
+                            .effects = f->head.effect_count,
+                            .bytes = f->len,
+                            .last_time_ms = f->head.time_ms,
+                            .last_kind = f->head.kind,
+                            .at = f->lsn + f->len};
+    sums_join(to, &one);
 }
 
 static enum dc_err take_frame(struct piece *piece, const char *name, const struct frame_ref *f) {
@@ -178,14 +189,7 @@ enum dc_err pieces_take(struct pieces *p, struct effect_queue *queue, struct sca
     if (err == DC_OK) {
         piece->is_ready = false;
         p->next++;
-        sums->frames += piece->sums.frames;
-        sums->effects += piece->sums.effects;
-        sums->bytes += piece->sums.bytes;
-        sums->last_kind = piece->sums.last_kind;
-        sums->at = piece->sums.at;
-        if (piece->sums.last_time_ms > sums->last_time_ms) {
-            sums->last_time_ms = piece->sums.last_time_ms;
-        }
+        sums_join(sums, &piece->sums);
     }
     return err;
 }

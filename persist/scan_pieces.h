@@ -28,6 +28,8 @@ struct scan_sums {
     enum frame_kind last_kind;
     uint64_t at; /* where the last one ends */
 };
+/* What stands behind them. */
+void sums_join(struct scan_sums *to, const struct scan_sums *behind);
 void sums_add(struct scan_sums *to, const struct frame_ref *f);
 
 struct piece {

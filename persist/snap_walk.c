@@ -200,10 +200,9 @@ static void tell(struct snap_job *j) {
     }
     uint64_t done = atomic_load_explicit(&j->progress->entries_done, memory_order_relaxed);
     uint64_t expected = atomic_load_explicit(&j->progress->entries_expected, memory_order_relaxed);
-    uint64_t rate = done * 1000000 / (uint64_t)(now_us - j->begun_us);
-    uint64_t left = expected > done ? expected - done : 0;
+    struct snap_outlook o = snap_outlook(done, expected, (now_us - j->begun_us) / 1000);
     diag(DIAG_NOTICE, "snapshot.progress percent=%" PRIu64 " keys_per_s=%" PRIu64 " eta_s=%" PRIu64,
-         left > 0 ? done * 100 / expected : 100, rate, rate > 0 ? left / rate : 0);
+         expected > done ? done * 100 / expected : 100, o.keys_per_s, o.eta_s);
 }
 
 static void walker_run(void *arg) {

@@ -269,6 +269,12 @@ static enum dc_err publish(struct snap_job *j, const char *name) {
     return DC_OK;
 }
 
+struct snap_outlook snap_outlook(uint64_t done, uint64_t expected, int64_t took_ms) {
+    uint64_t rate = took_ms > 0 ? done * 1000 / (uint64_t)took_ms : 0;
+    return (struct snap_outlook){
+        .keys_per_s = rate, .eta_s = rate > 0 && expected > done ? (expected - done) / rate : 0};
+}
+
 static void job_init(struct snap_job *j, const struct snap_write_opts *o,
                      struct snap_progress *own) {
     memset(j, 0, sizeof(*j));

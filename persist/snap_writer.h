@@ -36,6 +36,13 @@ struct snap_progress { /* relaxed atomics, for INFO */
     _Atomic uint32_t ranges_done, ranges;
 };
 
+/* How it goes on, if it does as so far. */
+struct snap_outlook {
+    uint64_t keys_per_s;
+    uint64_t eta_s; /* 0 = it is about to end, or nobody can tell */
+};
+struct snap_outlook snap_outlook(uint64_t done, uint64_t expected, int64_t took_ms);
+
 struct snap_write_opts {
     const struct io *io;
     const char *dir;

@@ -350,9 +350,7 @@ int64_t repl_reap_ms(const struct repl *r, int64_t now_ms) {
 }
 
 uint64_t repl_behind(const struct log *log, const struct replica_seen *seen) {
-    uint64_t head = log_head(log).v;
-    return histories_distance(log_chain(log), seen->received,
-                              head > seen->received ? head : seen->received);
+    return histories_distance(log_chain(log), seen->received, log_head(log).v);
 }
 
 static int64_t lag_bytes(const struct repl *r, const struct repl_view *v) {
@@ -360,7 +358,6 @@ static int64_t lag_bytes(const struct repl *r, const struct repl_view *v) {
     if (v->source_head == 0) {
         return -1;
     }
-    head = head > v->applied_lsn ? head : v->applied_lsn;
     return (int64_t)histories_distance(log_chain(r->self.log), v->applied_lsn, head);
 }
 

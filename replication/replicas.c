@@ -461,6 +461,11 @@ const char *replica_state_name(enum replica_state state) {
                                      : "wait_bgsave";
 }
 
+int64_t replica_silence_us(const struct replica_seen *seen, int64_t now_us) {
+    int64_t heard_us = seen->noted_us != 0 ? seen->noted_us : seen->joined_us;
+    return now_us > heard_us ? now_us - heard_us : 0;
+}
+
 void replicas_each(struct replicas *r, void (*each)(const struct replica_seen *seen, void *arg),
                    void *arg) {
     struct replica_seen all[REPLICAS_MAX + PEERS_MAX];

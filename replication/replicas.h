@@ -111,6 +111,9 @@ struct replica_seen {
     int64_t joined_us, noted_us; /* of the link, and of its last word; 0 = none */
 };
 
+/* How long its link has told nothing. */
+int64_t replica_silence_us(const struct replica_seen *seen, int64_t now_us);
+
 /* Copies: first the links in the order in which they came, then known peers without one. 'each' is called without a lock. */
 void replicas_each(struct replicas *r, void (*each)(const struct replica_seen *seen, void *arg),
                    void *arg);

@@ -186,7 +186,6 @@ static void put_int(struct reply *r, const char *name, int64_t value) {
 }
 
 static void add_details(struct role_lines *l, const struct replica_seen *seen) {
-    int64_t heard_us = seen->noted_us != 0 ? seen->noted_us : seen->joined_us;
     struct reply *r = &l->reply;
     reply_map(r, 9);
     put_text(r, "ip", seen->addr);
@@ -196,7 +195,7 @@ static void add_details(struct role_lines *l, const struct replica_seen *seen) {
     put_int(r, "durable", (int64_t)seen->durable);
     put_int(r, "applied", (int64_t)seen->applied);
     put_int(r, "lag-bytes", (int64_t)repl_behind(l->log, seen));
-    put_int(r, "lag-ms", (time_mono_us() - heard_us) / 1000);
+    put_int(r, "lag-ms", replica_silence_us(seen, time_mono_us()) / 1000);
     put_int(r, "sent-bytes", (int64_t)seen->sent_bytes);
 }
 

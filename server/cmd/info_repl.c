@@ -74,14 +74,13 @@ static void add_replica(const struct replica_seen *seen, void *arg) {
     if (seen->slot < 0) {
         return; /* known, not attached */
     }
-    int64_t lag_us = seen->noted_us != 0 ? l->now_us - seen->noted_us : l->now_us - seen->joined_us;
     buf_printf(&l->text,
                "slave%" PRIu32 ":ip=%s,port=%u,state=%s,offset=%" PRIu64 ",lag=%" PRId64
                ",lag_bytes=%" PRIu64 ",durable=%" PRIu64 ",applied=%" PRIu64 ",sent_bytes=%" PRIu64
                "\r\n",
                l->count++, seen->addr, (unsigned)seen->port, replica_state_name(seen->state),
-               seen->received, lag_us > 0 ? lag_us / 1000000 : 0, repl_behind(l->node->log, seen),
-               seen->durable, seen->applied, seen->sent_bytes);
+               seen->received, replica_silence_us(seen, l->now_us) / 1000000,
+               repl_behind(l->node->log, seen), seen->durable, seen->applied, seen->sent_bytes);
 }
 
 static void write_replicas(struct node *n, struct buf *out) {

@@ -213,11 +213,10 @@ static void write_snapshots(struct node *n, struct buf *out) {
     put_number(out, "rdb_last_bgsave_time_sec", s.last_took_ms < 0 ? -1 : s.last_took_ms / 1000);
     put_number(out, "rdb_current_bgsave_time_sec", s.running_ms < 0 ? -1 : s.running_ms / 1000);
     put_count(out, "rdb_saves", s.written);
-    uint64_t rate = s.running_ms > 0 ? s.done * 1000 / (uint64_t)s.running_ms : 0;
+    struct snap_outlook o = snap_outlook(s.done, s.expected, s.running_ms);
     put_count(out, "snapshot_percent", s.running && s.expected > 0 ? s.done * 100 / s.expected : 0);
-    put_count(out, "snapshot_keys_per_sec", rate);
-    put_number(out, "snapshot_eta_sec",
-               rate > 0 && s.expected > s.done ? (int64_t)((s.expected - s.done) / rate) : 0);
+    put_count(out, "snapshot_keys_per_sec", o.keys_per_s);
+    put_count(out, "snapshot_eta_sec", o.eta_s);
     put_count(out, "snapshot_last_lsn", s.last_end_lsn);
     put_count(out, "snapshot_last_keys", s.last_entries);
     put_count(out, "snapshot_last_bytes", s.last_bytes);

@@ -116,13 +116,17 @@ enum dc_err case_scan(struct data_case *c) {
     return err != DC_OK ? dc_fail(err, "%s", text) : DC_OK;
 }
 
-void case_attach(struct data_case *c) {
-    must(case_scan(c));
+void case_attach_scanned(struct data_case *c) {
     struct store_opts opts = {.seed = c->plan->seed};
     c->store = store_create(&opts);
     store_tick(c->store, engine_now(&c->engine));
     store_thread_init(&c->thread, c->store, &c->metrics, 1);
     must(warm_attach(c->warm, c->store));
+}
+
+void case_attach(struct data_case *c) {
+    must(case_scan(c));
+    case_attach_scanned(c);
 }
 
 void case_load(struct data_case *c) {

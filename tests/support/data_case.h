@@ -52,7 +52,9 @@ void case_write_log(struct data_case *c, uint64_t from, uint64_t durable);
 
 /* Scans; the result is in c->plan and c->warm. */
 DC_MUST enum dc_err case_scan(struct data_case *c);
-/* Scans, creates the store and attaches it. */
+/* Behind a scan: creates the store and attaches it. */
+void case_attach_scanned(struct data_case *c);
+/* Scans, too. */
 void case_attach(struct data_case *c);
 /* Loads everything. */
 void case_load(struct data_case *c);

@@ -169,6 +169,10 @@ char *rig_take_trace(bool (*is_enough)(const char *trace, const void *arg), cons
     }
 }
 
+bool rig_has_allocated(void *count) {
+    return sim_disk_calls(rig.disk, SIM_ALLOCATE) >= *(uint64_t *)count;
+}
+
 size_t rig_trace_lines(const char *trace) {
     size_t n = 0;
     for (; *trace != '\0'; trace++) {

@@ -48,6 +48,8 @@ bool rig_until(bool (*condition)(void *arg), void *arg);
 /* The calls on the disk since the last time (sim_disk_take_trace), without those that make spares, which another thread does meanwhile:
  * as soon as 'is_enough' is content with them, or after ten seconds those that there are. To be freed. */
 char *rig_take_trace(bool (*is_enough)(const char *trace, const void *arg), const void *arg);
+/* For rig_until(): so many files have been given room; 'count' is a uint64_t. The second one is a spare. */
+bool rig_has_allocated(void *count);
 /* Two questions for it. The mark of durable bytes comes behind the news of them. */
 bool rig_trace_has_lines(const char *trace, const void *count); /* a size_t */
 bool rig_trace_ends_with_mark(const char *trace, const void *unused);

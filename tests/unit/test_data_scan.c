@@ -373,6 +373,14 @@ START_TEST(a_log_that_is_shorter_than_its_durable_mark_is_refused) {
 }
 END_TEST
 
+/* Another start finds the log as the cut has left it. */
+static void expect_cut_for_good(uint64_t end) {
+    case_forget(&c);
+    must(case_scan(&c));
+    expect_eq(c.plan->end_lsn, end);
+    expect_eq(c.plan->cut_bytes, 0);
+}
+
 /* A hole above the durable mark, valid frames behind it, and a whole segment more. */
 START_TEST(test_h11_what_lies_behind_a_hole_is_set_aside) {
     case_open(&c);
@@ -391,10 +399,7 @@ START_TEST(test_h11_what_lies_behind_a_hole_is_set_aside) {
     log_path(second, path);
     expect(access(path, F_OK) != 0);
     expect_note("set aside");
-    case_forget(&c);
-    must(case_scan(&c));
-    expect_eq(c.plan->end_lsn, good);
-    expect_eq(c.plan->cut_bytes, 0);
+    expect_cut_for_good(good);
     case_close(&c);
 }
 END_TEST
@@ -423,10 +428,7 @@ START_TEST(test_h11_what_no_segment_holds_is_set_aside) {
     expect(!c.plan->clean);
     expect_note("set aside");
     expect(access(path, F_OK) != 0);
-    case_forget(&c);
-    must(case_scan(&c));
-    expect_eq(c.plan->end_lsn, end);
-    expect_eq(c.plan->cut_bytes, 0);
+    expect_cut_for_good(end);
     case_close(&c);
 }
 END_TEST
@@ -702,11 +704,7 @@ static void expect_state_at_end(int64_t offset) {
         i++;
     }
     ck_assert_msg(i < moment_count, "byte %" PRId64 ": ends inside a frame", offset);
-    struct store_opts opts = {.seed = c.plan->seed};
-    c.store = store_create(&opts);
-    store_tick(c.store, engine_now(&c.engine));
-    store_thread_init(&c.thread, c.store, &c.metrics, 1);
-    must(warm_attach(c.warm, c.store));
+    case_attach_scanned(&c);
     must(warm_all(c.warm, &c.thread));
     struct table_facts facts;
     const char *wrong = store_check(c.store, &facts);

@@ -13,15 +13,10 @@
 
 /* --- the order of calls ------------------------------------------------------------------------------ */
 
-static bool has_spare(void *arg) {
-    uint64_t *calls = arg;
-    return sim_disk_calls(rig.disk, SIM_ALLOCATE) >= *calls;
-}
-
 /* No more calls than these since the last time, but for those that make spares, of which so many are to be there. */
 static void expect_trace(uint64_t allocated, const char *wanted) {
     size_t lines = rig_trace_lines(wanted);
-    expect(rig_until(has_spare, &allocated));
+    expect(rig_until(rig_has_allocated, &allocated));
     char *trace = rig_take_trace(rig_trace_has_lines, &lines);
     ck_assert_str_eq(trace, wanted);
     mem_free(trace);

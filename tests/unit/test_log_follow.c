@@ -288,11 +288,6 @@ static struct histories *next_chain(uint64_t id) {
     return histories_add(log_chain(rig.log), &next);
 }
 
-static bool has_spare(void *arg) {
-    (void)arg;
-    return sim_disk_calls(rig.disk, SIM_ALLOCATE) >= 2;
-}
-
 static enum dc_err begin(uint64_t id) {
     struct histories *chain = next_chain(id);
     enum dc_err err = log_begin_history(rig.log, chain, NULL, 0);
@@ -432,7 +427,7 @@ START_TEST(what_could_not_be_begun_is_tried_again) {
         expect(rig_wait(LOG_LEVEL_DISK, log_head(rig.log).v));
         mem_free(
             rig_take_trace(rig_trace_ends_with_mark, NULL)); /* else the mark may be what fails */
-        expect(rig_until(has_spare, NULL));
+        expect(rig_until(rig_has_allocated, &(uint64_t){2}));
         uint64_t head = log_head(rig.log).v;
         sim_disk_fail(rig.disk, kinds[k], 1, 1, EIO);
         expect_eq(begin(0xdef), DC_EIO);

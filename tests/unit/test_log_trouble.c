@@ -260,17 +260,12 @@ START_TEST(h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else) {
 }
 END_TEST
 
-static bool has_spare(void *arg) {
-    (void)arg;
-    return sim_disk_calls(rig.disk, SIM_ALLOCATE) >= 2;
-}
-
 /* The kernel reports a failed fdatasync once: the next one of the same file succeeds and means nothing. */
 START_TEST(h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone) {
     struct log_stats stats;
     rig_init();
     rig_open();
-    expect(rig_until(has_spare, NULL)); /* whose zeros are synced, too */
+    expect(rig_until(rig_has_allocated, &(uint64_t){2})); /* whose zeros are synced, too */
     log_set_sync(rig.log, LOG_SYNC_ALWAYS);
     sim_disk_fail(rig.disk, SIM_SYNC, 1, 1, EIO);
     block_calls(SIM_SYNC);
