@@ -24,6 +24,7 @@ enum {
     BATCH_REQUESTS_MAX = 64,          /* requests of one connection parsed ahead */
     READ_LARGE_LEN = 1024 * 1024,     /* read at once of an argument that is known to be long */
     TURN_ARENA_LEN = 4 * 1024 * 1024, /* input of one turn; then the queued requests run first */
+    SEND_TURN_LEN = 256 * 1024,       /* queued output of one connection sent in one turn */
     OUTPUT_SOFT_LEN = 1024 * 1024,    /* unsent replies beyond which a connection isn't read from */
 
     PINS_MAX = 128,          /* readers for whom log is held back from retention */
