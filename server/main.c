@@ -213,9 +213,13 @@ static bool end_is_asked(void) {
     return sigpending(&set) == 0 && (sigismember(&set, SIGTERM) || sigismember(&set, SIGINT));
 }
 
-/* What doesn't fit under the memory limit at loading is evicted, so it doesn't come back at the next start. */
+/* What doesn't fit under the memory limit at loading is evicted, so it doesn't come back at the next start. A log that follows another one
+ * says what goes, and nobody else does; so it is until a primary knows that no peer has more than itself. */
 static enum dc_err evict_unloaded(void *arg, struct mut *m) {
     struct server *s = arg;
+    if (log_follows(s->node.log)) {
+        return DC_EREADONLY;
+    }
     lock_acquire(&s->evict_lock);
     enum dc_err err = log_reserve(s->evict_feed, m);
     if (err == DC_OK) {
@@ -236,11 +240,9 @@ static void start_warming(struct server *s) {
     }
     lock_init(&s->evict_lock, LOCK_RANK_EVICT);
     s->evict_feed = log_feed_create(n->log);
-    if (!node_is_replica(n)) { /* which evicts what its log says, and nothing else */
-        warm_set_evict(n->warm, evict_unloaded, s);
-        warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory),
-                       (enum evict_policy)conf_get(&s->conf, maxmemory_policy));
-    }
+    warm_set_evict(n->warm, evict_unloaded, s);
+    warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory),
+                   (enum evict_policy)conf_get(&s->conf, maxmemory_policy));
     warm_start(n->warm, (uint32_t)threads, warm_done, n);
 }
 

@@ -458,6 +458,26 @@ class PowerCuts(ReplicaCase):
         self.assertEqual(self.state(primary)["sync_full"], "0")
         self.assertEqual(self.state(primary)["role"], "master")
 
+    def test_h02_what_does_not_fit_into_memory_is_left_out_once_nobody_has_more(self):
+        """Leaving out is a write, which may not stand where a peer may have other bytes."""
+        primary, replica, lsn = self.pair(maxmemory_policy="allkeys-lru", pull_timeout=300)
+        time.sleep(3)  # the metadata know the replica: noted each second, and synced
+        self.lose(primary, lsn)
+        os.kill(replica.process.pid, signal.SIGSTOP)
+        primary.options["maxmemory"] = 1  # nothing fits
+        primary.start()
+        conn = self.connect(primary)
+        self.eventually(lambda: primary.info(conn, "warm_percent") == "100")
+        self.assertEqual(self.written(primary), lsn)
+        conn.ok("CONFIG", "SET", "maxmemory", 0)
+        os.kill(replica.process.pid, signal.SIGCONT)
+        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
+        self.assertEqual(self.ask(primary, "GET", "late:99"), self.ask(replica, "GET", "late:99"))
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["role"], "master")
+
     def test_h01_what_nobody_could_tell_the_primary_is_cut_from_the_replica(self):
         primary, replica, lsn = self.pair(**{"pull-timeout": 300})
         replica.kill()
