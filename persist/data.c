@@ -112,6 +112,7 @@ static enum dc_err learn_unlogged(struct data *d) {
     bool newer = p->chain_count > 0 && p->chain[p->chain_count - 1].start > from;
     if (!newer && end != p->end_lsn) {
         p->clean = false;
+        d->lost_unlogged = true;
         plan_note(p,
                   "The log wasn't kept from LSN %" PRIu64
                   " on (appendonly no): what was written then is lost unless a snapshot has it.",
@@ -296,15 +297,17 @@ enum dc_err data_take_fork(struct data *d, uint64_t lsn, const char *frame, size
     const struct histories *known = data_chain(d);
     struct histories *chain = mem_must_alloc(sizeof(*chain) + CHAIN_MAX * sizeof(chain->list[0]));
     struct bytes body = bytes_of(frame + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN);
+    struct frame_head head;
+    uint64_t end = log_head(d->log).v;
     chain->count = fork_decode(body, chain->list, CHAIN_MAX);
     enum dc_err err = DC_OK;
-    if (chain->count == 0 || chain->count > CHAIN_MAX || histories_last(chain)->start != lsn ||
-        !histories_continue(known->list, known->count, chain->list, chain->count,
-                            log_head(d->log).v)) {
+    if (chain->count == 0 || histories_last(chain)->start != lsn || lsn <= end ||
+        frame_check(frame, len, histories_last(chain)->id, lsn, &head) != FRAME_OK ||
+        !histories_continue(known->list, known->count, chain->list, chain->count, end)) {
         err =
             dc_fail(DC_ECORRUPT,
                     "the history at LSN %" PRIu64 " doesn't continue the log that ends at %" PRIu64,
-                    lsn, log_head(d->log).v);
+                    lsn, end);
     }
     err = err == DC_OK ? begin_history(d, chain, frame, len) : err;
     mem_free(chain);

@@ -60,7 +60,7 @@ enum dc_err repl_peers_load(struct repl *r) {
     return err;
 }
 
-/* Whether the machine has run on since the last start: then what was written is in the files. */
+/* Whether the machine has run on since the last start: then what was written is in the files, if a log was kept. */
 enum peers_why repl_why_at_start(struct repl *r) {
     char before[64] = "", boot[64] = "";
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -74,7 +74,8 @@ enum peers_why repl_why_at_start(struct repl *r) {
         repl_warn("noting the boot of the machine", DC_EIO);
     }
     bool same = known && boot[0] != '\0' && strcmp(before, boot) == 0;
-    return !log_follows(r->self.log) ? PEERS_CLEAN_START : same ? PEERS_KILLED : PEERS_POWER_CUT;
+    bool whole = same && !r->self.data->lost_unlogged;
+    return !log_follows(r->self.log) ? PEERS_CLEAN_START : whole ? PEERS_KILLED : PEERS_POWER_CUT;
 }
 
 /* --- questions under way ----------------------------------------------------------------------------------------- */

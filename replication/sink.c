@@ -72,7 +72,7 @@ enum dc_err sink_ack(struct sink *s) {
     struct wire_ack m;
     pthread_mutex_lock(&s->send_lock);
     m.applied = log_applied(log).v;
-    m.durable = log_durable(log).v;
+    m.durable = self_durable(s->self);
     m.received = log_head(log).v;
     enum dc_err err = link_send_ack(s->link, &m);
     pthread_mutex_unlock(&s->send_lock);
@@ -81,9 +81,8 @@ enum dc_err sink_ack(struct sink *s) {
 }
 
 static enum dc_err send_beat(struct sink *s) {
-    const struct log *log = s->self->log;
-    struct wire_beat m = {.durable = log_durable(log).v,
-                          .head = log_head(log).v,
+    struct wire_beat m = {.durable = self_durable(s->self),
+                          .head = log_head(s->self->log).v,
                           .clock_ms = clock_now_ms(s->self->clock)};
     pthread_mutex_lock(&s->send_lock);
     enum dc_err err = link_send_beat(s->link, &m);
@@ -95,11 +94,11 @@ static enum dc_err send_beat(struct sink *s) {
 static void send_acks(void *arg) {
     struct sink *s = arg;
     struct log *log = s->self->log;
-    uint64_t told = 0; /* the sum of the three: each of them only rises */
+    uint64_t told = 0; /* the sum of the three */
     int64_t beat_us = 0;
     enum dc_err err = DC_OK;
     while (err == DC_OK && !atomic_load_explicit(&s->link_over, memory_order_acquire)) {
-        uint64_t durable = log_durable(log).v;
+        uint64_t durable = self_durable(s->self);
         uint64_t has = durable + log_applied(log).v + log_head(log).v;
         if (has != told && atomic_load_explicit(&s->acks, memory_order_acquire)) {
             told = has;
@@ -111,7 +110,7 @@ static void send_acks(void *arg) {
             err = send_beat(s);
         }
         uint64_t hurry = atomic_load_explicit(&s->hurry_lsn, memory_order_acquire);
-        if (hurry > durable && durable < log_head(log).v) { /* such a wait makes the disk hurry */
+        if (hurry > durable && durable > 0 && durable < log_head(log).v) { /* makes the disk hurry */
             (void)log_wait(log, LOG_LEVEL_DISK, (struct lsn){durable + 1}, SINK_LOOK_MS * 1000);
         } else {
             (void)wake_wait(&s->ack_wake, SINK_LOOK_MS * 1000);

@@ -66,7 +66,7 @@ enum dc_err session_beat(struct session *s) {
     s->beat_us = now_us + self_beat_ms(s->self) * 1000;
     /* The clock is read first: whatever has an older time is below the head by then, but for commands under way. */
     struct wire_beat m = {.clock_ms = clock_now_ms(s->self->clock)};
-    m.durable = log_durable(s->self->log).v;
+    m.durable = self_durable(s->self);
     m.head = log_head(s->self->log).v;
     enum dc_err err = link_send_beat(s->link, &m);
     return err == DC_OK ? send_peers(s) : err;

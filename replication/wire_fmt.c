@@ -2,6 +2,7 @@
 #include "replication/wire_fmt.h"
 
 #include "persist/snap_fmt.h"
+#include "replication/chain.h"
 #include "server/base/assert.h"
 #include "server/base/codec.h"
 
@@ -115,6 +116,10 @@ static bool is_lsn(uint64_t v) {
     return v <= LSN_MAX;
 }
 
+static bool is_epoch(uint64_t v) {
+    return v <= CHAIN_EPOCH_MAX;
+}
+
 static bool is_purpose(uint8_t v) {
     return v >= WIRE_FOLLOW && v <= WIRE_PROBE;
 }
@@ -194,7 +199,7 @@ bool wire_hello_decode(struct bytes body, struct history *chain, struct wire_hel
     out->chain_count = get_u32(f + HELLO_CHAIN_COUNT);
     return is_purpose((uint8_t)f[HELLO_PURPOSE]) && is_role((uint8_t)f[HELLO_ROLE]) &&
            (out->flags & ~(uint32_t)HELLO_FLAGS_KNOWN) == 0 && is_lsn(out->head) &&
-           get_u64(f + HELLO_RESERVED) == 0 && read_chain(links, out->chain_count, chain);
+           is_epoch(out->epoch) && get_u64(f + HELLO_RESERVED) == 0 && read_chain(links, out->chain_count, chain);
 }
 
 /* --- ANSWER ---------------------------------------------------------------------------------------------------- */
@@ -258,7 +263,8 @@ bool wire_answer_decode(struct bytes body, struct history *chain, struct wire_an
     out->chain_count = get_u32(f + ANSWER_CHAIN_COUNT);
     return is_verdict((uint8_t)f[ANSWER_VERDICT]) && is_role((uint8_t)f[ANSWER_ROLE]) &&
            (out->flags & ~(uint32_t)ANSWER_FLAGS_KNOWN) == 0 && get_u16(f + ANSWER_RESERVED) == 0 &&
-           is_lsn(out->lsn) && is_lsn(out->head) && read_chain(links, out->chain_count, chain);
+           is_lsn(out->lsn) && is_lsn(out->head) && is_epoch(out->epoch) &&
+           read_chain(links, out->chain_count, chain);
 }
 
 /* --- the stream ------------------------------------------------------------------------------------------------ */
@@ -355,7 +361,7 @@ bool wire_promote_decode(struct bytes body, struct wire_promote *out) {
         return false;
     }
     *out = (struct wire_promote){get_u64(body.ptr), get_u64(body.ptr + 8)};
-    return is_lsn(out->lsn);
+    return is_lsn(out->lsn) && is_epoch(out->epoch);
 }
 
 void wire_bye_encode(const struct wire_bye *m, struct buf *to) {
@@ -371,7 +377,7 @@ bool wire_bye_decode(struct bytes body, struct wire_bye *out) {
     }
     out->epoch = get_u64(body.ptr);
     out->text = bytes_of(body.ptr + WIRE_BYE_LEN, body.len - WIRE_BYE_LEN);
-    return true;
+    return is_epoch(out->epoch);
 }
 
 void wire_peers_encode(const struct wire_peer *list, uint32_t count, struct buf *to) {

@@ -193,6 +193,21 @@ class Waiting(Case):
         for command in (("WAIT", 1, 0), ("WAITAOF", 0, 1, 0)):
             self.assertIn("cannot be used with replica instances", self.ask(two, *command))
 
+    def test_a_replica_without_a_log_is_no_disk(self):
+        primary = self.node(**{"ack-timeout": 300})
+        replica = self.replica(primary, appendonly="no")
+        self.in_sync(primary, replica)
+        conn = self.connect(primary, timeout=30)
+        conn.ok("SET", "k", "v")
+        self.assertEqual(conn.ok("WAIT", 1, 0), 1)
+        self.assertEqual(conn.ok("WAITAOF", 1, 1, 100), [1, 0])
+        conn.ok("CLIENT", "ACK", "replicas:1")
+        conn.ok("SET", "k", "w")
+        conn.ok("CLIENT", "ACK", "replicas:1:disk")
+        self.assertCode("UNCONFIRMED", conn.call("SET", "k", "x"))
+        self.assertEqual(self.ask(replica, "CONFIG", "SET", "appendonly", "yes"), "OK")
+        self.assertEqual(conn.ok("WAITAOF", 1, 1, 0), [1, 1])  # behind its first snapshot
+
     def test_read_your_writes_on_a_replica(self):
         primary, replica = self.cluster(1)
         writer, reader = self.connect(primary, timeout=30), self.connect(replica, timeout=30)

@@ -127,6 +127,8 @@ START_TEST(hello_has_its_bytes_and_comes_back) {
     ck_assert(bytes_equal(got.address, m.address));
     ck_assert_uint_eq(got.chain_count, 2);
     chain_is(got.chain, 2);
+    b.ptr[47] = 1; /* an epoch that leaves none above it */
+    ck_assert(!wire_hello_decode(buf_bytes(&b), room, &got));
     buf_fini(&b);
 }
 END_TEST
@@ -240,6 +242,8 @@ START_TEST(the_short_ones_have_their_bytes_and_come_back) {
     check_golden(&b, "3412000000000000"
                      "0700000000000000");
     ck_assert(wire_promote_decode(buf_bytes(&b), &p) && p.lsn == 0x1234 && p.epoch == 7);
+    b.ptr[15] = 1; /* an epoch that leaves none above it */
+    ck_assert(!wire_promote_decode(buf_bytes(&b), &p));
     buf_fini(&b);
 
     wire_copy_end_encode(&(struct wire_copy_end){0x1234, 0x55}, end);
