@@ -336,8 +336,12 @@ uint64_t repl_promote(struct repl *r) {
 /* --- questions --------------------------------------------------------------------------------------------------- */
 
 bool repl_is_current(const struct repl *r) {
-    return r == NULL || atomic_load_explicit(&r->self.role, memory_order_relaxed) != ROLE_REPLICA ||
-           atomic_load_explicit(&r->self.linked, memory_order_relaxed);
+    if (r == NULL || atomic_load_explicit(&r->self.linked, memory_order_relaxed)) {
+        return true;
+    }
+    enum repl_role role =
+        (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
+    return role == ROLE_PRIMARY || role == ROLE_PULLING;
 }
 
 int64_t repl_reap_ms(const struct repl *r, int64_t now_ms) {

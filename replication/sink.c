@@ -123,12 +123,25 @@ static void send_acks(void *arg) {
 
 /* --- messages ---------------------------------------------------------------------------------------------------- */
 
+/* It may have lain unread for long: one of us was frozen. So it is as old as it is older than the quickest one by the source's clock, which may
+ * be slower than ours. */
+static int64_t sent_us(struct sink *s, int64_t clock_ms) {
+    int64_t now_us = time_mono_us();
+    int64_t ahead_us = now_us - clock_ms * 1000;
+    if (s->ahead_us == INT64_MAX || ahead_us < s->ahead_us) {
+        s->ahead_us = ahead_us;
+    } else if (ahead_us - s->ahead_us > DRIFT_US) {
+        s->ahead_us += DRIFT_US;
+    }
+    return s->ahead_us + clock_ms * 1000;
+}
+
 static enum dc_err note_beat(struct sink *s, struct bytes body) {
     struct wire_beat beat;
     if (!wire_beat_decode(body, &beat)) {
         return dc_fail(DC_EPROTO, "a heartbeat can't be read");
     }
-    s->beat_us = time_mono_us();
+    s->beat_us = sent_us(s, beat.clock_ms);
     s->beat_ms = beat.clock_ms;
     s->beat_head = beat.head;
     lock_acquire(&s->lock);
@@ -252,6 +265,7 @@ static enum dc_err attend(struct sink *s, bool acks, enum dc_err (*what)(struct 
     atomic_store_explicit(&s->acked_received, 0, memory_order_relaxed);
     atomic_store_explicit(&s->hurry_lsn, 0, memory_order_relaxed);
     s->asked_until_us = 0;
+    s->ahead_us = INT64_MAX;
     thread_start(&s->acker, "repl-ack", send_acks, s);
     enum dc_err err = what(s);
     atomic_store_explicit(&s->link_over, true, memory_order_release);
@@ -275,11 +289,15 @@ static enum dc_err follow(struct sink *s, struct greeting *g) {
         repl_ask_taken(s->self);
     }
     count_sync(s, false, "");
-    s->pause_ms = BACKOFF_MIN_MS;
     sink_set_link(s, LINK_CONNECTED);
     sink_note_io(s);
     diag(DIAG_NOTICE, "sink.connected source=%s lsn=%" PRIu64, link_peer(s->link), g->answer.lsn);
-    return attend(s, true, sink_stream);
+    int64_t began_us = time_mono_us();
+    enum dc_err err = attend(s, true, sink_stream);
+    if (time_mono_us() - began_us >= BACKOFF_END_US) {
+        s->pause_ms = BACKOFF_MIN_MS;
+    }
+    return err;
 }
 
 static enum dc_err take_copy(struct sink *s, struct greeting *g) {

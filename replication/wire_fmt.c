@@ -116,6 +116,9 @@ static bool is_lsn(uint64_t v) {
     return v <= LSN_MAX;
 }
 
+/* Sums with another clock, in microseconds, are far from overflowing. */
+#define WIRE_CLOCK_MAX_MS (INT64_MAX / 1000 / 4)
+
 static bool is_epoch(uint64_t v) {
     return v <= CHAIN_EPOCH_MAX;
 }
@@ -320,8 +323,9 @@ bool wire_beat_decode(struct bytes body, struct wire_beat *out) {
     }
     out->head = get_u64(body.ptr);
     out->durable = get_u64(body.ptr + 8);
-    out->clock_ms = (int64_t)get_u64(body.ptr + 16);
-    return is_lsn(out->head) && out->durable <= out->head;
+    uint64_t clock_ms = get_u64(body.ptr + 16);
+    out->clock_ms = (int64_t)clock_ms;
+    return is_lsn(out->head) && out->durable <= out->head && clock_ms <= WIRE_CLOCK_MAX_MS;
 }
 
 void wire_hurry_encode(uint64_t lsn, uint8_t to[WIRE_HURRY_LEN]) {

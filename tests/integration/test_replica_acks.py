@@ -193,6 +193,53 @@ class Waiting(Case):
         for command in (("WAIT", 1, 0), ("WAITAOF", 0, 1, 0)):
             self.assertIn("cannot be used with replica instances", self.ask(two, *command))
 
+    def test_a_replica_shows_what_it_has_under_the_option_of_its_primary(self):
+        """All nodes have one configuration: the level is meant for who is the primary."""
+        for level in ("replicas:1", "quorum:disk"):
+            with self.subTest(level):
+                primary, replica = self.cluster(1, **{"ack-level": level})
+                self.assertEqual(self.ask(primary, "SET", "k", "v"), "OK")
+                self.in_sync(primary, replica)
+                self.assertEqual(self.ask(replica, "GET", "k"), b"v")
+                replica.kill()
+                replica.start()
+                self.assertEqual(self.ask(replica, "GET", "k"), b"v")
+
+    def test_what_a_frozen_replica_has_not_read_does_not_make_it_fresh(self):
+        """Heartbeats lie in its socket, too: none of them says anything of the time since."""
+        primary, replica = self.cluster(1)
+        writer, reader = self.connect(primary, timeout=30), self.connect(replica, timeout=30)
+        stale, filler = 1.5 + 0.5 * slowness(at_most=10), "x" * 20000
+        reader.ok("CLIENT", "MAXSTALE", int(1000 * stale))
+        over, written = threading.Event(), []
+
+        def write():
+            while not over.is_set():
+                written.append(time.monotonic())
+                writer.ok("MSET", "time", len(written), "filler", filler)
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            self.eventually(lambda: self.index(reader) > 0)
+            self.freeze(replica)
+            time.sleep(2 * stale)
+            self.thaw(replica)
+            end = time.monotonic() + stale
+            while time.monotonic() < end:
+                asked = time.monotonic()
+                index = self.index(reader)
+                if index > 0:
+                    self.assertLess(asked - written[min(index, len(written) - 1)], stale + 0.5)
+        finally:
+            over.set()
+            thread.join()
+
+    @staticmethod
+    def index(reader):
+        """Of the time that it shows; 0 = it may be too old."""
+        reply = reader.call("GET", "time")
+        return 0 if isinstance(reply, Error) or reply is None else int(reply)
+
     def test_a_replica_without_a_log_is_no_disk(self):
         primary = self.node(**{"ack-timeout": 300})
         replica = self.replica(primary, appendonly="no")
