@@ -7,6 +7,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/log_rig.h"
+#include "tests/support/trace.h"
 
 #include <errno.h>
 #include <string.h>
@@ -313,7 +314,7 @@ START_TEST(a_history_has_its_name_when_its_fork_is_durable) {
              "sync_dir data\n"
              "write segment-1.tmp 512+24\n",
              end + LSN_JUMP);
-    size_t lines = rig_trace_lines(wanted);
+    size_t lines = trace_lines(wanted);
     char *trace = rig_take_trace(rig_trace_has_lines, &lines);
     ck_assert_msg(strncmp(trace, wanted, strlen(wanted)) == 0, "%s", trace);
     mem_free(trace);
