@@ -23,8 +23,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_LEN_MAX = 1 << 20 };
-
 static struct data_case c; /* the old data set, or the only one */
 static char meta_dir[TEMP_DIR_MAX];
 static struct meta *meta;
@@ -60,29 +58,6 @@ static void end(void) {
 }
 
 /* --- directories ------------------------------------------------------------------------------------- */
-
-static void put_file(struct sim_disk *d, const char *from, const char *to, const char *name) {
-    static char content[FILE_LEN_MAX];
-    char path[512];
-    snprintf(path, sizeof(path), "%s/%s", from, name);
-    FILE *file = fopen(path, "rb");
-    size_t len = fread(content, 1, sizeof(content), file);
-    expect(len < sizeof(content));
-    fclose(file);
-    snprintf(path, sizeof(path), "%s/%s", to, name);
-    sim_disk_put(d, path, content, len);
-}
-
-static void put_files(struct sim_disk *d, const char *from, const char *to) {
-    DIR *dir = opendir(from);
-    expect_eq(sim_disk_io(d)->mkdir(sim_disk_io(d), to), 0);
-    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
-        if (e->d_type == DT_REG) {
-            put_file(d, from, to, e->d_name);
-        }
-    }
-    closedir(dir);
-}
 
 struct count {
     const char *part;

@@ -83,8 +83,8 @@ static void note_copy(void) {
 }
 
 static void put_two(struct sim_disk *d) {
-    put_files(d, c.dir, "d");
-    put_files(d, other.dir, "d/incoming");
+    sim_disk_put_dir(d, c.dir, "d");
+    sim_disk_put_dir(d, other.dir, "d/incoming");
 }
 
 static void expect_new(const struct found *f) {
@@ -233,10 +233,10 @@ START_TEST(a_copy_that_cannot_be_opened_moves_nothing) {
     begin();
     make_two();
     struct sim_disk *d = sim_disk_create();
-    put_files(d, c.dir, "d");
+    sim_disk_put_dir(d, c.dir, "d");
     expect_old(d, "can't be used"); /* there is none */
     d = sim_disk_create();
-    put_files(d, c.dir, "d");
+    sim_disk_put_dir(d, c.dir, "d");
     expect_eq(sim_disk_io(d)->mkdir(sim_disk_io(d), "d/incoming"), 0);
     expect_old(d, "nothing is there");
     for (int64_t at = 8; at > -3; at -= 10) { /* in the header, and in the footer */

@@ -226,7 +226,7 @@ END_TEST
 /* --- a start that ends at any call ------------------------------------------------------------------- */
 
 static void put_divergent(struct sim_disk *d) {
-    put_files(d, c.dir, "d");
+    sim_disk_put_dir(d, c.dir, "d");
 }
 
 static void note_rewind(void) {
