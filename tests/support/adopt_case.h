@@ -170,6 +170,26 @@ static uint64_t cut_everywhere(void (*put)(struct sim_disk *d), void (*note)(voi
     return n;
 }
 
+/* The same with a kill, so that everything is there for the next start, which goes on to the end; then the power is cut, and what isn't on the disk is gone. */
+static void kill_everywhere(void (*put)(struct sim_disk *d), void (*note)(void), check_fn check) {
+    uint64_t n = 1;
+    for (bool done = false; !done; n++) {
+        struct sim_disk *d = sim_disk_create();
+        put(d);
+        note();
+        sim_disk_stop_after(d, n);
+        done = adopt_begin(sim_disk_io(d), "d", meta, &told) == DC_OK;
+        (void)dc_fail_take(DC_EIO);
+        sim_disk_stop_after(d, 0);
+        must(adopt_begin(sim_disk_io(d), "d", meta, &told));
+        struct sim_disk *after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);
+        check(after, n % 5 == 0);
+        sim_disk_destroy(after);
+        sim_disk_destroy(d);
+        expect(n < 500);
+    }
+}
+
 /* Lets each call of each kind fail once. */
 static void fail_everywhere(void (*put)(struct sim_disk *d), void (*note)(void), check_fn check) {
     for (int kind = 0; kind < SIM_CALL_COUNT; kind++) {

@@ -82,6 +82,7 @@ void sim_disk_set_hook(struct sim_disk *d, sim_hook_fn hook, void *arg);
  *     write a 4096+160
  *     sync a -> EIO
  *     rename a b
+ *     rename b other/b
  *     sync_dir data */
 char *sim_disk_take_trace(struct sim_disk *d);
 
