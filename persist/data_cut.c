@@ -151,8 +151,8 @@ static enum dc_err save_junk(const struct warm_opts *o, struct io_file *segment,
         same = holds(o, name, segment, end->file_offset, end->junk_len);
     }
     snprintf(plan->cut_file, sizeof(plan->cut_file), "%s", name);
-    if (same != -ENOENT) {
-        return same == 1 ? DC_OK : io_failed("read", name, same);
+    if (same != -ENOENT) { /* that start may have been killed before its name was on the disk */
+        return same == 1 ? sync_dir(o) : io_failed("read", name, same);
     }
     enum dc_err err = data_path(o->dir, temporary, path);
     err = err != DC_OK ? err : copy_to(o->io, segment, end->file_offset, end->junk_len, path);

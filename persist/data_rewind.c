@@ -8,7 +8,8 @@
  *     the segment that holds it             cut-<LSN>.bad, then it is cut
  *
  * Each step leaves a directory in which the fork can still be found, so all of it can be done again. The newest history goes first:
- * no FORK frame ever refers to log that isn't there any more.
+ * no FORK frame ever refers to log that isn't there any more. A start that was killed has done some of it, which is there to be seen and perhaps not
+ * on the disk: so the directory is synced first, and the segment also when nothing is left to be cut.
  */
 #include "persist/snap_fmt.h"
 #include "persist/warm_priv.h"
@@ -134,6 +135,9 @@ static enum dc_err cut_segment(const struct warm_opts *o, const struct log_dir *
     }
     int64_t junk = io_junk_len(o->io, &file, end.file_offset, s->file_len);
     failed = junk < 0 ? (int)junk : lower_mark(o->io, &file, s, lsn);
+    if (failed == 0 && junk == 0) {
+        failed = o->io->sync(o->io, &file);
+    }
     o->io->close(o->io, &file);
     if (failed < 0) {
         return io_failed("cut", path, failed);
@@ -161,7 +165,9 @@ static enum dc_err cut_log(const struct warm_opts *o, uint64_t lsn, struct data_
 enum dc_err data_rewind(const struct warm_opts *opts, uint64_t lsn, struct data_plan *plan) {
     uint64_t bytes = 0;
     dc_assert(!opts->read_only && lsn > 0);
-    enum dc_err err = put_snapshots_aside(opts, lsn, plan);
+    int failed = opts->io->sync_dir(opts->io, opts->dir);
+    enum dc_err err = failed < 0 ? io_failed("sync", opts->dir, failed) : DC_OK;
+    err = err != DC_OK ? err : put_snapshots_aside(opts, lsn, plan);
     err = err != DC_OK ? err : put_segments_aside(opts, lsn, plan);
     bytes = plan->cut_bytes; /* data_cut() counts its own */
     plan->cut_bytes = 0;

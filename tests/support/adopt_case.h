@@ -23,8 +23,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_LEN_MAX = 1 << 20 };
-
 static struct data_case c; /* the old data set, or the only one */
 static char meta_dir[TEMP_DIR_MAX];
 static struct meta *meta;
@@ -60,29 +58,6 @@ static void end(void) {
 }
 
 /* --- directories ------------------------------------------------------------------------------------- */
-
-static void put_file(struct sim_disk *d, const char *from, const char *to, const char *name) {
-    static char content[FILE_LEN_MAX];
-    char path[512];
-    snprintf(path, sizeof(path), "%s/%s", from, name);
-    FILE *file = fopen(path, "rb");
-    size_t len = fread(content, 1, sizeof(content), file);
-    expect(len < sizeof(content));
-    fclose(file);
-    snprintf(path, sizeof(path), "%s/%s", to, name);
-    sim_disk_put(d, path, content, len);
-}
-
-static void put_files(struct sim_disk *d, const char *from, const char *to) {
-    DIR *dir = opendir(from);
-    expect_eq(sim_disk_io(d)->mkdir(sim_disk_io(d), to), 0);
-    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
-        if (e->d_type == DT_REG) {
-            put_file(d, from, to, e->d_name);
-        }
-    }
-    closedir(dir);
-}
 
 struct count {
     const char *part;
@@ -193,6 +168,26 @@ static uint64_t cut_everywhere(void (*put)(struct sim_disk *d), void (*note)(voi
         expect(n < 500);
     }
     return n;
+}
+
+/* The same with a kill, so that everything is there for the next start, which goes on to the end; then the power is cut, and what isn't on the disk is gone. */
+static void kill_everywhere(void (*put)(struct sim_disk *d), void (*note)(void), check_fn check) {
+    uint64_t n = 1;
+    for (bool done = false; !done; n++) {
+        struct sim_disk *d = sim_disk_create();
+        put(d);
+        note();
+        sim_disk_stop_after(d, n);
+        done = adopt_begin(sim_disk_io(d), "d", meta, &told) == DC_OK;
+        (void)dc_fail_take(DC_EIO);
+        sim_disk_stop_after(d, 0);
+        must(adopt_begin(sim_disk_io(d), "d", meta, &told));
+        struct sim_disk *after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);
+        check(after, n % 5 == 0);
+        sim_disk_destroy(after);
+        sim_disk_destroy(d);
+        expect(n < 500);
+    }
 }
 
 /* Lets each call of each kind fail once. */

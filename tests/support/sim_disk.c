@@ -6,6 +6,8 @@
 #include "server/base/rng.h"
 #include "tests/support/sim_disk_priv.h"
 
+#include <dirent.h>
+#include <stdio.h>
 #include <string.h>
 
 /* --- contents ---------------------------------------------------------------------------------------- */
@@ -492,6 +494,40 @@ void sim_disk_put(struct sim_disk *d, const char *path, const void *ptr, size_t 
     content_write(&f->now, 0, ptr, len);
     content_copy(&f->safe, &f->now);
     pthread_mutex_unlock(&d->mutex);
+}
+
+static void put_file(struct sim_disk *d, const char *from, const char *to) {
+    enum { PIECE_LEN = 64 * 1024 };
+    struct buf content;
+    FILE *file = fopen(from, "rb");
+    size_t n = 1;
+    dc_assert(file != NULL);
+    buf_init(&content, 0);
+    while (n > 0) {
+        char *room = buf_room(&content, PIECE_LEN);
+        dc_assert(room != NULL);
+        n = fread(room, 1, PIECE_LEN, file);
+        content.len += n;
+    }
+    dc_assert(ferror(file) == 0);
+    sim_disk_put(d, to, content.ptr, content.len);
+    fclose(file);
+    buf_fini(&content);
+}
+
+void sim_disk_put_dir(struct sim_disk *d, const char *from, const char *to) {
+    DIR *dir = opendir(from);
+    dc_assert(dir != NULL && d->io.mkdir(&d->io, to) == 0);
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+        char source[512], target[512];
+        int len = snprintf(source, sizeof(source), "%s/%s", from, e->d_name);
+        dc_assert(len > 0 && len < (int)sizeof(source));
+        snprintf(target, sizeof(target), "%s/%s", to, e->d_name);
+        if (e->d_type == DT_REG) {
+            put_file(d, source, target);
+        }
+    }
+    closedir(dir);
 }
 
 void sim_disk_lose(struct sim_disk *d, const char *path, uint64_t at, uint64_t len) {

@@ -82,11 +82,14 @@ void sim_disk_set_hook(struct sim_disk *d, sim_hook_fn hook, void *arg);
  *     write a 4096+160
  *     sync a -> EIO
  *     rename a b
+ *     rename b other/b
  *     sync_dir data */
 char *sim_disk_take_trace(struct sim_disk *d);
 
 /* For tests: the content of a file, durable at once. */
 void sim_disk_put(struct sim_disk *d, const char *path, const void *ptr, size_t len);
+/* The files of a real directory, in one that is made; durable at once. */
+void sim_disk_put_dir(struct sim_disk *d, const char *from, const char *to);
 /* A medium error: these bytes can't be read any more, by read_at nor in a map. */
 void sim_disk_lose(struct sim_disk *d, const char *path, uint64_t at, uint64_t len);
 /* Flips bits of a byte, on the disk and for readers. False: there is no such byte. */

@@ -29,6 +29,16 @@ static const char *base_of(const char *path) {
     return slash != NULL && slash[1] != '\0' ? slash + 1 : path;
 }
 
+/* The name that a file gets; with that of the directory if it goes to another one. */
+static const char *target_of(const char *from, const char *to) {
+    const char *base = base_of(to);
+    if (base - to == base_of(from) - from && strncmp(from, to, (size_t)(base - to)) == 0) {
+        return base;
+    }
+    for (base -= base > to; base > to && base[-1] != '/'; base--) {}
+    return base;
+}
+
 /* A line of the trace; 'rc' is what the call returns. */
 DC_PRINTF(3, 4)
 static void trace(struct sim_disk *d, int64_t rc, const char *fmt, ...) {
@@ -277,7 +287,7 @@ static int sim_rename(const struct io *io, const char *from, const char *to) {
     if (rc == 0 && strcmp(from, to) != 0) {
         sim_names_change(d, n->file, from, to);
     }
-    trace(d, rc, "rename %s %s", base_of(from), base_of(to));
+    trace(d, rc, "rename %s %s", base_of(from), target_of(from, to));
     disk_unlock(d);
     return rc;
 }

@@ -7,6 +7,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/log_rig.h"
+#include "tests/support/trace.h"
 
 #include <errno.h>
 #include <string.h>
