@@ -3,6 +3,7 @@
 
 #include "persist/adopt.h"
 #include "persist/data_dir.h"
+#include "persist/new_dir.h"
 #include "persist/retain.h"
 #include "persist/snap_reader.h"
 #include "persist/warm_priv.h"
@@ -185,7 +186,8 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     d->lock_fd = -1;
     pins_init(&d->pins);
     d->plan = mem_must_zalloc(sizeof(*d->plan));
-    enum dc_err err = data_lock(dir, &d->lock_fd);
+    enum dc_err err = new_dir_check_finished(dir);
+    err = err == DC_OK ? data_lock(dir, &d->lock_fd) : err;
     if (err == DC_OK) {
         err = meta_open(dir, &d->meta, &d->meta_rebuilt);
     }

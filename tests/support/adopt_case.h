@@ -84,43 +84,12 @@ static void put_files(struct sim_disk *d, const char *from, const char *to) {
     closedir(dir);
 }
 
-struct count {
-    const char *part;
-    uint32_t count;
-};
-
-static void count_name(void *arg, const char *name) {
-    struct count *n = arg;
-    n->count += strstr(name, n->part) != NULL;
-}
-
-static uint32_t count_names(const struct io *io, const char *dir, const char *part) {
-    struct count n = {.part = part};
-    (void)io->list(io, dir, count_name, &n);
-    return n.count;
-}
-
 /* What a start finds in a directory. */
 struct found {
     enum dc_err err;
     struct data_plan plan;
     uint64_t digest;
 };
-
-static uint64_t digest_of(struct warm *warm, const struct data_plan *plan) {
-    static struct metric_slot metrics;
-    struct store_opts opts = {.seed = plan->seed};
-    struct store_thread thread;
-    struct store *s = store_create(&opts);
-    store_tick(s, ENGINE_NOW_MS);
-    store_thread_init(&thread, s, &metrics, 1);
-    must(warm_attach(warm, s));
-    must(warm_all(warm, &thread));
-    uint64_t digest = store_digest(s);
-    warm_destroy(warm);
-    store_destroy(s);
-    return digest;
-}
 
 /* Every frame is checked. */
 static struct warm *find(const struct io *io, const char *dir, const uint8_t *node_id,
