@@ -84,7 +84,7 @@ void power_commit(void *arg, struct mut *m);
 
 /* BACKUP; false: it needs a snapshot before. */
 bool power_backup(struct world *w);
-/* Those on the disk are whole, and say what they are. */
+/* The newest one on the disk, and some of the others, are whole, and say what they are. */
 void power_check_backups(struct world *w);
 /* The state behind the last frame that ends at or before the LSN. */
 uint64_t power_digest_at(const struct world *w, uint64_t lsn, uint64_t *end);

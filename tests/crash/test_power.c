@@ -305,7 +305,7 @@ static void remove_directory(void) {
 }
 
 static bool enter_directory(void) {
-    temp_dir_make(directory);
+    temp_dir_make_in_memory(directory);
     (void)atexit(remove_directory);
     return chdir(directory) == 0 && mkdir("look", 0755) == 0;
 }
