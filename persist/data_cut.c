@@ -255,6 +255,12 @@ static enum dc_err settle_segment(const struct warm_opts *o, const char *name, u
     if (failed < 0) {
         return io_failed("open", path, failed);
     }
+    /* A file that was finished is left alone: a backup may have it, too. */
+    int64_t junk = io_junk_len(o->io, &file, from, to);
+    if (junk <= 0) {
+        o->io->close(o->io, &file);
+        return junk < 0 ? io_failed("read", path, (int)junk) : DC_OK;
+    }
     /* Its length may be as little on the disk as its bytes: one that stays the same would change nothing. */
     failed = o->io->truncate(o->io, &file, to + 1);
     failed = failed < 0 ? failed : write_again(o->io, &file, from, to);

@@ -37,17 +37,11 @@ static void set(struct data_case *to, const char *prefix, int count) {
     }
 }
 
-/* Metadata are written thousands of times here: in memory, where there is such a place. */
+/* Metadata are written thousands of times here. */
 static void begin(void) {
-    bool rebuilt, moves = getenv("TMPDIR") == NULL && access("/dev/shm", W_OK) == 0;
+    bool rebuilt;
     case_open(&c);
-    if (moves) {
-        setenv("TMPDIR", "/dev/shm", 1);
-    }
-    temp_dir_make(meta_dir);
-    if (moves) {
-        unsetenv("TMPDIR");
-    }
+    temp_dir_make_in_memory(meta_dir);
     must(meta_open(meta_dir, &meta, &rebuilt));
 }
 
@@ -59,43 +53,12 @@ static void end(void) {
 
 /* --- directories ------------------------------------------------------------------------------------- */
 
-struct count {
-    const char *part;
-    uint32_t count;
-};
-
-static void count_name(void *arg, const char *name) {
-    struct count *n = arg;
-    n->count += strstr(name, n->part) != NULL;
-}
-
-static uint32_t count_names(const struct io *io, const char *dir, const char *part) {
-    struct count n = {.part = part};
-    (void)io->list(io, dir, count_name, &n);
-    return n.count;
-}
-
 /* What a start finds in a directory. */
 struct found {
     enum dc_err err;
     struct data_plan plan;
     uint64_t digest;
 };
-
-static uint64_t digest_of(struct warm *warm, const struct data_plan *plan) {
-    static struct metric_slot metrics;
-    struct store_opts opts = {.seed = plan->seed};
-    struct store_thread thread;
-    struct store *s = store_create(&opts);
-    store_tick(s, ENGINE_NOW_MS);
-    store_thread_init(&thread, s, &metrics, 1);
-    must(warm_attach(warm, s));
-    must(warm_all(warm, &thread));
-    uint64_t digest = store_digest(s);
-    warm_destroy(warm);
-    store_destroy(s);
-    return digest;
-}
 
 /* Every frame is checked. */
 static struct warm *find(const struct io *io, const char *dir, const uint8_t *node_id,
