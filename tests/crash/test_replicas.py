@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import netlab, power  # noqa: E402
 from support.cluster import GONE, Cluster, Load, contents, eventually  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.resp import Error  # noqa: E402
 from support.rights import lacking  # noqa: E402
 from support.server import temp_dir  # noqa: E402
@@ -480,6 +481,29 @@ class PowerCuts(Replicas):
             self.has_pulled(self.primary, head)
             self.converge()
         self.assertEqual(self.full_copies()[self.primary.name], 0)
+
+    def test_h02_a_start_that_ended_while_it_asked_changes_nothing(self):
+        """The next one waits for all, too: the machine has run on since that, and yet what was acknowledged isn't in the log."""
+        knows, lags = self.replicas
+        self.primary.options.update({"pull-timeout": 600_000})
+        lags.freeze()
+        self.connect(self.primary, "replicas:1").ok("SET", "k", "acknowledged")
+        knows.freeze()
+        self.assertGreater(self.power_cut(self.primary), 0)
+        lags.kill()
+        lags.start()
+        for end in (self.primary.kill, self.primary.terminate, lambda: None):
+            self.primary.start()
+            conn = self.connect(self.primary)
+            conn.send("SET", "again", "1")
+            time.sleep(2.5)  # who answers has been heard by then
+            self.assertEqual(conn.drain(), [], self.primary.last_output())
+            end()
+        knows.thaw()
+        self.assertEqual(conn.read(20 * slowness()), "OK")
+        self.assertEqual(self.primary.ok("GET", "k"), b"acknowledged")
+        self.converge()
+        self.assertEqual([list(node.dir.glob("cut-*")) for node in self.cluster], [[]] * 3)
 
     def test_h02_without_its_replicas_it_is_read_only_for_a_while_and_forks(self):
         self.connect(self.primary, "disk").ok("SET", "durable", "1")
