@@ -223,19 +223,22 @@ static struct bytes text_of(const struct action *a) {
     return bytes_of(long_text + a->offset, a->len);
 }
 
+static void note_effect(struct step *s, const struct effect *e) {
+    if (e->kind != MUT_FLUSH && keyspace_id(e->ks) != KEYSPACE_SYSTEM) {
+        expect(s->effect_count < EFFECTS_MAX);
+        uint32_t at = s->effect_count++;
+        s->effects[at].db = keyspace_id(e->ks);
+        s->effects[at].key = model_index(&model, e->key.name);
+        s->effects[at].version = e->version;
+    }
+}
+
 static void commit_step(void *arg, struct mut *m) {
     commit(arg, m);
     current->end = mut_version(m);
     current->now_ms = m->now_ms;
     for (uint32_t i = 0; i < m->count; i++) {
-        const struct effect *e = &m->effects[i];
-        if (e->kind != MUT_FLUSH && keyspace_id(e->ks) != KEYSPACE_SYSTEM) {
-            expect(current->effect_count < EFFECTS_MAX);
-            uint32_t at = current->effect_count++;
-            current->effects[at].db = keyspace_id(e->ks);
-            current->effects[at].key = model_index(&model, e->key.name);
-            current->effects[at].version = e->version;
-        }
+        note_effect(current, &m->effects[i]);
     }
 }
 
