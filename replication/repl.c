@@ -200,8 +200,9 @@ bool repl_opens_following(const struct data *d, const struct standing *s) {
     uint32_t count = 0;
     bool known = standing_get_peers(d->meta, peers, &count) == DC_OK && count > 0;
     mem_free(peers);
+    /* One that follows nobody, and begun no history of its own since it did, ended while it asked. */
     return s->role == STANDING_REPLICA || s->fence_epoch != 0 ||
-           (known && !d->plan->empty && !d->plan->clean);
+           (known && !d->plan->empty && (!d->plan->clean || d->followed));
 }
 
 enum dc_err repl_start(const struct repl_opts *opts, const struct standing *standing,

@@ -34,7 +34,7 @@ enum {
 #define REPL_ORDERS    "replication-orders" /* REPLICAOF so often since a source has taken it */
 #define REPL_BRANCH    "replication-branch" /* "own": it was a primary; no source has taken it since */
 #define REPL_SHARED    "replication-shared" /* "yes": others have had these data */
-#define REPL_BOOT      "boot"               /* of the machine, at the last start */
+#define REPL_BOOT      "boot"               /* of the machine, when the node went on as a primary */
 
 enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE, ORDER_TAKE_OVER };
 
@@ -150,5 +150,7 @@ void repl_peers_step(struct repl *r);
 int64_t repl_peers_wait_ms(const struct repl *r, int64_t ms);
 void repl_peers_note(struct repl *r, bool now);
 enum peers_why repl_why_at_start(struct repl *r);
+/* It goes on as a primary, with all that its peers had. */
+void repl_note_boot(struct repl *r);
 
 #endif

@@ -366,6 +366,7 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
     r->heard = true;
     r->notes_primary = err != DC_OK;
     repl_show_target(r->self.conf, &r->standing);
+    repl_note_boot(r);
     repl_set_role(r, ROLE_PRIMARY);
     repl_allow_writes(r, WRITES_TAKEN);
     if (!r->notes_primary) {
