@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import SlowDisk  # noqa: E402
+from support.disk import DiskCase, SlowDisk  # noqa: E402
 from support.pace import slowness  # noqa: E402
 from support.server import temp_dir  # noqa: E402
 
@@ -200,6 +200,99 @@ class Entries(InspectCase):
         self.assertEqual(summary["node_id"][:6], "d0cace")
         self.assertEqual([h["id"] for h in summary["histories"]], ["000000000000aaaa"])
         self.assertEqual(summary["blocks"], sum(k["blocks"] + k["pieces"] for k in summary["keyspaces"]))
+
+
+class Prefixes(InspectCase):
+    """Namespaces: what stands in front of a delimiter."""
+
+    def sums(self, path, delimiter):
+        """From the listing: (keyspace, prefix or None) -> keys, with expiry, bytes of keys, of values."""
+        out = {}
+        for record in objects("keys", path):
+            key = bytes_of(record, "key")
+            prefix = key.partition(delimiter)[0] if delimiter in key else None
+            old = out.get((record["keyspace"], prefix), (0, 0, 0, 0))
+            one = 1, "expires_ms" in record, len(key), record["bytes"]
+            out[record["keyspace"], prefix] = tuple(a + b for a, b in zip(old, one))
+        return out
+
+    def shown(self, path, *words):
+        """The record, and what it says in the form of sums()."""
+        (stats,) = objects("stats", path, *words)
+        found = stats["prefixes"]
+        return found, {(r["keyspace"], bytes_of(r, "prefix") if named else None):
+                       (r["keys"], r["with_expiry"], r["key_bytes"], r["value_bytes"])
+                       for named in (True, False) for r in found["largest" if named else "without"]}
+
+    def test_sums_are_exact_while_there_are_counters(self):
+        for path, delimiter in ((self.calm, ":"), (self.dir, ":"), (self.dir, "1"), (self.dir, "y:1")):
+            truth = self.sums(path, delimiter.encode())
+            found, sums = self.shown(path, "--prefixes", 10000, "--delimiter", delimiter)
+            self.assertEqual(sums, truth)
+            self.assertTrue(found["exact"])
+            self.assertEqual(found["different"], len([prefix for _, prefix in truth if prefix is not None]))
+            self.assertEqual(found["others_at_most"], 0)
+            sizes = [r["key_bytes"] + r["value_bytes"] for r in found["largest"]]
+            self.assertEqual(sizes, sorted(sizes, reverse=True))
+            self.assertFalse(any(r["keys_more_at_most"] + r["bytes_more_at_most"] for r in found["largest"]))
+
+    def test_with_few_counters_the_truth_lies_within_what_is_said(self):
+        truth = self.sums(self.dir, b"1")
+        found, sums = self.shown(self.dir, "--prefixes", 2, "--delimiter", "1")
+        self.assertEqual((found["exact"], found["counters"], len(found["largest"])), (False, 20, 2))
+        for record in found["largest"]:
+            keys, _, *sizes = truth[record["keyspace"], bytes_of(record, "prefix")]
+            self.assertLessEqual(record["keys"], keys)
+            self.assertLessEqual(keys, record["keys"] + record["keys_more_at_most"])
+            seen = record["key_bytes"] + record["value_bytes"]
+            self.assertLessEqual(seen, sum(sizes))
+            self.assertLessEqual(sum(sizes), seen + record["bytes_more_at_most"])
+        for place in truth.keys() - sums.keys():
+            self.assertLessEqual(sum(truth[place][2:]), found["others_at_most"])
+        text = run("stats", self.dir, "--prefixes", 2, "--delimiter", "1").stdout.decode("ascii")
+        self.assertRegex(text, r"(?m)^ +exact +no$")
+
+    def test_some_are_shown_and_the_bound_of_the_others_is_true(self):
+        truth = self.sums(self.dir, b":")
+        found, sums = self.shown(self.dir, "--prefixes", 3)
+        hidden = [sum(truth[place][2:]) for place in truth.keys() - sums.keys()]
+        self.assertEqual((found["exact"], found["others_at_most"]), (True, max(hidden)))
+        (found,) = objects("stats", self.dir)
+        self.assertNotIn("prefixes", found)
+
+    def test_text_for_people(self):
+        text = run("stats", self.calm, "--prefixes", 20).stdout.decode("ascii")
+        for (keyspace, prefix), sums in self.sums(self.calm, b":").items():
+            name = '"%s"' % "".join({0x22: '\\"', 0x5c: "\\\\", 10: "\\n"}.get(c, chr(c) if 32 <= c < 127 else "\\x%02x" % c)
+                                    for c in prefix) if prefix is not None else "(no delimiter)"
+            line = " +".join(map(str, sums)) + "  +%s  %s" % (keyspace, re.escape(name))
+            self.assertRegex(text, "(?m)^ +" + line + "$")
+
+
+class Odd(DiskCase):
+    """What a node's log says, key by key."""
+
+    def written(self, *commands):
+        """The data directory of a node that was sent these."""
+        server = self.own_server()
+        conn = self.connect(server)
+        for command in commands:
+            conn.ok(*command)
+        server.terminate()
+        return server.dir
+
+    def test_prefixes_of_odd_keys(self):
+        long = b"n" * 300
+        path = self.written(("SET", b"", b"12"), ("SET", b":a", b"1"), ("SET", b":", b""), ("SET", b"x:", b"1"), ("SET", b"plain", b"1"),
+                            ("SET", b"\xff\x00\n:1", b"22", "EX", "1000"), ("SET", long + b":1", b"1"), ("SET", long + b"m:1", b"1"),
+                            ("SELECT", "1"), ("SET", b"x:y:z", b"1"))
+        (stats,) = objects("stats", path, "--prefixes", 10)
+        found = stats["prefixes"]
+        rows = {(r["keyspace"], bytes_of(r, "prefix")): (r["keys"], r["with_expiry"], r["key_bytes"], r["value_bytes"], r["cut"])
+                for r in found["largest"]}
+        self.assertEqual(rows, {(0, b""): (2, 0, 3, 1, False), (0, b"x"): (1, 0, 2, 1, False), (0, b"\xff\x00\n"): (1, 1, 5, 2, False),
+                                (0, long[:256]): (2, 0, 302 + 303, 2, True), (1, b"x"): (1, 0, 5, 1, False)})
+        self.assertEqual([(r["keyspace"], r["keys"], r["key_bytes"], r["value_bytes"]) for r in found["without"]], [(0, 2, 5, 3)])
 
 
 class Log(InspectCase):
@@ -454,7 +547,8 @@ class Faces(InspectCase):
     def test_wrong_usage(self):
         for words in ((), ("nosuch", "x"), ("keys",), ("keys", "a", "b"), ("keys", "a", "--nosuch"),
                       ("keys", "a", "--raw"), ("keys", "a", "--keyspace"), ("keys", "a", "--keyspace", "16"),
-                      ("log", "a", "--from", "x"), ("stats", "a", "--top", "-1")):
+                      ("log", "a", "--from", "x"), ("stats", "a", "--top", "-1"), ("stats", "a", "--prefixes", "10001"),
+                      ("stats", "a", "--delimiter", ""), ("keys", "a", "--prefixes", "1")):
             self.assertTrue(run(*words, status=2).stderr, words)
 
     def test_what_is_no_file_of_ours(self):

@@ -12,11 +12,19 @@ const struct command commands[] = {
      "Of a snapshot: header, footer, keys and compression per keyspace, histories. Of a log\n"
      "segment: header, durable mark, and its frames by kind. Of a data directory: its\n"
      "snapshots and segments, and where the log ends and why.\n"},
-    {"stats", "PATH", 1, FILTER | OPT_TOP, cmd_stats,
+    {"stats", "PATH", 1, FILTER | OPT_TOP | OPT_PREFIXES, cmd_stats,
      "the biggest keys, histograms of sizes and times to live",
      "Reads all entries once. Times to live are counted from the time of the last frame (or\n"
      "the end of the snapshot), which is shown as 'as_of'; what had expired by then and\n"
-     "still takes room is counted as expired.\n"},
+     "still takes room is counted as expired.\n"
+     "With --prefixes the keys that are alike up to the first delimiter are summed up: of\n"
+     "session:42 that is session. The N with the most bytes (of keys and values) are shown,\n"
+     "per keyspace, and the sums of keys without a delimiter. There are ten counters for each\n"
+     "that is shown, so memory doesn't grow with the number of different prefixes. Up to\n"
+     "that many all sums are exact. Beyond, a prefix that found no free counter got that with\n"
+     "the fewest bytes: its sums are what was seen from then on, and beside them stands how\n"
+     "much more it may have. 'others_at_most' is the most that one may have which isn't shown.\n"
+     "A prefix longer than 256 bytes counts as its beginning.\n"},
     {"keys", "PATH", 1, FILTER | OPT_VALUES | OPT_LIMIT, cmd_keys,
      "lists keys, or those that match a pattern",
      "One line per key: keyspace, key, kind, length of the value, expiry. The order is that\n"
@@ -61,6 +69,9 @@ static const struct option_help options[] = {
     {OPT_MATCH, "    --match GLOB      only keys that match: * ? [a-z] [^a] \\x\n"},
     {OPT_LIMIT, "    --limit N         stop after so many\n"},
     {OPT_TOP, "    --top N           so many of the biggest keys (10; at most 10000)\n"},
+    {OPT_PREFIXES,
+     "    --prefixes N      sums of the N prefixes with the most bytes (at most 10000)\n"
+     "    --delimiter TEXT  what ends a prefix (:)\n"},
     {OPT_VALUES, "    --values          values, too; in text the first 200 bytes\n"},
     {OPT_RAW, "    --raw             the bytes of the value, and nothing else\n"},
     {OPT_LSN, "    --from LSN        frames that begin at this LSN or behind it\n"
@@ -138,6 +149,8 @@ void help_all(FILE *to) {
           "        dcache-inspect verify /var/lib/dcache\n"
           "    The twenty biggest keys of yesterday's backup:\n"
           "        dcache-inspect stats --top 20 snap-000000001234abcd-89abcdef01234567.dcs\n"
+          "    Which program's keys take the room, when they are named PROGRAM:...:\n"
+          "        dcache-inspect stats --prefixes 20 /var/lib/dcache\n"
           "    One session, and what happens to all of them:\n"
           "        dcache-inspect get /var/lib/dcache session:42\n"
           "        dcache-inspect log /var/lib/dcache --follow --match 'session:*'\n"

@@ -18,7 +18,7 @@ enum status {
     STATUS_TROUBLE = 2 /* usage, or something can't be read */
 };
 
-enum { ARGS_MAX = 2, TOP_MAX = 10000 };
+enum { ARGS_MAX = 2, TOP_MAX = 10000, DELIMITER_LEN_MAX = 64 };
 
 struct inspect {
     struct emit out;
@@ -31,6 +31,8 @@ struct inspect {
     uint64_t from_lsn, to_lsn; /* 0 = not given */
     uint64_t limit;            /* 0 = none */
     uint32_t top;
+    uint32_t prefixes; /* 0 = none */
+    struct bytes delimiter;
     bool follow, values, raw, quiet;
 };
 
@@ -63,7 +65,8 @@ enum {
     OPT_FOLLOW = 32,
     OPT_VALUES = 64,
     OPT_RAW = 128,
-    OPT_QUIET = 256
+    OPT_QUIET = 256,
+    OPT_PREFIXES = 512
 };
 struct command {
     const char *name;

@@ -150,6 +150,18 @@ static bool take_option(struct parse *p, const char *name, const char *value) {
         in->top = (uint32_t)number;
         return good;
     }
+    if (strcmp(name, "--prefixes") == 0) {
+        p->used |= OPT_PREFIXES;
+        bool good = parse_u64(name, value, TOP_MAX, &number);
+        in->prefixes = (uint32_t)number;
+        return good;
+    }
+    if (strcmp(name, "--delimiter") == 0) {
+        p->used |= OPT_PREFIXES;
+        in->delimiter = bytes_str(value);
+        return (in->delimiter.len > 0 && in->delimiter.len <= DELIMITER_LEN_MAX) ||
+               wrong("one to 64 bytes are needed", name);
+    }
     if (strcmp(name, "--limit") == 0) {
         p->used |= OPT_LIMIT;
         return parse_u64(name, value, UINT64_MAX, &in->limit);
@@ -216,7 +228,7 @@ static bool check_args(const struct parse *p) {
 }
 
 int main(int argc, char **argv) {
-    struct inspect in = {.out = {.to = stdout}, .top = TOP_DEFAULT};
+    struct inspect in = {.out = {.to = stdout}, .top = TOP_DEFAULT, .delimiter = BYTES(":")};
     struct parse p = {.in = &in};
     if (!parse_args(&p, argc, argv)) {
         return STATUS_TROUBLE;
