@@ -123,6 +123,19 @@ class Entries(InspectCase):
         now = max(time_of(copy), time_of(self.last))
         self.assertEqual(alive(listing(copy), now), alive(listing(self.last), now))
 
+    def test_with_little_memory_for_the_log_all_is_the_same(self):
+        copy = self.copy(self.dir)
+        for snapshot in copy.glob("*.dcs"):
+            snapshot.unlink()
+        for path in (self.last, self.dir, copy):  # tail; tail and log; log
+            every = run("keys", path, "--values", "--json").stdout
+            self.assertTrue(every)
+            for memory in ("0", "1kb", "20kb", "1gb"):
+                self.assertEqual(run("keys", path, "--values", "--json", "--memory", memory).stdout, every)
+            self.assertEqual(objects("verify", path, "--memory", "5kb")[-1]["damaged"], 0)
+        *_, sums = objects("diff", copy, self.dir, "--memory", "20kb")
+        self.assertEqual(sums["same"], len(objects("keys", self.dir)))
+
     def test_get_finds_each_key_by_its_position(self):
         keys = sorted(model(self.dir / "calm.txt").items(), key=str)
         for (keyspace, key), (crc, length, version, expiry) in random.Random(SEED).sample(keys, 40) + [k for k in keys if k[0][0] == "system"]:
@@ -477,18 +490,18 @@ class Damage(InspectCase):
         self.assertTrue(any("meta" in d["file"] for d in self.damages(copy)))
         run("catalogue", copy, status=1)
 
-    def verify_from_a_slow_disk(self, *words, patience):
-        """What it tells at a terminal: the disk is slow until progress was told twice, or for so many seconds."""
+    def verify_from_a_slow_disk(self, path, *words, patience, read_takes=0.3, word=b"damaged"):
+        """What it tells at a terminal: the disk is slow until it has told this word twice, or for so many seconds."""
         if not SlowDisk.is_there():
             self.skipTest("DCACHE_SLOW_DISK names no library")
         disk, told, end = SlowDisk(temp_dir(self)), b"", time.monotonic() + patience
-        disk.read_takes(0.3)  # longer than it waits until it tells again
+        disk.read_takes(read_takes)  # by itself longer than it waits until it tells again, or some of them are
         terminal, its_end = pty.openpty()
-        tool = subprocess.Popen([INSPECT, "verify", self.dir, *words], stdout=subprocess.PIPE, stderr=its_end,
+        tool = subprocess.Popen([INSPECT, "verify", path, *words], stdout=subprocess.PIPE, stderr=its_end,
                                 env=disk.environment())
         os.close(its_end)
         try:
-            while told.count(b"damaged") < 2 and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+            while told.count(word) < 2 and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
                 told += os.read(terminal, 4096)
             disk.heal()
             while more := os.read(terminal, 4096):
@@ -503,7 +516,7 @@ class Damage(InspectCase):
         return told
 
     def test_progress_is_shown(self):
-        told = self.verify_from_a_slow_disk(patience=30 * slowness())
+        told = self.verify_from_a_slow_disk(self.dir, patience=30 * slowness())
         shown = [list(map(float, numbers)) for numbers in
                  re.findall(rb"\r *([\d.]+) %  ([\d.]+) of ([\d.]+) MB, \d+ MB/s, 0 damaged", told)]
         self.assertGreaterEqual(len(shown), 2, told)
@@ -512,7 +525,28 @@ class Damage(InspectCase):
         self.assertTrue(told.endswith(b"\r\033[K"), told)  # the line is free for the result
 
     def test_quietly_no_progress_is_shown(self):
-        self.assertEqual(self.verify_from_a_slow_disk("--quiet", patience=1.0), b"")
+        self.assertEqual(self.verify_from_a_slow_disk(self.dir, "--quiet", patience=1.0), b"")
+
+    def test_progress_of_the_replay_is_shown(self):
+        copy = self.copy(self.dir)
+        for snapshot in copy.glob("*.dcs"):
+            snapshot.unlink()  # so all is in the log, which is read twice
+        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.04, word=b"replay")
+        noted = [float(mb) for mb in re.findall(rb"\rreplay: ([\d.]+) MB of the log noted, 0 damaged\033\[K", told)]
+        self.assertGreaterEqual(len(noted), 2, told)
+        self.assertEqual(noted, sorted(noted))
+        self.assertLess(noted[-1], sum(s.stat().st_size for s in self.segments) / 1e6)
+
+    def test_progress_of_the_replay_is_shown_by_keys(self):
+        copy = self.copy(self.dir)
+        (copy / self.calm.name).unlink()
+        for segment in copy.glob("log-*-000000000000aaaa.dcl"):
+            segment.unlink()  # what is left is the snapshot, for the most part
+        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.02, word=b"of the keys")
+        keys = [float(percent) for percent in re.findall(rb"\rreplay: ([\d.]+) % of the keys, 0 damaged\033\[K", told)]
+        self.assertGreaterEqual(len(keys), 2, told)
+        self.assertEqual(keys, sorted(keys))
+        self.assertLess(keys[0], 100)
 
 
 class Faces(InspectCase):
@@ -548,7 +582,7 @@ class Faces(InspectCase):
         for words in ((), ("nosuch", "x"), ("keys",), ("keys", "a", "b"), ("keys", "a", "--nosuch"),
                       ("keys", "a", "--raw"), ("keys", "a", "--keyspace"), ("keys", "a", "--keyspace", "16"),
                       ("log", "a", "--from", "x"), ("stats", "a", "--top", "-1"), ("stats", "a", "--prefixes", "10001"),
-                      ("stats", "a", "--delimiter", ""), ("keys", "a", "--prefixes", "1")):
+                      ("stats", "a", "--delimiter", ""), ("stats", "a", "--memory", "much"), ("keys", "a", "--prefixes", "1")):
             self.assertTrue(run(*words, status=2).stderr, words)
 
     def test_what_is_no_file_of_ours(self):

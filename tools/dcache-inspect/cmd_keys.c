@@ -79,10 +79,11 @@ static bool list_item(void *arg, struct view *v, const struct item *item) {
 enum status cmd_keys(struct inspect *in) {
     struct view v;
     struct listing l = {.in = in};
+    struct view_opts opts = view_opts_of(in);
     struct item_filter filter = filter_of(in);
     buf_init(&l.value, 0);
     enum status status = STATUS_FINE;
-    enum dc_err err = view_open(&v, in->args[0], complain_text, NULL);
+    enum dc_err err = view_open(&v, in->args[0], &opts);
     if (err == DC_OK) {
         view_all(&v, &filter, list_item, &l);
         status = v.troubles > 0 ? STATUS_FOUND : STATUS_FINE;
@@ -126,10 +127,13 @@ enum status cmd_get(struct inspect *in) {
     struct view v;
     struct listing l = {.in = in};
     struct bytes key = bytes_str(in->args[1]);
+    struct view_opts opts = view_opts_of(in);
     struct item_filter filter = {.has_keyspace = true, .keyspace = in->keyspace, .key = &key};
+    opts.keyspace = in->keyspace;
+    opts.key = &key;
     buf_init(&l.value, 0);
     enum status status = STATUS_FINE;
-    enum dc_err err = view_open(&v, in->args[0], complain_text, NULL);
+    enum dc_err err = view_open(&v, in->args[0], &opts);
     if (err == DC_OK) {
         view_range(&v, view_range_of(&v, in->keyspace, key), &filter, show_item, &l);
         if (l.count == 0 && v.troubles == 0) {

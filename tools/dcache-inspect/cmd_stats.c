@@ -360,6 +360,7 @@ static void show(struct inspect *in, const struct view *v, struct stats *s) {
 enum status cmd_stats(struct inspect *in) {
     struct view v;
     struct stats *s = mem_must_zalloc(sizeof(*s));
+    struct view_opts opts = view_opts_of(in);
     struct item_filter filter = filter_of(in);
     s->cap = in->top;
     s->heap = mem_must_zalloc((s->cap + 1) * sizeof(*s->heap));
@@ -368,7 +369,7 @@ enum status cmd_stats(struct inspect *in) {
         prefixes_init(&s->prefixes, in->prefixes * PREFIX_COUNTERS);
     }
     enum status status = STATUS_FINE;
-    enum dc_err err = view_open(&v, in->args[0], complain_text, NULL);
+    enum dc_err err = view_open(&v, in->args[0], &opts);
     if (err == DC_OK) {
         view_all(&v, &filter, count_item, s);
         show(in, &v, s);

@@ -12,7 +12,7 @@ const struct command commands[] = {
      "Of a snapshot: header, footer, keys and compression per keyspace, histories. Of a log\n"
      "segment: header, durable mark, and its frames by kind. Of a data directory: its\n"
      "snapshots and segments, and where the log ends and why.\n"},
-    {"stats", "PATH", 1, FILTER | OPT_TOP | OPT_PREFIXES, cmd_stats,
+    {"stats", "PATH", 1, FILTER | OPT_TOP | OPT_PREFIXES | OPT_MEMORY, cmd_stats,
      "the biggest keys, histograms of sizes and times to live",
      "Reads all entries once. Times to live are counted from the time of the last frame (or\n"
      "the end of the snapshot), which is shown as 'as_of'; what had expired by then and\n"
@@ -25,11 +25,11 @@ const struct command commands[] = {
      "the fewest bytes: its sums are what was seen from then on, and beside them stands how\n"
      "much more it may have. 'others_at_most' is the most that one may have which isn't shown.\n"
      "A prefix longer than 256 bytes counts as its beginning.\n"},
-    {"keys", "PATH", 1, FILTER | OPT_VALUES | OPT_LIMIT, cmd_keys,
+    {"keys", "PATH", 1, FILTER | OPT_VALUES | OPT_LIMIT | OPT_MEMORY, cmd_keys,
      "lists keys, or those that match a pattern",
      "One line per key: keyspace, key, kind, length of the value, expiry. The order is that\n"
      "of the slots. With --match a pattern as KEYS takes it.\n"},
-    {"get", "PATH KEY", 2, OPT_KEYSPACE | OPT_RAW, cmd_get, "one key and its value",
+    {"get", "PATH KEY", 2, OPT_KEYSPACE | OPT_RAW | OPT_MEMORY, cmd_get, "one key and its value",
      "Found by its position: of a snapshot only the index and the block of the key are read,\n"
      "and the log behind them. Keyspace 0 unless --keyspace says another.\n"},
     {"log", "PATH", 1, FILTER | OPT_LSN | OPT_LIMIT | OPT_FOLLOW | OPT_VALUES | OPT_QUIET, cmd_log,
@@ -38,7 +38,8 @@ const struct command commands[] = {
      "a snapshot: its tail. Each frame is what one command or one EXEC has changed:\n"
      "its LSN, time, length, place, and below it the effects: PUT, DEL, EXPIRE, WRITE\n"
      "(bytes at an offset) or FLUSH. 'over N' is the version that the effect was made for.\n"},
-    {"diff", "PATH PATH", 2, FILTER, cmd_diff, "keys that were added (+), removed (-), changed (~)",
+    {"diff", "PATH PATH", 2, FILTER | OPT_MEMORY, cmd_diff,
+     "keys that were added (+), removed (-), changed (~)",
      "From the first to the second. Two images of one history are compared by versions,\n"
      "without a look at values; others by their values and expiries.\n"},
     {"logdiff", "PATH PATH", 2, 0, cmd_logdiff,
@@ -46,7 +47,7 @@ const struct command commands[] = {
      "Of a primary and a replica: at the same positions of the same histories the bytes are\n"
      "the same. One log may reach back further, or end earlier: that isn't a difference. Where\n"
      "they part, each with a history of its own, is shown.\n"},
-    {"verify", "PATH", 1, OPT_QUIET, cmd_verify,
+    {"verify", "PATH", 1, OPT_QUIET | OPT_MEMORY, cmd_verify,
      "reads everything and says what is damaged, and where",
      "Checksums of headers, indexes, blocks, frames and large values; that each key is where\n"
      "it will be looked for; that the log has no hole; that each effect finds what it was\n"
@@ -73,6 +74,8 @@ static const struct option_help options[] = {
      "    --prefixes N      sums of the N prefixes with the most bytes (at most 10000)\n"
      "    --delimiter TEXT  what ends a prefix (:)\n"},
     {OPT_VALUES, "    --values          values, too; in text the first 200 bytes\n"},
+    {OPT_MEMORY, "    --memory SIZE     for what is noted of the log (64mb); with less it goes "
+                 "over it more often\n"},
     {OPT_RAW, "    --raw             the bytes of the value, and nothing else\n"},
     {OPT_LSN, "    --from LSN        frames that begin at this LSN or behind it\n"
               "    --to LSN          frames that begin before it\n"},

@@ -74,9 +74,7 @@ bool path_split(const char *path, char dir[VIEW_PATH_MAX], const char **name) {
 
 void view_trouble(struct view *v, enum dc_err err) {
     v->troubles++;
-    if (v->trouble != NULL) {
-        v->trouble(v->trouble_arg, dc_fail_take(err));
-    }
+    v->opts.trouble(v->opts.arg, dc_fail_take(err));
 }
 
 /* Names of snapshots in a directory. */
@@ -174,10 +172,25 @@ static void take_facts(struct view *v) {
     set_chain(v, f->chain, f->chain_count);
 }
 
+static void queue_begin_all(struct view *v) {
+    uint32_t first = 0;
+    queue_init(&v->queue, v->io, v->range_bits);
+    v->range_count = v->queue.range_count;
+    uint32_t below = v->range_count + 1;
+    if (v->opts.key != NULL) {
+        first = view_range_of(v, v->opts.keyspace, *v->opts.key);
+        below = first + 1;
+    }
+    queue_bound(&v->queue, first, below, v->opts.memory / VIEW_PLACE_LEN);
+}
+
 static enum dc_err take_frame(struct view *v, const char *name, const struct frame_ref *frame) {
     uint64_t end = frame->lsn + frame->len;
     v->end_lsn = end > v->end_lsn ? end : v->end_lsn;
     v->time_ms = frame->head.time_ms > v->time_ms ? frame->head.time_ms : v->time_ms;
+    if (v->opts.progress != NULL) {
+        v->opts.progress(v->opts.arg, frame->len);
+    }
     return queue_frame(&v->queue, name, frame);
 }
 
@@ -245,7 +258,7 @@ static enum dc_err open_dir(struct view *v) {
     if (d.chain_count > 0) {
         set_chain(v, d.chain, d.chain_count);
     }
-    queue_init(&v->queue, v->io, v->range_bits);
+    queue_begin_all(v);
     err = v->snap != NULL ? queue_tail(v) : DC_OK;
     err = err == DC_OK ? queue_log(v, &d) : err;
 out:
@@ -262,14 +275,14 @@ static enum dc_err open_file(struct view *v, const char *name) {
         return dc_fail(DC_EIO, "%s: a shorter name is needed", name);
     }
     take_facts(v);
-    queue_init(&v->queue, v->io, v->range_bits);
+    queue_begin_all(v);
     return queue_tail(v);
 }
 
-enum dc_err view_open(struct view *v, const char *path, view_trouble_fn trouble, void *arg) {
+enum dc_err view_open(struct view *v, const char *path, const struct view_opts *opts) {
     enum path_kind kind;
     const char *name = "";
-    *v = (struct view){.io = &io_posix, .trouble = trouble, .trouble_arg = arg};
+    *v = (struct view){.io = &io_posix, .opts = *opts};
     enum dc_err err = path_look(path, &kind);
     if (err != DC_OK) {
         return err;
@@ -285,7 +298,6 @@ enum dc_err view_open(struct view *v, const char *path, view_trouble_fn trouble,
     }
     err = kind == PATH_DIR ? open_dir(v) : open_file(v, name);
     err = err == DC_OK ? queue_map(&v->queue, v->dir) : err;
-    v->range_count = v->queue.range_count;
     v->block = snap_block_create();
     return err == DC_OK && v->block == NULL ? dc_fail(DC_ENOMEM, "no memory for blocks") : err;
 }
@@ -339,13 +351,18 @@ static void collect_touched(struct view *v, uint32_t range, const struct item_fi
     struct effect_view e;
     enum queue_step step;
     touched_clear(&v->touched);
+    enum dc_err err = queue_note(&v->queue, range);
+    if (err != DC_OK) {
+        view_trouble(v, err);
+        return;
+    }
     queue_begin(&v->queue, range, &cursor);
     while ((step = queue_next(&cursor, &e)) == QUEUE_EFFECT) {
         if (is_wanted(filter, e.keyspace, e.key)) {
             touched_add(&v->touched, &e);
         }
     }
-    enum dc_err err = queue_check(&v->queue, range);
+    err = queue_check(&v->queue, range);
     if (err == DC_OK && step == QUEUE_BAD) {
         err = dc_fail(DC_ECORRUPT, "the log of range %u isn't what it was", range);
     }
@@ -357,8 +374,9 @@ static void collect_touched(struct view *v, uint32_t range, const struct item_fi
 /* Puts the key's effects over what there is. 'tell': troubles are to be told. */
 static void fold_touched(struct view *v, const struct touched *t, struct fold *f, bool tell) {
     for (uint32_t i = t->first; i != TOUCHED_END; i = v->touched.effects[i].next) {
-        const struct effect_view *e = &v->touched.effects[i].view;
-        enum dc_err err = fold_effect(f, e, v->snap != NULL && e->version <= v->window_end);
+        struct effect_view e;
+        touched_view(&v->touched.effects[i], f->exists ? f->version : 0, &e);
+        enum dc_err err = fold_effect(f, &e, v->snap != NULL && e.version <= v->window_end);
         if (err != DC_OK && tell) {
             view_trouble(v, err);
         } else if (err != DC_OK) {

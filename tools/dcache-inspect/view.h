@@ -3,9 +3,10 @@
  * view: the entries of a snapshot or of a data directory as they are at its end: blocks, with tail and log folded in.
  *
  * Purpose: view_open() opens the newest snapshot that is whole and goes through the log behind it once, noting at which range each
- *   effect is to be found again (persist/effect_queue.h: about 10 bytes each). Then ranges are visited one at a time, in any order.
+ *   effect is to be found again (persist/effect_queue.h: about 10 bytes each). Then ranges are visited one at a time, in any order;
+ *   when the effects are too many for the memory that they may have, in order is cheaper, for some ranges are noted with each pass.
  * Invariants: I1 nothing is written and no lock is taken: the directory may be a live node's. I2 memory: one range, its touched keys, and
- *   the places of the log's effects.
+ *   the places of the log's effects, up to a bound.
  * Threads: one. Ownership: an item and what it points to live during the visit.
  * Failure: what can't be read is told through 'trouble', and the visit goes on where it can.
  */
@@ -26,9 +27,22 @@ DC_MUST enum dc_err path_look(const char *path, enum path_kind *out);
 /* Splits into directory ("." when there is none) and name. False: too long. */
 bool path_split(const char *path, char dir[VIEW_PATH_MAX], const char **name);
 
-typedef void (*view_trouble_fn)(void *arg, const char *text);
+/* For places, unless options say otherwise; one takes so many bytes, with what lists are made of. */
+#define VIEW_MEMORY ((uint64_t)64 * 1024 * 1024)
+enum { VIEW_PLACE_LEN = 11 };
+
+struct view_opts {
+    void (*trouble)(void *arg, const char *text); /* what can't be read */
+    void (*progress)(void *arg,
+                     uint64_t log_bytes); /* so much more of the log was read; may be NULL */
+    void *arg;
+    uint64_t memory;         /* for places, in bytes */
+    uint32_t keyspace;       /* of the key */
+    const struct bytes *key; /* this one alone will be asked for; NULL = any */
+};
 
 struct view {
+    struct view_opts opts;
     const struct io *io;
     char dir[VIEW_PATH_MAX];
     char snap_name[SEGMENT_NAME_MAX]; /* "" = none */
@@ -45,13 +59,11 @@ struct view {
         time_ms; /* of the last frame, or of the snapshot: what has expired by then has expired */
     struct history *chain; /* oldest first */
     uint32_t chain_count;
-    view_trouble_fn trouble;
-    void *trouble_arg;
     uint64_t troubles;
 };
 
 /* A snapshot file or a directory. Errors: DC_EIO, DC_ECORRUPT, DC_ENEWER, DC_ENOMEM. Close it in every case. */
-DC_MUST enum dc_err view_open(struct view *v, const char *path, view_trouble_fn trouble, void *arg);
+DC_MUST enum dc_err view_open(struct view *v, const char *path, const struct view_opts *opts);
 void view_close(struct view *v);
 /* Notes what dc_fail() has recorded. */
 void view_trouble(struct view *v, enum dc_err err);
