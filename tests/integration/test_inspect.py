@@ -128,10 +128,10 @@ class Entries(InspectCase):
         for snapshot in copy.glob("*.dcs"):
             snapshot.unlink()
         for path in (self.last, self.dir, copy):  # tail; tail and log; log
-            every = run("keys", path, "--values", "--json").stdout
+            every = sorted(run("keys", path, "--values", "--json").stdout.splitlines())
             self.assertTrue(every)
             for memory in ("0", "1kb", "20kb", "1gb"):
-                self.assertEqual(run("keys", path, "--values", "--json", "--memory", memory).stdout, every)
+                self.assertEqual(sorted(run("keys", path, "--values", "--json", "--memory", memory).stdout.splitlines()), every)
             self.assertEqual(objects("verify", path, "--memory", "5kb")[-1]["damaged"], 0)
         *_, sums = objects("diff", copy, self.dir, "--memory", "20kb")
         self.assertEqual(sums["same"], len(objects("keys", self.dir)))
@@ -285,20 +285,23 @@ class Prefixes(InspectCase):
 class Odd(DiskCase):
     """What a node's log says, key by key."""
 
-    def written(self, *commands):
-        """The data directory of a node that was sent these."""
+    def written(self, *runs):
+        """The data directory of a node that was sent these commands in each run."""
         server = self.own_server()
-        conn = self.connect(server)
-        for command in commands:
-            conn.ok(*command)
-        server.terminate()
+        for i, commands in enumerate(runs):
+            if i > 0:
+                server.start()
+            conn = self.connect(server, timeout=30)
+            for command in commands:
+                conn.ok(*command)
+            server.terminate()
         return server.dir
 
     def test_prefixes_of_odd_keys(self):
         long = b"n" * 300
-        path = self.written(("SET", b"", b"12"), ("SET", b":a", b"1"), ("SET", b":", b""), ("SET", b"x:", b"1"), ("SET", b"plain", b"1"),
+        path = self.written([("SET", b"", b"12"), ("SET", b":a", b"1"), ("SET", b":", b""), ("SET", b"x:", b"1"), ("SET", b"plain", b"1"),
                             ("SET", b"\xff\x00\n:1", b"22", "EX", "1000"), ("SET", long + b":1", b"1"), ("SET", long + b"m:1", b"1"),
-                            ("SELECT", "1"), ("SET", b"x:y:z", b"1"))
+                            ("SELECT", "1"), ("SET", b"x:y:z", b"1")])
         (stats,) = objects("stats", path, "--prefixes", 10)
         found = stats["prefixes"]
         rows = {(r["keyspace"], bytes_of(r, "prefix")): (r["keys"], r["with_expiry"], r["key_bytes"], r["value_bytes"], r["cut"])
@@ -306,6 +309,110 @@ class Odd(DiskCase):
         self.assertEqual(rows, {(0, b""): (2, 0, 3, 1, False), (0, b"x"): (1, 0, 2, 1, False), (0, b"\xff\x00\n"): (1, 1, 5, 2, False),
                                 (0, long[:256]): (2, 0, 302 + 303, 2, True), (1, b"x"): (1, 0, 5, 1, False)})
         self.assertEqual([(r["keyspace"], r["keys"], r["key_bytes"], r["value_bytes"]) for r in found["without"]], [(0, 2, 5, 3)])
+
+
+    def test_a_segment_alone_says_what_it_knows(self):
+        path = self.written(
+            [("MSET", *[w for k in ("append", "expire", "persist", "both", "set", "del", "patched") for w in (k, "12345")]),
+             ("EXPIRE", "persist", 1000), ("EXPIRE", "append", 1000), ("SELECT", 1), ("SET", "old", 1), ("SELECT", 2), ("SET", "old", 1)],
+            [("APPEND", "append", "678"), ("PEXPIREAT", "expire", 1 << 42), ("PERSIST", "persist"), ("SETRANGE", "both", 10, "x"),
+             ("PEXPIREAT", "both", 1 << 42), ("SET", "set", "new"), ("APPEND", "set", "er"), ("DEL", "del"), ("SET", "gone", 1), ("DEL", "gone"),
+             ("APPEND", "fresh", "all"), ("INCR", "n"), ("SETRANGE", "patched", 0, "y"), ("SET", "patched", "z", "PXAT", 1 << 42),
+             ("SELECT", 1), ("APPEND", "old", "1"), ("FLUSHDB",), ("SET", "behind", 1), ("SELECT", 2), ("APPEND", "old", "1")])
+        first, second = sorted(path.glob("log-*.dcl"))
+        every = {"whole": {}, "partial": {}, "removed": {}, "flushed": {}}
+        for r in objects("keys", second, "--values"):
+            rest = {k: v for k, v in r.items() if k not in ("keyspace", "key", "state", "version", "idle_ms", "frequency")}
+            every[r["state"]][r["keyspace"], r.get("key")] = rest
+        never = {"expires_ms": 1 << 42, "expired": False}
+        self.assertEqual(every["partial"], {
+            (0, "append"): {"bytes_at_least": 8}, (0, "expire"): never, (0, "persist"): {"expires": "never"},
+            (0, "both"): {"bytes_at_least": 11, **never}, (2, "old"): {"bytes_at_least": 2}})
+        whole = {place: rest["value"] for place, rest in every["whole"].items() if place[0] != "system"}
+        self.assertEqual(whole, {(0, "set"): "newer", (0, "fresh"): "all", (0, "n"): "1", (0, "patched"): "z", (1, "behind"): "1"})
+        self.assertEqual(every["removed"], {(0, "del"): {}, (0, "gone"): {}})
+        self.assertEqual(every["flushed"], {(1, None): {}})
+        text = run("keys", second).stdout.decode("ascii")
+        for line in (r' 0  "append"  partial, 8 bytes or more', r' 0  "del"  removed', r' 0  "persist"  partial  expires never',
+                     r' 0  "set"  raw 5', r' 1  flushed at LSN \d+', r' 0  "both"  partial, 11 bytes or more  expires .*'):
+            self.assertRegex(text, "(?m)^%s$" % line)
+        self.assertNotIn("flushed", run("keys", second, "--keyspace", 0).stdout.decode())
+        (stats,) = objects("stats", second)
+        self.assertEqual([(k["keyspace"], k["keys"], k["partial"], k["removed"], "flushed" in k) for k in stats["keyspaces"]],
+                         [(0, 4, 4, 2, False), (1, 1, 0, 0, True), (2, 0, 1, 0, False), ("system", 1, 0, 0, False)])
+        self.assertEqual((stats["segment"], stats["troubles"]), (second.name, 0))
+        # The first one knows all, for nothing was there before.
+        self.assertEqual({(r["keyspace"], r["key"], r["state"]) for r in objects("keys", first)} & {(0, "append", "whole"), (1, "old", "whole")},
+                         {(0, "append", "whole"), (1, "old", "whole")})
+        self.assertEqual({r["state"] for r in objects("keys", first)}, {"whole"})
+
+        self.assertEqual(run("get", second, "set", "--raw").stdout, b"newer")
+        self.assertEqual(objects("get", second, "set")[0]["state"], "whole")
+        for key, words, said, state in (("append", (), b"changed or removed", "partial"), ("del", (), b"changed or removed", "removed"),
+                                        ("nothing", (), b"says nothing", None), ("old", ("--keyspace", 1), b"was flushed at", None)):
+            self.assertIn(said, run("get", second, key, *words, "--raw", status=1).stderr)
+            self.assertEqual(run("get", second, key, *words, "--raw", status=1).stdout, b"")
+            self.assertEqual([r["state"] for r in objects("get", second, key, *words, status=1)], [state] if state else [])
+        self.assertIn(b"log segment", run("diff", first, second, status=2).stderr)
+
+
+class Segments(InspectCase):
+    """A segment alone, by what the listing of its effects says."""
+
+    def fold(self, segment):
+        """place -> what is known: removed, or (value, expiry), with None where that isn't known."""
+        known = {}
+        for effect in (e for f in objects("log", segment, "--values") for e in f["effects"]):
+            if effect["effect"] == "FLUSH":
+                known = {place: state for place, state in known.items() if place[0] != effect["keyspace"]}
+                continue
+            place, prev = (effect["keyspace"], bytes_of(effect, "key")), int(effect.get("prev", 0))
+            value, expiry = known.get(place, (None, None)) if prev else (b"", -1)
+            if effect["effect"] == "PUT":
+                value, expiry = bytes_of(effect, "value"), effect.get("expires_ms", -1)
+            elif effect["effect"] == "WRITE":
+                data, at = bytes_of(effect, "value"), effect["offset"]
+                value = None if value is None else value.ljust(at, b"\0")[:at] + data + value[at + len(data):]
+            elif effect["effect"] == "EXPIRE":
+                expiry = effect.get("expires_ms", -1)
+            known[place] = "removed" if effect["effect"] == "DEL" else (value, expiry)
+        return known
+
+    def test_every_one_says_what_its_effects_add_up_to(self):
+        states = set()
+        for segment in self.segments:
+            found = {}
+            for r in objects("keys", segment, "--values"):
+                states.add(r["state"])
+                if r["state"] == "flushed":
+                    continue
+                place = r["keyspace"], bytes_of(r, "key")
+                unknown = None if r["state"] == "partial" and "expires" not in r else -1
+                value = bytes_of(r, "value") if r["state"] == "whole" else None
+                found[place] = "removed" if r["state"] == "removed" else (value, r.get("expires_ms", unknown))
+            self.assertEqual(found, self.fold(segment), segment.name)
+        self.assertLessEqual({"whole", "partial", "removed"}, states)
+
+    def test_statistics_count_what_the_listing_shows(self):
+        for segment in random.Random(SEED).sample(self.segments, 5):
+            (stats,) = objects("stats", segment, "--prefixes", 10)
+            keys = objects("keys", segment)
+            for one in stats["keyspaces"]:
+                states = [k["state"] for k in keys if k["keyspace"] == one["keyspace"]]
+                self.assertEqual([one["keys"], one["partial"], one["removed"], int("flushed" in one)],
+                                 [states.count(s) for s in ("whole", "partial", "removed", "flushed")])
+            self.assertEqual(sum(r["keys"] for part in ("largest", "without") for r in stats["prefixes"][part]),
+                             [k["state"] for k in keys].count("whole"))
+
+    def test_a_damaged_one_is_told(self):
+        copy = self.copy(self.segments[1])
+        whole = len(objects("keys", copy))
+        with open(copy, "r+b") as file:
+            file.seek(SEGMENT_HEADER_LEN + 2000)
+            file.write(b"damage")
+        done = run("keys", copy, status=1)
+        self.assertIn(copy.parent.name.encode(), done.stderr)
+        self.assertLess(len(done.stdout.splitlines()), whole)
 
 
 class Log(InspectCase):
@@ -588,7 +695,7 @@ class Faces(InspectCase):
     def test_what_is_no_file_of_ours(self):
         self.assertIn(b"No such file", run("summary", self.dir / "nothing", status=2).stderr)
         self.assertIn(b"neither", run("keys", self.dir / "calm.txt", status=1).stderr)
-        self.assertIn(b"log segment", run("keys", self.segments[0], status=2).stderr)
+        self.assertIn(b"log segment", run("diff", self.segments[0], self.dir, status=2).stderr)
         empty = temp_dir(self)
         self.assertEqual(objects("keys", empty), [])
         self.assertEqual(objects("verify", empty)[-1]["damaged"], 0)

@@ -286,7 +286,33 @@ START_TEST(expiries_in_a_row_are_one_and_pieces_are_kept) {
 }
 END_TEST
 
+START_TEST(alone_an_effect_says_what_it_was_made_for_and_no_more) {
+    struct whole w = {.key = BYTES("k")};
+    bool existed;
+    begin();
+    must(hand_set(&hand, 0, w.key, BYTES("value"), EXPIRY_NONE));
+    size_t at = log_len; /* a segment might begin here */
+    must(hand_expire(&hand, 0, w.key, ENGINE_NOW_MS + 1000, &existed));
+    w.fold = (struct fold){.expiry_ms = EXPIRY_NONE, .unknown_until = FIRST + at};
+    each_effect(at, UINT32_MAX, follow, &w);
+    ck_assert(w.damages == 0 && w.fold.exists && w.fold.is_partial);
+    ck_assert(w.fold.has_expiry && !w.fold.has_piece);
+    ck_assert_int_eq(w.fold.expiry_ms, ENGINE_NOW_MS + 1000);
+    /* Were the one before it part of what was read, it would have been seen. */
+    w.fold = (struct fold){.expiry_ms = EXPIRY_NONE, .unknown_until = FIRST + at - 1};
+    each_effect(at, UINT32_MAX, follow, &w);
+    ck_assert(w.damages == 1 && !w.fold.exists);
+    must(hand_append(&hand, 0, w.key, BYTES("more")));
+    must(hand_del(&hand, 0, w.key, &existed));
+    w = (struct whole){.key = w.key, .fold = {.unknown_until = FIRST + at}};
+    each_effect(at, UINT32_MAX, follow, &w);
+    ck_assert(w.damages == 0 && !w.fold.exists && !w.fold.is_partial && !w.fold.has_piece);
+    end();
+}
+END_TEST
+
 CHECK_MAIN("touched", what_is_kept_says_the_same_as_all_effects,
            behind_a_hole_nothing_is_put_over_the_wrong_thing,
            a_key_that_is_written_all_the_time_costs_a_few_effects,
-           expiries_in_a_row_are_one_and_pieces_are_kept)
+           expiries_in_a_row_are_one_and_pieces_are_kept,
+           alone_an_effect_says_what_it_was_made_for_and_no_more)

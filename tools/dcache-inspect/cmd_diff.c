@@ -240,6 +240,7 @@ enum status cmd_diff(struct inspect *in) {
     struct view_opts opts = view_opts_of(in);
     enum status status = STATUS_FINE;
     opts.memory /= 2; /* one half for each side */
+    opts.segment_too = false;
     enum dc_err err = view_open(&d.old.view, in->args[0], &opts);
     err = err == DC_OK ? view_open(&d.new.view, in->args[1], &opts) : err;
     if (err != DC_OK) {

@@ -18,6 +18,7 @@ static const char *const ttl_names[TTL_BUCKETS] = {
 
 struct keyspace_stats {
     uint64_t keys, volatile_keys, expired, key_bytes, value_bytes;
+    uint64_t partial, removed; /* of a segment */
     uint64_t kinds[KINDS];
     uint64_t sizes[SIZE_BUCKETS]; /* values up to 16 << (2 * i) bytes; the last one: all larger */
     uint64_t ttls[TTL_BUCKETS];
@@ -133,6 +134,11 @@ static bool count_item(void *arg, struct view *v, const struct item *item) {
     struct stats *s = arg;
     struct keyspace_stats *k = &s->keyspaces[keyspace_index(item->keyspace)];
     uint32_t bucket = 0;
+    if (!item->fold.exists || item->fold.is_partial) {
+        k->removed += !item->fold.exists;
+        k->partial += item->fold.exists;
+        return true;
+    }
     k->keys++;
     k->key_bytes += item->key.len;
     k->value_bytes += item->fold.value_len;
@@ -212,10 +218,24 @@ static void show_ttls(struct emit *out, const struct keyspace_stats *k) {
     emit_close_list(out);
 }
 
-static void show_keyspace(struct emit *out, uint32_t id, const struct keyspace_stats *k) {
+/* What is told of a keyspace of a segment alone. */
+static void show_changes(struct emit *out, const struct view *v, uint32_t id,
+                         const struct keyspace_stats *k) {
+    emit_u64(out, "partial", k->partial);
+    emit_u64(out, "removed", k->removed);
+    if (view_flushed(v, id) != 0) {
+        emit_lsn(out, "flushed", view_flushed(v, id));
+    }
+}
+
+static void show_keyspace(struct emit *out, const struct view *v, uint32_t id,
+                          const struct keyspace_stats *k) {
     emit_open(out, out->json ? NULL : "keyspace");
     emit_keyspace(out, id);
     emit_u64(out, "keys", k->keys);
+    if (view_is_segment(v)) {
+        show_changes(out, v, id, k);
+    }
     emit_u64(out, "with_expiry", k->volatile_keys);
     emit_u64(out, "expired", k->expired);
     emit_size(out, "key_bytes", k->key_bytes);
@@ -339,13 +359,22 @@ static void show(struct inspect *in, const struct view *v, struct stats *s) {
         emit_str(out, "what", "statistics");
     }
     emit_str(out, "path", in->args[0]);
-    emit_str(out, "snapshot", v->snap_name);
+    if (view_is_segment(v)) {
+        emit_str(out, "segment", v->segment_name);
+        emit_lsn(out, "first_lsn", v->first_lsn);
+    } else {
+        emit_str(out, "snapshot", v->snap_name);
+    }
     emit_lsn(out, "end_lsn", v->end_lsn);
     emit_time(out, "as_of", v->time_ms);
     emit_open_list(out, out->json ? "keyspaces" : NULL);
     for (uint32_t i = 0; i < KEYSPACES; i++) {
-        if (s->keyspaces[i].keys > 0) {
-            show_keyspace(out, keyspace_at(i), &s->keyspaces[i]);
+        const struct keyspace_stats *k = &s->keyspaces[i];
+        uint32_t id = keyspace_at(i);
+        bool is_flushed = view_is_segment(v) && view_flushed(v, id) != 0 &&
+                          (!in->has_keyspace || in->keyspace == id);
+        if (k->keys + k->partial + k->removed > 0 || is_flushed) {
+            show_keyspace(out, v, id, k);
         }
     }
     emit_close_list(out);
@@ -371,6 +400,7 @@ enum status cmd_stats(struct inspect *in) {
     enum status status = STATUS_FINE;
     enum dc_err err = view_open(&v, in->args[0], &opts);
     if (err == DC_OK) {
+        filter.removed = view_is_segment(&v);
         view_all(&v, &filter, count_item, s);
         show(in, &v, s);
         status = v.troubles > 0 ? STATUS_FOUND : STATUS_FINE;

@@ -34,7 +34,7 @@ void complain_text(void *arg, const char *text) {
 }
 
 struct view_opts view_opts_of(const struct inspect *in) {
-    return (struct view_opts){.trouble = complain_text, .memory = in->memory};
+    return (struct view_opts){.trouble = complain_text, .memory = in->memory, .segment_too = true};
 }
 
 struct item_filter filter_of(const struct inspect *in) {
