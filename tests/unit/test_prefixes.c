@@ -30,7 +30,7 @@ static void fill(struct prefixes *p, uint32_t different) {
 static const struct prefix_sums *truth_of(const struct prefix *x) {
     char text[16] = "";
     memcpy(text, x->text, x->len);
-    return &truth[x->keyspace][atol(text)];
+    return &truth[x->keyspace][strtoul(text, NULL, 10)];
 }
 
 START_TEST(with_a_counter_for_each_the_sums_are_exact_and_in_order) {
