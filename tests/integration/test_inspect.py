@@ -130,7 +130,8 @@ class Entries(InspectCase):
         for path in (self.last, self.dir, copy):  # tail; tail and log; log
             every = sorted(run("keys", path, "--values", "--json").stdout.splitlines())
             self.assertTrue(every)
-            for memory in ("0", "1kb", "20kb", "1gb"):
+            # With none at all each range is looked for in the whole log: enough for a tail.
+            for memory in ("0" if path == self.last else "1kb", "20kb", "1gb"):
                 self.assertEqual(sorted(run("keys", path, "--values", "--json", "--memory", memory).stdout.splitlines()), every)
             self.assertEqual(objects("verify", path, "--memory", "5kb")[-1]["damaged"], 0)
         *_, sums = objects("diff", copy, self.dir, "--memory", "20kb")
@@ -378,9 +379,9 @@ class Segments(InspectCase):
             known[place] = "removed" if effect["effect"] == "DEL" else (value, expiry)
         return known
 
-    def test_every_one_says_what_its_effects_add_up_to(self):
+    def test_each_says_what_its_effects_add_up_to(self):
         states = set()
-        for segment in self.segments:
+        for segment in random.Random(SEED).sample(self.segments, 15):
             found = {}
             for r in objects("keys", segment, "--values"):
                 states.add(r["state"])
@@ -638,7 +639,7 @@ class Damage(InspectCase):
         copy = self.copy(self.dir)
         for snapshot in copy.glob("*.dcs"):
             snapshot.unlink()  # so all is in the log, which is read twice
-        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.04, word=b"replay")
+        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.015, word=b"replay")
         noted = [float(mb) for mb in re.findall(rb"\rreplay: ([\d.]+) MB of the log noted, 0 damaged\033\[K", told)]
         self.assertGreaterEqual(len(noted), 2, told)
         self.assertEqual(noted, sorted(noted))
@@ -649,7 +650,7 @@ class Damage(InspectCase):
         (copy / self.calm.name).unlink()
         for segment in copy.glob("log-*-000000000000aaaa.dcl"):
             segment.unlink()  # what is left is the snapshot, for the most part
-        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.02, word=b"of the keys")
+        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.008, word=b"of the keys")
         keys = [float(percent) for percent in re.findall(rb"\rreplay: ([\d.]+) % of the keys, 0 damaged\033\[K", told)]
         self.assertGreaterEqual(len(keys), 2, told)
         self.assertEqual(keys, sorted(keys))
