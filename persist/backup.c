@@ -67,7 +67,7 @@ static int copy_bytes(const struct backup *b, struct io_file *from, struct io_fi
         rc = rc >= 0 && is_stopped(b) ? -ECANCELED : rc;
     }
     mem_free(buffer);
-    return rc < 0 ? (int)rc : io->sync(io, to);
+    return rc < 0 ? (int)rc : 0;
 }
 
 static enum dc_err copy_file(const struct backup *b, const char *name, const char *head,
@@ -96,7 +96,7 @@ static enum dc_err copy_file(const struct backup *b, const char *name, const cha
     return rc < 0 ? failed("copy to", to_path, -rc) : DC_OK;
 }
 
-/* Notes a file of the backup; its content is what counts from 'sum_from' on. */
+/* Notes a file of the backup, durably there; its content is what counts from 'sum_from' on. */
 static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_from) {
     const struct io *io = b->opts->io;
     char path[PATH_MAX];
@@ -106,7 +106,7 @@ static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_fr
     if (err != DC_OK || rc < 0) {
         return err != DC_OK ? err : failed("open", path, -rc);
     }
-    rc = io->sync(io, &f); /* of a segment that was finished the mark may still lack */
+    rc = io->sync(io, &f); /* also if it is linked: of a segment that was finished the mark may still lack */
     int64_t len = io->size(io, &f);
     const char *map = rc == 0 && len > 0 ? io->map(io, &f, (uint64_t)len) : NULL;
     io->close(io, &f);

@@ -173,7 +173,8 @@ START_TEST(it_has_its_name_when_all_of_it_is_on_the_disk) {
     begin();
     must(back_up(&written));
     expect(written.files == 3 && written.linked == 2);
-    snprintf(closed, sizeof(closed), "link %s\nlink %s\n", c.snapshot, first);
+    snprintf(closed, sizeof(closed), "link %s\nsync %s\nlink %s\nsync %s\n", c.snapshot, c.snapshot,
+             first, first);
     expect_order(closed);
     end();
 }

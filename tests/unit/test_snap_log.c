@@ -2,6 +2,7 @@
 /*
  * Snapshots of a node that has a log: the image and the log from S to E are the state at E, whatever was written meanwhile.
  */
+#include "persist/log_priv.h"
 #include "persist/log_reader.h"
 #include "server/base/codec.h"
 #include "server/base/mem.h"
@@ -522,8 +523,9 @@ START_TEST(test_h26_a_walk_begins_when_all_before_it_is_applied) {
     open_log(true);
     rig_set(0, "1", BYTES("v"), EXPIRY_NONE);
     struct lsn before = log_head(node_log);
+    rig_set(0, "2", BYTES("v"), EXPIRY_NONE); /* as if it had been put ... */
     log_set_follows(node_log, true);
-    rig_set(0, "2", BYTES("v"), EXPIRY_NONE); /* as if it had been put */
+    atomic_store(&node_log->applied, before.v); /* ... and not yet applied */
     expect(log_wait(node_log, LOG_LEVEL_OS, log_head(node_log), 1000000));
     expect_eq(log_applied(node_log).v, before.v);
     struct snap_write_opts opts = opts_with_log();

@@ -214,13 +214,15 @@ START_TEST(the_short_ones_have_their_bytes_and_come_back) {
     ck_assert(a.received == 0x30 && a.durable == 0x10 && a.applied == 0x20);
     buf_fini(&b);
 
-    wire_beat_encode(&(struct wire_beat){0x30, 0x10, -2}, beat);
+    wire_beat_encode(&(struct wire_beat){0x30, 0x10, 0x2345}, beat);
     b = fixed(beat, sizeof(beat));
     check_golden(&b, "3000000000000000"
                      "1000000000000000"
-                     "feffffffffffffff");
+                     "4523000000000000");
     ck_assert(wire_beat_decode(buf_bytes(&b), &be));
-    ck_assert(be.head == 0x30 && be.durable == 0x10 && be.clock_ms == -2);
+    ck_assert(be.head == 0x30 && be.durable == 0x10 && be.clock_ms == 0x2345);
+    b.ptr[23] = (char)0xff; /* before 1970, or at the end of time */
+    ck_assert(!wire_beat_decode(buf_bytes(&b), &be));
     buf_fini(&b);
 
     wire_hurry_encode(0x1234, hurry);
