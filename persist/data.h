@@ -42,7 +42,7 @@ struct data {
     uint64_t begin_lsn;       /* the head when the log was begun */
     _Atomic uint64_t gap_lsn; /* below it the log may have holes */
     struct pins pins;
-    bool lost_unlogged; /* the last run wrote what no log has */
+    bool lost_unlogged;            /* the last run wrote what no log has */
     bool followed;                 /* the log isn't this node's alone (data.c) */
     _Atomic uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
 };

@@ -27,7 +27,7 @@
 #include "server/base/err.h"
 
 /* Promotions of epoch e begin from e times this on: 32768 epochs, 2 TB for each. */
-#define CHAIN_REGION (256 * LSN_JUMP)
+#define CHAIN_REGION    (256 * LSN_JUMP)
 #define CHAIN_EPOCH_MAX (LSN_MAX / CHAIN_REGION)
 
 enum chain_role {

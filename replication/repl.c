@@ -340,8 +340,7 @@ bool repl_is_current(const struct repl *r) {
     if (r == NULL || atomic_load_explicit(&r->self.linked, memory_order_relaxed)) {
         return true;
     }
-    enum repl_role role =
-        (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
+    enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
     return role == ROLE_PRIMARY || role == ROLE_PULLING;
 }
 

@@ -110,7 +110,8 @@ static void send_acks(void *arg) {
             err = send_beat(s);
         }
         uint64_t hurry = atomic_load_explicit(&s->hurry_lsn, memory_order_acquire);
-        if (hurry > durable && durable > 0 && durable < log_head(log).v) { /* makes the disk hurry */
+        if (hurry > durable && durable > 0 &&
+            durable < log_head(log).v) { /* makes the disk hurry */
             (void)log_wait(log, LOG_LEVEL_DISK, (struct lsn){durable + 1}, SINK_LOOK_MS * 1000);
         } else {
             (void)wake_wait(&s->ack_wake, SINK_LOOK_MS * 1000);

@@ -202,7 +202,8 @@ bool wire_hello_decode(struct bytes body, struct history *chain, struct wire_hel
     out->chain_count = get_u32(f + HELLO_CHAIN_COUNT);
     return is_purpose((uint8_t)f[HELLO_PURPOSE]) && is_role((uint8_t)f[HELLO_ROLE]) &&
            (out->flags & ~(uint32_t)HELLO_FLAGS_KNOWN) == 0 && is_lsn(out->head) &&
-           is_epoch(out->epoch) && get_u64(f + HELLO_RESERVED) == 0 && read_chain(links, out->chain_count, chain);
+           is_epoch(out->epoch) && get_u64(f + HELLO_RESERVED) == 0 &&
+           read_chain(links, out->chain_count, chain);
 }
 
 /* --- ANSWER ---------------------------------------------------------------------------------------------------- */

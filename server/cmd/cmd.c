@@ -273,8 +273,8 @@ static enum dc_err check_role(struct node *n, const struct client *c, uint32_t f
         }
     }
     bool stale = (writes == WRITES_READONLY || writes == WRITES_FENCED) &&
-                 !conf_get(n->conf, replica_serve_stale_data) &&
-                 !(flags & F_STALE) && !repl_is_current(n->repl);
+                 !conf_get(n->conf, replica_serve_stale_data) && !(flags & F_STALE) &&
+                 !repl_is_current(n->repl);
     return stale ? DC_EMASTERDOWN : DC_OK;
 }
 
