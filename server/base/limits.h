@@ -24,8 +24,9 @@ enum {
     BATCH_REQUESTS_MAX = 64,          /* requests of one connection parsed ahead */
     READ_LARGE_LEN = 1024 * 1024,     /* read at once of an argument that is known to be long */
     TURN_ARENA_LEN = 4 * 1024 * 1024, /* input of one turn; then the queued requests run first */
-    SEND_TURN_LEN = 256 * 1024,       /* queued output of one connection sent in one turn */
     OUTPUT_SOFT_LEN = 1024 * 1024,    /* unsent replies beyond which a connection isn't read from */
+    SEND_FRESH_LEN = 2 * OUTPUT_SOFT_LEN, /* of a turn's own replies sent at once ... */
+    SEND_TURN_LEN = 512 * 1024,           /* ... and of what is queued */
 
     PINS_MAX = 128,          /* readers for whom log is held back from retention */
     REPLICAS_MAX = 32,       /* links to replicas at a time */

@@ -336,7 +336,7 @@ static size_t sent(struct conn *c, ssize_t n) {
 
 static void send_replies(struct conn *c) {
     const char *from = c->w->out.ptr + c->out_start;
-    size_t len = c->out_len < SEND_TURN_LEN ? c->out_len : SEND_TURN_LEN;
+    size_t len = c->out_len < SEND_FRESH_LEN ? c->out_len : SEND_FRESH_LEN;
     size_t done = sent(c, send(c->client.fd, from, len, MSG_NOSIGNAL));
     if (dc_unlikely(done < c->out_len) && !c->closed) {
         queue_bytes(c, from + done, c->out_len - done);

@@ -60,7 +60,7 @@ class SlowReaders(ServerCase):
             reader.ok("SET", "large", b"x" * (32 * MIB))
             before = self.turns(other)
             self.assertEqual(len(reader.ok("GET", "large")), 32 * MIB)
-            self.assertGreaterEqual(self.turns(other) - before, 32 * MIB // (256 << 10))
+            self.assertGreaterEqual(self.turns(other) - before, 32 * MIB // (512 << 10))
 
     @staticmethod
     def turns(conn):
