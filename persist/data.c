@@ -110,7 +110,7 @@ static enum dc_err learn_unlogged(struct data *d) {
     if (err != DC_OK || sscanf(text, "%" SCNu64 " %" SCNu64, &from, &end) != 2) {
         return err;
     }
-    d->unlogged_lsn = from;
+    d->unlogged_lsn = d->seen_lsn = from;
     bool newer = p->chain_count > 0 && p->chain[p->chain_count - 1].start > from;
     if (!newer && end != p->end_lsn) {
         p->clean = false;
@@ -337,8 +337,13 @@ static void note_end(struct data *d) {
     }
 }
 
+void data_stop_loading(struct data *d) {
+    warm_destroy(d->warm);
+    d->warm = NULL;
+}
+
 void data_close(struct data *d, bool clean, int64_t timeout_ms) {
-    warm_destroy(d->warm); /* its loaders may append */
+    data_stop_loading(d);
     if (clean && d->log != NULL && d->unlogged_lsn > 0) {
         note_end(d);
     }

@@ -73,6 +73,7 @@ struct repl {
     int64_t peers_next_ms; /* when they want to be looked at */
     int64_t oldest_due_us; /* when 'log_oldest' is looked for again */
     /* repl_switch.c */
+    uint32_t switch_misses; /* who was asked last hasn't answered, so many times */
     bool switch_quiet; /* no command is under way that began before writes were held */
     struct peers_entry switch_peer;
     struct inquiry *switch_inquiry;

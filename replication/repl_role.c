@@ -210,6 +210,8 @@ static enum dc_err fork_history(struct repl *r, enum chain_fork_kind kind,
         self.epoch += peer == NULL && kind == CHAIN_PROMOTION ? self_more_epochs(&r->self) : 0;
         err = peer == NULL ? chain_fork(&self, kind, random[0], random[1], &next)
                            : chain_raise(&self, peer, random[0], random[1], &next);
+        uint64_t seen = r->self.data->seen_lsn; /* without a log there is more than its end tells */
+        next.start = seen > 0 && next.start < seen + LSN_JUMP ? seen + LSN_JUMP : next.start;
         err = err == DC_OK ? data_begin_history(r->self.data, &next) : err;
         if (err != DC_EIO) {
             break;

@@ -5,7 +5,7 @@
  *     NONE       FAILOVER                              writes are held                                              WAITS
  *     WAITS      a replica has received everything     it is asked at its address                                   WAITS
  *     WAITS      it answers                            PROMOTE is sent to it                                        UNDER_WAY
- *     WAITS      it doesn't                            writes are taken: nobody would hear that it has taken over   NONE
+ *     WAITS      nobody does, several times            writes are taken: nobody would hear that it has taken over   NONE
  *     WAITS      the time is over, ABORT               writes are taken                                             NONE
  *     WAITS      the time is over, FORCE               PROMOTE is sent to whoever is named                          UNDER_WAY
  *     UNDER_WAY  the replica answers as a primary      this node follows it, in a start in place                    NONE
@@ -27,6 +27,7 @@ enum {
     SWITCH_LOOK_MS = 2,
     SWITCH_ASK_AGAIN_MS = 10,
     SWITCH_LEAVE_MS = 100, /* for the replies to those who were held */
+    SWITCH_MISSES_MAX = 4, /* questions without an answer */
 };
 
 const char *repl_failover_name(enum failover_state state) {
@@ -39,7 +40,8 @@ const char *repl_failover_name(enum failover_state state) {
 struct search {
     const struct failover *f;
     uint64_t head;
-    bool any; /* wherever it stands */
+    bool any;                 /* wherever it stands */
+    const uint8_t *unreached; /* it hasn't answered; NULL = nobody */
     uint32_t attached;
     bool named;
     bool online;
@@ -58,7 +60,9 @@ static void look_at(const struct replica_seen *seen, void *arg) {
     }
     s->named = true;
     s->online |= seen->state == REPLICA_ONLINE;
-    if (s->found.port == 0 && seen->port != 0 && seen->state == REPLICA_ONLINE &&
+    bool other = s->found.port == 0 ||
+                 (s->unreached != NULL && memcmp(s->found.peer, s->unreached, PEER_ID_LEN) == 0);
+    if (other && seen->port != 0 && seen->state == REPLICA_ONLINE &&
         (s->any || seen->received >= s->head)) {
         s->found = *seen;
     }
@@ -140,6 +144,7 @@ void repl_switch_end(struct repl *r) {
     inquiry_destroy(r->switch_inquiry);
     r->switch_inquiry = NULL;
     r->switch_quiet = false;
+    r->switch_misses = 0;
     set_state(r, FAILOVER_NONE);
 }
 
@@ -152,6 +157,7 @@ static void give_back(struct repl *r, const char *why) {
 /* Who is to be the primary, if it has everything. */
 static bool choose(struct repl *r, const struct failover *f, bool any) {
     struct search s = {.f = f, .head = log_head(r->self.log).v, .any = any};
+    s.unreached = r->switch_misses > 0 ? r->switch_peer.id : NULL;
     replicas_each(r->self.replicas, look_at, &s);
     if (s.found.port == 0) {
         return false;
@@ -190,13 +196,13 @@ static void promote(struct repl *r, bool any) {
 }
 
 /* Who can be reached at its address will be seen when it has taken over. */
-static void promote_if_reached(struct repl *r, bool any) {
+static void promote_if_reached(struct repl *r) {
     bool reached = answer_of_peer(r) != NULL;
     end_question(r);
-    if (reached || any) {
-        promote(r, any);
-    } else {
-        give_back(r, "the replica doesn't answer at the address that it announces");
+    if (reached) {
+        promote(r, false);
+    } else if (++r->switch_misses >= SWITCH_MISSES_MAX) {
+        give_back(r, "no replica that has everything answers at the address that it announces");
     }
 }
 
@@ -207,17 +213,19 @@ static void wait_for_sync(struct repl *r, const struct failover *f, int64_t end_
     int64_t now_us = time_mono_us();
     replicas_ask(r->self.replicas, now_us);
     bool late = now_us >= end_us;
-    bool any = late && f->force;
-    if (r->switch_inquiry != NULL) {
+    if (late && f->force) {
+        end_question(r);
+        if (r->switch_quiet && choose(r, f, true)) {
+            promote(r, true);
+            return;
+        }
+    }
+    if (!late && r->switch_inquiry != NULL) {
         if (inquiry_is_over(r->switch_inquiry)) {
-            promote_if_reached(r, any);
+            promote_if_reached(r);
         }
-    } else if (r->switch_quiet && choose(r, f, any)) {
-        if (any) {
-            promote(r, any);
-        } else {
-            ask_peer(r);
-        }
+    } else if (!late && r->switch_quiet && choose(r, f, false)) {
+        ask_peer(r);
     } else if (late) {
         give_back(r, "no replica has received everything in time");
     }

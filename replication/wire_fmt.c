@@ -123,6 +123,17 @@ static bool is_epoch(uint64_t v) {
     return v <= CHAIN_EPOCH_MAX;
 }
 
+/* It is shown in INFO, whose lines others parse. */
+static bool is_address(struct bytes v) {
+    for (size_t i = 0; i < v.len; i++) {
+        char ch = v.ptr[i];
+        if (ch <= ' ' || ch > '~' || ch == ',' || ch == '=') {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool is_purpose(uint8_t v) {
     return v >= WIRE_FOLLOW && v <= WIRE_PROBE;
 }
@@ -202,7 +213,7 @@ bool wire_hello_decode(struct bytes body, struct history *chain, struct wire_hel
     out->chain_count = get_u32(f + HELLO_CHAIN_COUNT);
     return is_purpose((uint8_t)f[HELLO_PURPOSE]) && is_role((uint8_t)f[HELLO_ROLE]) &&
            (out->flags & ~(uint32_t)HELLO_FLAGS_KNOWN) == 0 && is_lsn(out->head) &&
-           is_epoch(out->epoch) && get_u64(f + HELLO_RESERVED) == 0 &&
+           is_epoch(out->epoch) && is_address(out->address) && get_u64(f + HELLO_RESERVED) == 0 &&
            read_chain(links, out->chain_count, chain);
 }
 
@@ -414,7 +425,7 @@ static bool peer_decode(struct bytes *rest, struct wire_peer *out) {
     out->port = get_u16(rest->ptr + PEER_ID_LEN);
     out->address = bytes_of(rest->ptr + PEER_ID_LEN + 4, len);
     *rest = bytes_of(out->address.ptr + len, rest->len - (PEER_ID_LEN + 4) - len);
-    return true;
+    return is_address(out->address);
 }
 
 bool wire_peers_decode(struct bytes body, struct wire_peer *list, uint32_t *count) {

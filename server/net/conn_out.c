@@ -378,10 +378,12 @@ static bool is_free(struct conn *c, struct chunk *k) {
     }
 }
 
-/* Until the socket is full or the others have to have their turn: a reader that keeps up would take all there is. */
+/* Until the socket is full or the others have to have their turn: a reader that keeps up would take all there is. What is pushed comes as fast
+ * as others make it, whatever is left. */
 static void send_queue(struct conn *c) {
-    bool ends = atomic_load_explicit(&c->w->stopping, memory_order_relaxed);
-    size_t room = ends ? SIZE_MAX : SEND_TURN_LEN;
+    bool all = atomic_load_explicit(&c->w->stopping, memory_order_relaxed) ||
+               (c->client.flags & (CLIENT_SUBSCRIBED | CLIENT_MONITOR)) != 0;
+    size_t room = all ? SIZE_MAX : SEND_TURN_LEN;
     while (c->queue != NULL && !c->closed) {
         if (room == 0) {
             conn_enter_again(c);

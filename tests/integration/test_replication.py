@@ -3,6 +3,7 @@
 """Do the copies of a node hold what it holds, in any order of starts, ends and roles?"""
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -259,6 +260,25 @@ class Frozen(ReplicaCase):
         self.assertEqual(self.state(primary)["sync_full"], "2")
 
 
+    def test_a_replica_that_comes_anew_has_one_link(self):
+        """The link of its earlier life is still open: nothing has told the primary that its machine is gone."""
+        primary = self.node(repl_timeout=60)
+        replica = self.replica(primary, repl_timeout=60)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(primary, "WAITAOF", 1, 1, 0), [1, 1])
+        os.kill(replica.process.pid, signal.SIGSTOP)
+        again = self.node(replicaof=["127.0.0.1", primary.port], repl_timeout=60)
+        again.kill()
+        shutil.rmtree(again.dir)
+        shutil.copytree(replica.dir, again.dir)
+        again.start()
+        self.in_sync(primary, again)
+        self.eventually(lambda: "the peer has come anew" in primary.output())
+        self.assertEqual(self.state(primary)["connected_slaves"], "1")
+        replica.kill()
+
+
 class Roles(ReplicaCase):
     def test_a_replica_refuses_writes(self):
         primary = self.node()
@@ -460,7 +480,7 @@ class PowerCuts(ReplicaCase):
 
     def test_h02_what_does_not_fit_into_memory_is_left_out_once_nobody_has_more(self):
         """Leaving out is a write, which may not stand where a peer may have other bytes."""
-        primary, replica, lsn = self.pair(maxmemory_policy="allkeys-lru", pull_timeout=300)
+        primary, replica, lsn = self.pair(maxmemory_policy="allkeys-lru", pull_timeout=600_000)
         time.sleep(3)  # the metadata know the replica: noted each second, and synced
         self.lose(primary, lsn)
         os.kill(replica.process.pid, signal.SIGSTOP)
@@ -477,6 +497,24 @@ class PowerCuts(ReplicaCase):
         self.same(primary, replica)
         self.same_log(primary, replica)
         self.assertEqual(self.state(primary)["role"], "master")
+
+    def test_h05_runs_without_a_log_give_no_version_twice(self):
+        """What the first of them handed out no log can tell, and nobody who is asked."""
+        primary = self.node(appendonly="no", pull_timeout=300)
+        replica = self.replica(primary)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        self.ask(primary, "SAVE")
+        time.sleep(3)  # the metadata know the replica: noted each second, and synced
+        replica.kill()
+        versions = []
+        for n in range(3):
+            primary.kill()
+            primary.start()
+            self.assertEqual(self.ask(primary, "SET", "k", n), "OK")
+            versions.append(self.ask(primary, "GETVER", "k")[1])
+        self.assertLess(versions[0], versions[1])
+        self.assertLess(versions[1], versions[2])
 
     def test_h01_what_nobody_could_tell_the_primary_is_cut_from_the_replica(self):
         primary, replica, lsn = self.pair(**{"pull-timeout": 300})

@@ -127,6 +127,9 @@ START_TEST(hello_has_its_bytes_and_comes_back) {
     ck_assert(bytes_equal(got.address, m.address));
     ck_assert_uint_eq(got.chain_count, 2);
     chain_is(got.chain, 2);
+    b.ptr[WIRE_HELLO_LEN] = '\n'; /* INFO has lines */
+    ck_assert(!wire_hello_decode(buf_bytes(&b), room, &got));
+    b.ptr[WIRE_HELLO_LEN] = ':';
     b.ptr[47] = 1; /* an epoch that leaves none above it */
     ck_assert(!wire_hello_decode(buf_bytes(&b), room, &got));
     buf_fini(&b);
