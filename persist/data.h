@@ -42,7 +42,8 @@ struct data {
     uint64_t begin_lsn;       /* the head when the log was begun */
     _Atomic uint64_t gap_lsn; /* below it the log may have holes */
     struct pins pins;
-    uint64_t seen_lsn;  /* runs without a log have handed out what is behind it, up to LSN_JUMP; 0 = none has */
+    uint64_t
+        seen_lsn; /* runs without a log have handed out what is behind it, up to LSN_JUMP; 0 = none has */
     bool lost_unlogged;            /* the last run wrote what no log has */
     bool followed;                 /* the log isn't this node's alone (data.c) */
     _Atomic uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */

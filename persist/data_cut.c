@@ -21,9 +21,8 @@ static enum dc_err io_failed(const char *what, const char *path, int err) {
     return dc_fail(DC_EIO, "%s %s: %s", what, path, dc_errno_text(-err));
 }
 
-/* Copies from an open file to a new one at 'path', durable. */
-static enum dc_err copy_to(const struct io *io, struct io_file *from, uint64_t at, uint64_t len,
-                           const char *path) {
+enum dc_err data_copy(const struct io *io, struct io_file *from, uint64_t at, uint64_t len,
+                      const char *path) {
     struct io_file to;
     char *buffer = mem_must_alloc(COPY_LEN);
     (void)io->unlink(io, path);
@@ -155,7 +154,7 @@ static enum dc_err save_junk(const struct warm_opts *o, struct io_file *segment,
         return same == 1 ? sync_dir(o) : io_failed("read", name, same);
     }
     enum dc_err err = data_path(o->dir, temporary, path);
-    err = err != DC_OK ? err : copy_to(o->io, segment, end->file_offset, end->junk_len, path);
+    err = err != DC_OK ? err : data_copy(o->io, segment, end->file_offset, end->junk_len, path);
     err = err != DC_OK ? err : rename_in(o, temporary, name);
     return err != DC_OK ? err : sync_dir(o);
 }

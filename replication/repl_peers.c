@@ -86,7 +86,8 @@ enum peers_why repl_why_at_start(struct repl *r) {
     char boot[BOOT_SIZE];
     read_boot(boot);
     if (r->self.data->lost_unlogged && meta_put_text(r->self.data->meta, REPL_BOOT, "") != DC_OK) {
-        repl_warn("noting that something was lost", DC_EIO); /* for a start behind one that ends while it asks */
+        repl_warn("noting that something was lost",
+                  DC_EIO); /* for a start behind one that ends while it asks */
     }
     bool whole = is_noted(r, boot) && !r->self.data->lost_unlogged;
     return !log_follows(r->self.log) ? PEERS_CLEAN_START : whole ? PEERS_KILLED : PEERS_POWER_CUT;

@@ -74,7 +74,7 @@ struct repl {
     int64_t oldest_due_us; /* when 'log_oldest' is looked for again */
     /* repl_switch.c */
     uint32_t switch_misses; /* who was asked last hasn't answered, so many times */
-    bool switch_quiet; /* no command is under way that began before writes were held */
+    bool switch_quiet;      /* no command is under way that began before writes were held */
     struct peers_entry switch_peer;
     struct inquiry *switch_inquiry;
     int64_t switch_ask_us;

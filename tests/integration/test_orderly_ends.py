@@ -129,6 +129,12 @@ class Roles(Case):
             self.end(replica, heals=True)
             self.stands_and_goes_on(replica, conn.read_until_closed(10), values)
 
+    def is_held(self, conn):
+        """Before the order is taken it is refused."""
+        conn.send("SET", "held", 1)
+        time.sleep(0.3 * slowness(at_most=10))
+        return conn.drain() == []
+
     def test_in_a_promotion_that_asks_a_peer_which_is_silent(self):
         primary, replica, values = self.pair(**{"pull-timeout": LONG_MS})
         other = self.replica(primary)
@@ -139,9 +145,7 @@ class Roles(Case):
         primary.kill()
         with replica.connect(timeout=30) as conn, replica.connect(timeout=30) as writer:
             conn.send("REPLICAOF", "NO", "ONE")
-            time.sleep(0.3)
-            writer.send("SET", "held", 1)
-            time.sleep(0.3)
+            self.eventually(lambda: self.is_held(writer))
             self.end(replica)
             replies = conn.read_until_closed(10)
             self.assertEqual(writer.read_until_closed(10), [])

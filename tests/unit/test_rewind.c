@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/base/sum.h"
 #include "tests/support/adopt_case.h"
 #include "tests/support/trace.h"
 
@@ -10,6 +11,15 @@ static struct {
     uint64_t digest; /* at the fork */
     uint64_t last_digest;
 } r;
+
+static uint64_t sum_of_file(const char *path) {
+    static char bytes[1 << 20];
+    FILE *file = fopen(path, "rb");
+    expect(file != NULL);
+    size_t len = fread(bytes, 1, sizeof(bytes), file);
+    expect(len > 0 && len < sizeof(bytes) && fclose(file) == 0);
+    return sum64(bytes, len, 0);
+}
 
 /* Two snapshots, a fork between them, a tail in the same history and another one behind that; all of it durable. */
 static void make_divergent(bool with_older) {
@@ -62,7 +72,15 @@ START_TEST(test_h50_a_tail_behind_the_fork_is_kept_aside_and_the_older_snapshot_
     begin();
     make_divergent(true);
     must(adopt_note_rewind(meta, r.fork, r.history));
+    char name[SEGMENT_NAME_MAX], path[TEMP_DIR_MAX + 80], kept[TEMP_DIR_MAX + 80];
+    segment_name(r.second, r.history, name);
+    snprintf(path, sizeof(path), "%s/%s", c.dir, name);
+    snprintf(kept, sizeof(kept), "%s/kept", c.dir);
+    expect_eq(link(path, kept), 0); /* as a backup does */
+    uint64_t sum = sum_of_file(kept);
     start(&io_posix, c.dir, f);
+    expect_eq(sum_of_file(kept), sum);
+    expect_eq(unlink(kept), 0);
     expect_at_the_fork(f);
     expect_eq(f->plan.snapshot_end, r.older);
     expect_note_is(ADOPT_NOTHING);
@@ -317,8 +335,14 @@ START_TEST(a_rewind_comes_in_this_order) {
     uint64_t offset = SEGMENT_HEADER_LEN + (r.fork - r.second);
     expect_trace(d,
                  "%s"
-                 "write %s 512+24\n"
-                 "sync %s\n"
+                 "unlink rewind.tmp -> ENOENT\n"
+                 "create rewind.tmp\n"
+                 "write rewind.tmp 0+%" PRIu64 "\n"
+                 "sync rewind.tmp\n"
+                 "write rewind.tmp 512+24\n"
+                 "sync rewind.tmp\n"
+                 "rename rewind.tmp %s\n"
+                 "sync_dir d\n"
                  "unlink cut-%016" PRIx64 ".tmp -> ENOENT\n"
                  "create cut-%016" PRIx64 ".tmp\n"
                  "write cut-%016" PRIx64 ".tmp 0+%" PRIu64 "\n"
@@ -327,8 +351,8 @@ START_TEST(a_rewind_comes_in_this_order) {
                  "sync_dir d\n"
                  "truncate %s %" PRIu64 "\n"
                  "sync %s\n",
-                 calls.ptr, name, name, r.fork, r.fork, r.fork, r.third - r.fork, r.fork, r.fork,
-                 told.cut_file, name, offset, name);
+                 calls.ptr, SEGMENT_HEADER_LEN + (r.third - r.second), name, r.fork, r.fork, r.fork,
+                 r.third - r.fork, r.fork, r.fork, told.cut_file, name, offset, name);
     buf_fini(&calls);
     sim_disk_destroy(d);
     end();
