@@ -33,8 +33,8 @@ size_t trace_lines(const char *trace) {
     return n;
 }
 
-static void compare(struct sim_disk *d, const char *const *without, const char *format,
-                    va_list args) {
+static void DC_PRINTF(3, 0)
+    compare(struct sim_disk *d, const char *const *without, const char *format, va_list args) {
     char wanted[WANTED_MAX];
     int len = vsnprintf(wanted, sizeof(wanted), format, args);
     char *trace = sim_disk_take_trace(d);
