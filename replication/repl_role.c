@@ -16,7 +16,7 @@
  *     pulling    likewise, and nobody told it   held; tried again                                                  pulling
  *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
  *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced
- *     pulling    a higher primary               or, if nothing is given up: as REPLICAOF                           replica
+ *     pulling    a higher primary               or, if it was pulling and gives nothing up: as REPLICAOF           replica
  *     primary    a peer of higher rank gives    held; a higher history, durable; taken                             primary
  *     fenced     way to this node               or, if the fence came before its peers were heard: as NO ONE       pulling
  *     replica    a copy, or a cut               noted; start in place                                              replica
