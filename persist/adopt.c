@@ -221,8 +221,8 @@ static enum dc_err move_all(const struct io *io, const char *from, const char *t
         qsort(names.list, names.count, sizeof(*names.list), compare_order);
     }
     for (uint32_t i = 0; i < names.count && err == DC_OK; i++) {
-        /* The order that counts: no segment before all snapshots, none before the first one. */
-        bool is_first = i > 0 && is_snapshot(names.list[i - 1]) && !is_snapshot(names.list[i]);
+        /* The order that counts: no segment before all snapshots, none before the first one. What an earlier start has moved needn't be on the disk yet. */
+        bool is_first = !is_snapshot(names.list[i]) && (i == 0 || is_snapshot(names.list[i - 1]));
         err = is_first ? sync_both(io, from, to) : DC_OK;
         err = err != DC_OK ? err : move_one(io, from, to, names.list[i]);
         err = err == DC_OK && is_first ? sync_both(io, from, to) : err;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Snapshots and closed segments never change, so a second name is as good as a copy, and costs nothing. The segment that is being
- * written is copied up to D, the durable LSN; D stands in the copy's mark, too.
+ * Snapshots and segments that were finished never change, so a second name is as good as a copy, and costs nothing. The segment that is being
+ * written is copied up to D, the durable LSN; D stands in the copy's mark, too. One that was never finished (an fdatasync of it failed, or the
+ * power was cut) is copied up to where the log goes on elsewhere: what stands behind that may be gone after a power cut, and a start may
+ * cut it.
  *
- *     log    [ closed ][ closed ][ being written ....D....   ]
- *               link      link     copy up to D
+ *     log    [ finished ][ left .... | ][ finished ][ being written ....D....   ]
+ *               link       copy up to |     link      copy up to D
  */
 #include "persist/backup.h"
 
-#include "persist/data_dir.h"
 #include "persist/log_reader.h"
 #include "persist/snap_reader.h"
 #include "server/base/assert.h"
@@ -18,24 +19,17 @@
 #include "server/base/sum.h"
 #include "server/base/time.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-enum { COPY_LEN = 1 << 20, DIR_RIGHTS = 0750, WAIT_STEP_US = 50000 };
-
-/* Where the rest of it is 'incomplete'. */
-static const char UNFINISHED[] = ".incomplete";
+enum { COPY_LEN = 1 << 20, WAIT_STEP_US = 50000 };
 
 struct backup {
     const struct backup_opts *opts;
     struct backup_written *out;
-    char target[PATH_MAX];
-    char work[PATH_MAX]; /* the target's name while it is being filled */
+    struct new_dir dir;
     uint64_t snap_start; /* S */
     struct buf manifest; /* the list of files */
 };
@@ -53,88 +47,6 @@ static enum dc_err join(const char *dir, const char *name, char to[PATH_MAX]) {
 static bool is_stopped(const struct backup *b) {
     const _Atomic bool *stop = b->opts->stop;
     return stop != NULL && atomic_load_explicit(stop, memory_order_relaxed);
-}
-
-/* --- the target -------------------------------------------------------------------------------------- */
-
-enum dc_err backup_check_target(const char *target) {
-    DIR *dir = opendir(target);
-    bool empty = true;
-    if (target[0] == '\0' || strlen(target) > PATH_MAX - 2 * sizeof(UNFINISHED)) {
-        if (dir != NULL) {
-            closedir(dir);
-        }
-        return dc_fail(DC_EGENERIC, "backup: '%.64s' isn't the name of a directory", target);
-    }
-    if (dir == NULL) {
-        return errno == ENOENT ? DC_OK : failed("open", target, errno);
-    }
-    for (const struct dirent *e = readdir(dir); e != NULL && empty; e = readdir(dir)) {
-        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
-    }
-    closedir(dir);
-    return empty ? DC_OK : dc_fail(DC_EGENERIC, "backup: the directory %s isn't empty", target);
-}
-
-/* A file that a backup is made of. */
-static bool is_part(const char *name) {
-    uint64_t lsn, history;
-    return snap_name_parse(name, &lsn, &history) || segment_name_parse(name, &lsn, &history) ||
-           strcmp(name, BACKUP_MANIFEST) == 0;
-}
-
-/* What was begun, now or by a node that died. */
-static void remove_work(const struct backup *b) {
-    DIR *dir = opendir(b->work);
-    if (dir == NULL) {
-        return;
-    }
-    for (const struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
-        if (is_part(e->d_name)) {
-            (void)unlinkat(dirfd(dir), e->d_name, 0);
-        }
-    }
-    closedir(dir);
-    (void)rmdir(b->work);
-}
-
-static enum dc_err open_work(struct backup *b) {
-    size_t len = strlen(b->opts->target);
-    enum dc_err err = backup_check_target(b->opts->target);
-    if (err != DC_OK) {
-        return err;
-    }
-    while (len > 1 && b->opts->target[len - 1] == '/') {
-        len--;
-    }
-    snprintf(b->target, sizeof(b->target), "%.*s", (int)len, b->opts->target);
-    int n = snprintf(b->work, sizeof(b->work), "%.*s%s", (int)len, b->opts->target, UNFINISHED);
-    dc_assert(n > 0 && n < (int)sizeof(b->work));
-    remove_work(b);
-    return mkdir(b->work, DIR_RIGHTS) == 0 ? DC_OK : failed("mkdir", b->work, errno);
-}
-
-/* The directory that holds the target's name. */
-static enum dc_err sync_parent(const struct backup *b) {
-    char parent[PATH_MAX];
-    snprintf(parent, sizeof(parent), "%s", b->target);
-    char *slash = strrchr(parent, '/');
-    if (slash == NULL) {
-        return data_dir_sync(".");
-    }
-    slash[slash == parent ? 1 : 0] = '\0';
-    return data_dir_sync(parent);
-}
-
-static enum dc_err publish(const struct backup *b) {
-    enum dc_err err = data_dir_sync(b->work);
-    if (err != DC_OK) {
-        return err;
-    }
-    if (rename(b->work, b->target) != 0) {
-        return failed("rename to", b->target, errno);
-    }
-    return sync_parent(b);
 }
 
 /* --- files ------------------------------------------------------------------------------------------- */
@@ -155,7 +67,7 @@ static int copy_bytes(const struct backup *b, struct io_file *from, struct io_fi
         rc = rc >= 0 && is_stopped(b) ? -ECANCELED : rc;
     }
     mem_free(buffer);
-    return rc < 0 ? (int)rc : io->sync(io, to);
+    return rc < 0 ? (int)rc : 0;
 }
 
 static enum dc_err copy_file(const struct backup *b, const char *name, const char *head,
@@ -164,7 +76,7 @@ static enum dc_err copy_file(const struct backup *b, const char *name, const cha
     char from_path[PATH_MAX], to_path[PATH_MAX];
     struct io_file from, to;
     enum dc_err err = join(b->opts->dir, name, from_path);
-    err = err != DC_OK ? err : join(b->work, name, to_path);
+    err = err != DC_OK ? err : join(b->dir.work, name, to_path);
     if (err != DC_OK) {
         return err;
     }
@@ -184,21 +96,24 @@ static enum dc_err copy_file(const struct backup *b, const char *name, const cha
     return rc < 0 ? failed("copy to", to_path, -rc) : DC_OK;
 }
 
-/* Notes a file of the backup; its content is what counts from 'sum_from' on. */
+/* Notes a file of the backup, durably there; its content is what counts from 'sum_from' on. */
 static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_from) {
     const struct io *io = b->opts->io;
     char path[PATH_MAX];
     struct io_file f;
-    enum dc_err err = join(b->work, name, path);
+    enum dc_err err = join(b->dir.work, name, path);
     int rc = err == DC_OK ? io->open(io, path, IO_READ, &f) : 0;
     if (err != DC_OK || rc < 0) {
         return err != DC_OK ? err : failed("open", path, -rc);
     }
+    rc = io->sync(
+        io, &f); /* also if it is linked: of a segment that was finished the mark may still lack */
     int64_t len = io->size(io, &f);
-    const char *map = len > 0 ? io->map(io, &f, (uint64_t)len) : NULL;
+    const char *map = rc == 0 && len > 0 ? io->map(io, &f, (uint64_t)len) : NULL;
     io->close(io, &f);
-    if (map == NULL) {
-        return dc_fail(DC_EIO, "backup: %s can't be read", path);
+    if (rc < 0 || map == NULL) {
+        return rc < 0 ? failed("sync of", path, -rc)
+                      : dc_fail(DC_EIO, "backup: %s can't be read", path);
     }
     uint64_t from = sum_from < (uint64_t)len ? sum_from : (uint64_t)len;
     uint64_t sum = sum64(map + from, (size_t)((uint64_t)len - from), 0);
@@ -220,14 +135,15 @@ static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_fr
 static enum dc_err link_file(struct backup *b, const char *name, uint64_t len, uint64_t sum_from) {
     char from[PATH_MAX], to[PATH_MAX];
     enum dc_err err = join(b->opts->dir, name, from);
-    err = err != DC_OK ? err : join(b->work, name, to);
+    err = err != DC_OK ? err : join(b->dir.work, name, to);
     if (err != DC_OK) {
         return err;
     }
-    if (link(from, to) == 0) {
+    int rc = b->opts->io->link(b->opts->io, from, to);
+    if (rc == 0) {
         b->out->linked++;
-    } else if (errno == ENOSPC || errno == ENOENT || errno == EROFS) {
-        return failed("link", to, errno);
+    } else if (rc == -ENOSPC || rc == -ENOENT || rc == -EROFS) {
+        return failed("link", to, -rc);
     } else {
         err = copy_file(b, name, NULL, 0, len); /* another file system, or one without links */
     }
@@ -326,8 +242,9 @@ static uint64_t reach(const struct segment_info *s) {
     return s->head.first_lsn + room;
 }
 
-/* The bytes up to 'end', and a mark that says so. */
-static enum dc_err copy_open_segment(struct backup *b, const struct segment_info *s, uint64_t end) {
+/* The bytes up to 'end'; 'durable': with a mark that says so. */
+static enum dc_err copy_segment(struct backup *b, const struct segment_info *s, uint64_t end,
+                                bool durable) {
     const struct io *io = b->opts->io;
     char path[PATH_MAX], page[SEGMENT_HEADER_LEN];
     struct io_file f;
@@ -341,10 +258,55 @@ static enum dc_err copy_open_segment(struct backup *b, const struct segment_info
     if (got != (ssize_t)sizeof(page) || reach(s) < end) {
         return failed("read", path, got < 0 ? (int)-got : ENODATA);
     }
-    struct segment_mark mark = {end, s->mark_ms};
-    segment_mark_encode(s->head.first_lsn, &mark, (uint8_t *)page + SEGMENT_MARK_AT);
+    if (durable) {
+        struct segment_mark mark = {end, s->mark_ms};
+        segment_mark_encode(s->head.first_lsn, &mark, (uint8_t *)page + SEGMENT_MARK_AT);
+    }
     err = copy_file(b, s->name, page, sizeof(page), SEGMENT_HEADER_LEN + (end - s->head.first_lsn));
     return err != DC_OK ? err : note_file(b, s->name, SEGMENT_HEADER_LEN);
+}
+
+static bool counts(const struct segment_info *s) {
+    return !s->abandoned && s->verdict == HEAD_OK;
+}
+
+/* Where the segment's bytes end to count: where the next one begins, if not before. */
+static uint64_t end_of(const struct log_dir *d, uint32_t index) {
+    const struct segment_info *s = &d->segments[index];
+    uint64_t end = log_dir_link_end(d, s->link);
+    uint32_t next = index + 1;
+    while (next < d->count && !counts(&d->segments[next])) {
+        next++;
+    }
+    if (next < d->count && d->segments[next].head.first_lsn < end) {
+        end = d->segments[next].head.first_lsn;
+    }
+    return end < reach(s) ? end : reach(s);
+}
+
+/* All of it was synced, and nothing else stands in it. */
+static bool is_finished(const struct backup *b, const struct segment_info *s, uint64_t end) {
+    const struct io *io = b->opts->io;
+    char path[PATH_MAX];
+    struct io_file f;
+    if (s->durable_lsn < end || join(b->opts->dir, s->name, path) != DC_OK ||
+        io->open(io, path, IO_READ, &f) < 0) {
+        return false;
+    }
+    uint64_t at = SEGMENT_HEADER_LEN + (end - s->head.first_lsn);
+    bool finished = io_junk_len(io, &f, at, s->file_len) == 0;
+    io->close(io, &f);
+    return finished;
+}
+
+static enum dc_err take_segment(struct backup *b, const struct log_dir *d, uint32_t index) {
+    const struct segment_info *s = &d->segments[index];
+    uint64_t end = end_of(d, index);
+    if (end <= b->snap_start) {
+        return DC_OK;
+    }
+    return is_finished(b, s, end) ? link_file(b, s->name, s->file_len, SEGMENT_HEADER_LEN)
+                                  : copy_segment(b, s, end, false);
 }
 
 static enum dc_err take_segments(struct backup *b, const struct log_dir *d, uint64_t durable) {
@@ -352,23 +314,16 @@ static enum dc_err take_segments(struct backup *b, const struct log_dir *d, uint
     uint32_t last = LOG_NO_SEGMENT; /* the one in which the log ends */
     for (uint32_t i = 0; i < d->count; i++) {
         const struct segment_info *s = &d->segments[i];
-        if (!s->abandoned && s->verdict == HEAD_OK && s->head.first_lsn <= durable) {
-            last = i;
-        }
+        last = counts(s) && s->head.first_lsn <= durable ? i : last;
     }
-    for (uint32_t i = 0; i < d->count && err == DC_OK; i++) {
-        const struct segment_info *s = &d->segments[i];
-        if (s->abandoned || s->verdict != HEAD_OK || s->head.first_lsn > durable ||
-            reach(s) <= b->snap_start) {
-            continue;
-        }
+    for (uint32_t i = 0; last != LOG_NO_SEGMENT && i < last && err == DC_OK; i++) {
         if (is_stopped(b)) {
             return dc_fail(DC_ESTOPPED, "backup: stopped");
         }
-        err = i == last ? copy_open_segment(b, s, durable)
-                        : link_file(b, s->name, s->file_len, SEGMENT_HEADER_LEN);
+        err = counts(&d->segments[i]) ? take_segment(b, d, i) : DC_OK;
     }
-    return err;
+    bool wanted = last != LOG_NO_SEGMENT && reach(&d->segments[last]) > b->snap_start;
+    return err == DC_OK && wanted ? copy_segment(b, &d->segments[last], durable, true) : err;
 }
 
 static enum dc_err take_log(struct backup *b) {
@@ -397,7 +352,7 @@ static enum dc_err write_manifest(struct backup *b) {
     char path[PATH_MAX], id[2 * NODE_ID_LEN + 1];
     struct io_file f;
     struct buf text;
-    enum dc_err err = join(b->work, BACKUP_MANIFEST, path);
+    enum dc_err err = join(b->dir.work, BACKUP_MANIFEST, path);
     if (err != DC_OK) {
         return err;
     }
@@ -427,14 +382,14 @@ enum dc_err backup_write(const struct backup_opts *opts, struct backup_written *
     b->opts = opts;
     b->out = out;
     buf_init(&b->manifest, 0);
-    enum dc_err err = open_work(b);
+    enum dc_err err = new_dir_begin(&b->dir, opts->io, opts->target);
     if (err == DC_OK) {
         err = take_snapshot(b);
         err = err != DC_OK || opts->log == NULL ? err : take_log(b);
         err = err != DC_OK ? err : write_manifest(b);
-        err = err != DC_OK ? err : publish(b);
+        err = err != DC_OK ? err : new_dir_publish(&b->dir);
         if (err != DC_OK) {
-            remove_work(b);
+            new_dir_drop(&b->dir);
         }
     }
     out->took_ms = (time_mono_us() - began_us) / 1000;

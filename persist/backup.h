@@ -6,10 +6,10 @@
  *     log-<LSN>-<history>.dcl   from its S on; hard links, but for the one that is being written: its bytes up to the durable LSN
  *     backup.json               node id, LSN, time, and of each file: name, length, checksum
  *
- * Invariants: I1 the directory has its name only when it is complete and durable; until then it is <name>.incomplete. I2 nothing in it
+ * Invariants: I1 the directory has its name only when it is complete and durable (new_dir.h). I2 nothing in it
  *   is changed by the node later, but for durable marks in linked segments (they aren't part of the sums). I3 it is a data directory: a
  *   server started on it (better: on a copy) has everything up to the LSN.
- * Threads: the caller keeps retention away. For the real file system only.
+ * Threads: the caller keeps retention away.
  * Failure: DC_EIO, DC_EGENERIC (the target is in use), DC_ESTOPPED; what was begun is removed.
  */
 #ifndef DC_PERSIST_BACKUP_H
@@ -20,9 +20,8 @@
 #include <stdint.h>
 
 #include "persist/log.h"
+#include "persist/new_dir.h"
 #include "persist/snap_fmt.h"
-
-#define BACKUP_MANIFEST "backup.json"
 
 struct backup_opts {
     const struct io *io;
@@ -44,8 +43,6 @@ struct backup_written {
     int64_t took_ms;
 };
 
-/* Whether the target can be taken: to be asked before anybody waits for a snapshot. Errors: DC_EGENERIC, DC_EIO. */
-DC_MUST enum dc_err backup_check_target(const char *target);
 /* A whole snapshot of this node is there. */
 bool backup_has_snapshot(const struct backup_opts *opts);
 /* Needs a snapshot. */

@@ -3,6 +3,7 @@
 
 #include "persist/adopt.h"
 #include "persist/data_dir.h"
+#include "persist/new_dir.h"
 #include "persist/retain.h"
 #include "persist/snap_reader.h"
 #include "persist/warm_priv.h"
@@ -28,21 +29,22 @@ static uint64_t new_id(void) {
 }
 
 /* Metadata that is gone is what the files say; a new node draws its own. */
-static enum dc_err settle_identity(struct data *d, struct meta_node *node) {
-    if (node->known && memcmp(node->node_id, d->plan->node_id, NODE_ID_LEN) == 0) {
-        return DC_OK;
+static void settle_identity(struct data *d, const struct meta_node *node) {
+    if (d->plan->empty && node->known) {
+        memcpy(d->plan->node_id, node->node_id, NODE_ID_LEN);
+        memcpy(d->plan->seed, node->seed, SEED_LEN);
+    } else if (d->plan->empty) {
+        crypto_random(d->plan->node_id, NODE_ID_LEN);
+        crypto_random(d->plan->seed, SEED_LEN);
     }
-    if (d->plan->empty && !node->known) {
-        crypto_random(node->node_id, sizeof(node->node_id));
-        crypto_random(node->seed, sizeof(node->seed));
-    } else if (!d->plan->empty) {
-        memcpy(node->node_id, d->plan->node_id, NODE_ID_LEN);
-        memcpy(node->seed, d->plan->seed, SEED_LEN);
-    }
-    node->known = true;
-    memcpy(d->plan->node_id, node->node_id, NODE_ID_LEN);
-    memcpy(d->plan->seed, node->seed, SEED_LEN);
-    return meta_put_node(d->meta, node);
+}
+
+/* When the log is begun, and not before: until then every start has to find that the metadata knew nothing. */
+static enum dc_err put_identity(struct data *d) {
+    struct meta_node node = {.known = true};
+    memcpy(node.node_id, d->plan->node_id, NODE_ID_LEN);
+    memcpy(node.seed, d->plan->seed, SEED_LEN);
+    return d->meta_is_new ? meta_put_node(d->meta, &node) : DC_OK;
 }
 
 /* --- 'appendonly no' ------------------------------------------------------------------------------------------- */
@@ -108,10 +110,11 @@ static enum dc_err learn_unlogged(struct data *d) {
     if (err != DC_OK || sscanf(text, "%" SCNu64 " %" SCNu64, &from, &end) != 2) {
         return err;
     }
-    d->unlogged_lsn = from;
+    d->unlogged_lsn = d->seen_lsn = from;
     bool newer = p->chain_count > 0 && p->chain[p->chain_count - 1].start > from;
     if (!newer && end != p->end_lsn) {
         p->clean = false;
+        d->lost_unlogged = true;
         plan_note(p,
                   "The log wasn't kept from LSN %" PRIu64
                   " on (appendonly no): what was written then is lost unless a snapshot has it.",
@@ -184,7 +187,8 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     d->lock_fd = -1;
     pins_init(&d->pins);
     d->plan = mem_must_zalloc(sizeof(*d->plan));
-    enum dc_err err = data_lock(dir, &d->lock_fd);
+    enum dc_err err = new_dir_check_finished(dir);
+    err = err == DC_OK ? data_lock(dir, &d->lock_fd) : err;
     if (err == DC_OK) {
         err = meta_open(dir, &d->meta, &d->meta_rebuilt);
     }
@@ -204,7 +208,7 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     if (err == DC_OK && d->meta_is_new && d->plan->empty) {
         err = adopt_check_empty(io, dir);
     }
-    err = err == DC_OK ? settle_identity(d, &node) : err;
+    settle_identity(d, &node);
     err = err == DC_OK ? learn_followed(d) : err;
     err = err == DC_OK ? learn_gap(d) : err;
     return err == DC_OK ? learn_unlogged(d) : err;
@@ -221,12 +225,22 @@ void data_clean(struct data *d) {
     }
 }
 
+/* Farther than anything that may have been handed out and was lost, also by a run that kept no log. Of that only the metadata know; without them
+ * there may have been many, and others from the same place. */
+static uint64_t draw_jump(const struct data *d) {
+    uint64_t more = 0;
+    if (!d->meta_is_new) {
+        return LSN_JUMP;
+    }
+    crypto_random(&more, sizeof(more));
+    return LSN_LEAP + more % LSN_LEAP;
+}
+
 /* Makes the chain that this run belongs to. The log goes on in the last history that was found if that ended well, or if it follows
- * another log, which has what may be missing: 'fork' is false. Else a new one is added, which begins LSN_JUMP behind the end: farther than
- * anything that may have been handed out and was lost, also by a run that kept no log. */
+ * another log, which has what may be missing: 'fork' is false. Else a new one is added, a jump behind the end. */
 static struct histories *make_chain(const struct data *d, bool follows, bool *fork) {
     const struct data_plan *p = d->plan;
-    bool whole = p->clean && !d->followed && d->unlogged_lsn <= p->end_lsn;
+    bool whole = p->clean && !d->followed && !d->meta_is_new && d->unlogged_lsn <= p->end_lsn;
     struct histories *found = histories_copy(p->chain, p->chain_count);
     *fork = p->chain_count == 0 || !(whole || follows);
     if (!*fork) {
@@ -234,7 +248,7 @@ static struct histories *make_chain(const struct data *d, bool follows, bool *fo
     }
     uint64_t seen = p->end_lsn > d->unlogged_lsn ? p->end_lsn : d->unlogged_lsn;
     struct history next = {.id = new_id(),
-                           .start = seen > 0 ? seen + LSN_JUMP : LSN_FIRST,
+                           .start = seen > 0 ? seen + draw_jump(d) : LSN_FIRST,
                            .epoch = p->chain_count > 0 ? p->chain[p->chain_count - 1].epoch : 1,
                            .parent_end = p->end_lsn};
     struct histories *chain = histories_add(found, &next);
@@ -261,6 +275,7 @@ enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
     if (err == DC_OK) {
         err = o.keeps ? data_note_unlogged(d, 0) : put_unlogged(d, o.first_lsn, 0);
     }
+    err = err == DC_OK ? put_identity(d) : err;
     mem_free(chain);
     return err;
 }
@@ -296,15 +311,17 @@ enum dc_err data_take_fork(struct data *d, uint64_t lsn, const char *frame, size
     const struct histories *known = data_chain(d);
     struct histories *chain = mem_must_alloc(sizeof(*chain) + CHAIN_MAX * sizeof(chain->list[0]));
     struct bytes body = bytes_of(frame + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN);
+    struct frame_head head;
+    uint64_t end = log_head(d->log).v;
     chain->count = fork_decode(body, chain->list, CHAIN_MAX);
     enum dc_err err = DC_OK;
-    if (chain->count == 0 || chain->count > CHAIN_MAX || histories_last(chain)->start != lsn ||
-        !histories_continue(known->list, known->count, chain->list, chain->count,
-                            log_head(d->log).v)) {
+    if (chain->count == 0 || histories_last(chain)->start != lsn || lsn <= end ||
+        frame_check(frame, len, histories_last(chain)->id, lsn, &head) != FRAME_OK ||
+        !histories_continue(known->list, known->count, chain->list, chain->count, end)) {
         err =
             dc_fail(DC_ECORRUPT,
                     "the history at LSN %" PRIu64 " doesn't continue the log that ends at %" PRIu64,
-                    lsn, log_head(d->log).v);
+                    lsn, end);
     }
     err = err == DC_OK ? begin_history(d, chain, frame, len) : err;
     mem_free(chain);
@@ -320,8 +337,13 @@ static void note_end(struct data *d) {
     }
 }
 
+void data_stop_loading(struct data *d) {
+    warm_destroy(d->warm);
+    d->warm = NULL;
+}
+
 void data_close(struct data *d, bool clean, int64_t timeout_ms) {
-    warm_destroy(d->warm); /* its loaders may append */
+    data_stop_loading(d);
     if (clean && d->log != NULL && d->unlogged_lsn > 0) {
         note_end(d);
     }

@@ -42,6 +42,9 @@ struct data {
     uint64_t begin_lsn;       /* the head when the log was begun */
     _Atomic uint64_t gap_lsn; /* below it the log may have holes */
     struct pins pins;
+    uint64_t
+        seen_lsn; /* runs without a log have handed out what is behind it, up to LSN_JUMP; 0 = none has */
+    bool lost_unlogged;            /* the last run wrote what no log has */
     bool followed;                 /* the log isn't this node's alone (data.c) */
     _Atomic uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
 };
@@ -67,6 +70,9 @@ DC_MUST enum dc_err data_take_fork(struct data *d, uint64_t lsn, const char *fra
 
 /* Remembers, for the report of the next start, that the log isn't kept from 'lsn' on; 0 = it is kept. */
 DC_MUST enum dc_err data_note_unlogged(struct data *d, uint64_t lsn);
+
+/* Loaders may append: before the log begins to follow another one. Nobody uses 'warm' any more. */
+void data_stop_loading(struct data *d);
 
 /* The log first (its users are gone); NULL parts are legal. */
 void data_close(struct data *d, bool clean, int64_t timeout_ms);

@@ -21,9 +21,8 @@ static enum dc_err io_failed(const char *what, const char *path, int err) {
     return dc_fail(DC_EIO, "%s %s: %s", what, path, dc_errno_text(-err));
 }
 
-/* Copies from an open file to a new one at 'path', durable. */
-static enum dc_err copy_to(const struct io *io, struct io_file *from, uint64_t at, uint64_t len,
-                           const char *path) {
+enum dc_err data_copy(const struct io *io, struct io_file *from, uint64_t at, uint64_t len,
+                      const char *path) {
     struct io_file to;
     char *buffer = mem_must_alloc(COPY_LEN);
     (void)io->unlink(io, path);
@@ -151,11 +150,11 @@ static enum dc_err save_junk(const struct warm_opts *o, struct io_file *segment,
         same = holds(o, name, segment, end->file_offset, end->junk_len);
     }
     snprintf(plan->cut_file, sizeof(plan->cut_file), "%s", name);
-    if (same != -ENOENT) {
-        return same == 1 ? DC_OK : io_failed("read", name, same);
+    if (same != -ENOENT) { /* that start may have been killed before its name was on the disk */
+        return same == 1 ? sync_dir(o) : io_failed("read", name, same);
     }
     enum dc_err err = data_path(o->dir, temporary, path);
-    err = err != DC_OK ? err : copy_to(o->io, segment, end->file_offset, end->junk_len, path);
+    err = err != DC_OK ? err : data_copy(o->io, segment, end->file_offset, end->junk_len, path);
     err = err != DC_OK ? err : rename_in(o, temporary, name);
     return err != DC_OK ? err : sync_dir(o);
 }
@@ -254,6 +253,12 @@ static enum dc_err settle_segment(const struct warm_opts *o, const char *name, u
     }
     if (failed < 0) {
         return io_failed("open", path, failed);
+    }
+    /* A file that was finished is left alone: a backup may have it, too. */
+    int64_t junk = io_junk_len(o->io, &file, from, to);
+    if (junk <= 0) {
+        o->io->close(o->io, &file);
+        return junk < 0 ? io_failed("read", path, (int)junk) : DC_OK;
     }
     /* Its length may be as little on the disk as its bytes: one that stays the same would change nothing. */
     failed = o->io->truncate(o->io, &file, to + 1);

@@ -5,10 +5,11 @@
  *
  *     snapshots that reach past the fork    cut-<E>-<history>.dcs.bad     newest first
  *     segments that begin at it or behind   cut-<LSN>-<history>.bad       the last one first
- *     the segment that holds it             cut-<LSN>.bad, then it is cut
+ *     the segment that holds it             cut-<LSN>.bad, then it is cut; a copy of it, for a backup may have the file, too
  *
  * Each step leaves a directory in which the fork can still be found, so all of it can be done again. The newest history goes first:
- * no FORK frame ever refers to log that isn't there any more.
+ * no FORK frame ever refers to log that isn't there any more. A start that was killed has done some of it, which is there to be seen and perhaps not
+ * on the disk: so the directory is synced first, and the segment also when nothing is left to be cut.
  */
 #include "persist/snap_fmt.h"
 #include "persist/warm_priv.h"
@@ -105,7 +106,7 @@ static enum dc_err put_segments_aside(const struct warm_opts *o, uint64_t lsn,
     return err;
 }
 
-/* What is promised to be there may not reach past the fork. */
+/* What is promised to be there may not reach past the fork. Not yet durable. */
 static int lower_mark(const struct io *io, struct io_file *f, const struct segment_info *s,
                       uint64_t lsn) {
     uint8_t bytes[SEGMENT_MARK_LEN];
@@ -116,7 +117,29 @@ static int lower_mark(const struct io *io, struct io_file *f, const struct segme
     segment_mark_encode(s->head.first_lsn, &mark, bytes);
     struct iovec iov = {bytes, sizeof(bytes)};
     ssize_t put = io->write_at(io, f, &iov, 1, SEGMENT_MARK_AT);
-    return put < 0 ? (int)put : io->sync(io, f);
+    return put < 0 ? (int)put : 0;
+}
+
+/* A file of the same bytes takes the segment's name, durably: what is done to it changes no backup. */
+static enum dc_err replace_segment(const struct warm_opts *o, const struct segment_info *s,
+                                   struct io_file *segment, uint64_t len, const char *path,
+                                   uint64_t lsn) {
+    char copy[DATA_PATH_MAX];
+    struct io_file file;
+    enum dc_err err = data_path(o->dir, "rewind.tmp", copy);
+    err = err != DC_OK ? err : data_copy(o->io, segment, 0, len, copy);
+    if (err != DC_OK) {
+        return err;
+    }
+    int failed = o->io->open(o->io, copy, IO_WRITE, &file);
+    if (failed == 0) {
+        failed = lower_mark(o->io, &file, s, lsn);
+        failed = failed < 0 ? failed : o->io->sync(o->io, &file);
+        o->io->close(o->io, &file);
+    }
+    failed = failed < 0 ? failed : o->io->rename(o->io, copy, path);
+    failed = failed < 0 ? failed : o->io->sync_dir(o->io, o->dir);
+    return failed < 0 ? io_failed("cut", path, failed) : DC_OK;
 }
 
 static enum dc_err cut_segment(const struct warm_opts *o, const struct log_dir *dir, uint32_t index,
@@ -133,13 +156,17 @@ static enum dc_err cut_segment(const struct warm_opts *o, const struct log_dir *
         return err != DC_OK ? err : io_failed("open", path, failed);
     }
     int64_t junk = io_junk_len(o->io, &file, end.file_offset, s->file_len);
-    failed = junk < 0 ? (int)junk : lower_mark(o->io, &file, s, lsn);
-    o->io->close(o->io, &file);
-    if (failed < 0) {
-        return io_failed("cut", path, failed);
+    if (junk < 0) {
+        err = io_failed("read", path, (int)junk);
+    } else if (junk > 0 || s->durable_lsn > lsn) {
+        err = replace_segment(o, s, &file, end.file_offset + (uint64_t)junk, path, lsn);
+    } else {
+        failed = o->io->sync(o->io, &file);
+        err = failed < 0 ? io_failed("sync", path, failed) : DC_OK;
     }
+    o->io->close(o->io, &file);
     end.junk_len = (uint64_t)junk;
-    return junk == 0 ? DC_OK : data_cut(o, dir, &end, plan);
+    return err != DC_OK || junk == 0 ? err : data_cut(o, dir, &end, plan);
 }
 
 /* The last segment of the log that is left, if there is one, holds the fork. */
@@ -161,7 +188,9 @@ static enum dc_err cut_log(const struct warm_opts *o, uint64_t lsn, struct data_
 enum dc_err data_rewind(const struct warm_opts *opts, uint64_t lsn, struct data_plan *plan) {
     uint64_t bytes = 0;
     dc_assert(!opts->read_only && lsn > 0);
-    enum dc_err err = put_snapshots_aside(opts, lsn, plan);
+    int failed = opts->io->sync_dir(opts->io, opts->dir);
+    enum dc_err err = failed < 0 ? io_failed("sync", opts->dir, failed) : DC_OK;
+    err = err != DC_OK ? err : put_snapshots_aside(opts, lsn, plan);
     err = err != DC_OK ? err : put_segments_aside(opts, lsn, plan);
     bytes = plan->cut_bytes; /* data_cut() counts its own */
     plan->cut_bytes = 0;

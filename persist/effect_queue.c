@@ -2,6 +2,10 @@
 /*
  * A range's list is a chain of chunks, each twice as large as the one before up to 8 KB: short lists waste little, long ones
  * next to nothing. A place is source << 44 | offset in its file; which source that is, the table says that the chunk was filled from.
+ *
+ * A bounded queue counts the effects of all ranges in its first pass and keeps the places of the lowest ones; when there are too many, the upper
+ * half goes. So it is known how many ranges a later pass can note. A later pass goes over the maps from frame to frame: it was checked once,
+ * and a file that has been removed meanwhile is still mapped.
  */
 #include "persist/effect_queue.h"
 
@@ -17,7 +21,8 @@ enum { CHUNK_FIRST_LEN = 64, CHUNK_LEN_MAX = 8192, FETCH_COUNT = 16 };
 /* A stretch of a file in which LSNs rise with offsets. */
 struct effect_source {
     uint32_t file;
-    uint64_t lsn_at_0; /* of the file's first byte, if the stretch went back that far; wraps */
+    uint64_t lsn_at_0;   /* of the file's first byte, if the stretch went back that far; wraps */
+    uint64_t begin, end; /* of its frames, in the file */
 };
 
 struct effect_file {
@@ -52,6 +57,14 @@ void queue_init(struct effect_queue *q, const struct io *io, uint32_t range_bits
     q->range_count = (uint32_t)SLOT_COUNT >> range_bits;
     q->ranges = mem_must_zalloc((q->range_count + 1) * sizeof(*q->ranges));
     q->tables = mem_must_zalloc(sizeof(*q->tables));
+    queue_bound(q, 0, q->range_count + 1, UINT64_MAX);
+}
+
+void queue_bound(struct effect_queue *q, uint32_t first, uint32_t below, uint64_t max) {
+    dc_assert(first <= below && below <= q->range_count + 1);
+    q->noted_from = first;
+    q->noted_below = max > 0 ? below : first;
+    q->places_max = max;
 }
 
 static void table_destroy(const struct effect_queue *q, struct effect_table *t) {
@@ -128,18 +141,21 @@ static enum dc_err list_grow(struct effect_list *l, const struct effect_table *t
     return DC_OK;
 }
 
-static enum dc_err list_add(const struct effect_queue *q, const struct effect_late *e) {
-    struct effect_list *l = e->list;
+static enum dc_err list_put(const struct effect_queue *q, struct effect_list *l, uint64_t place) {
     if (dc_unlikely(l->next == l->end)) {
         enum dc_err err = list_grow(l, q->tables);
         if (err != DC_OK) {
             return err;
         }
     }
-    *l->next++ = e->place;
-    l->count++;
-    l->bytes += e->bytes;
+    *l->next++ = place;
     return DC_OK;
+}
+
+static enum dc_err list_add(const struct effect_queue *q, const struct effect_late *e) {
+    e->list->count++;
+    e->list->bytes += e->bytes;
+    return list_put(q, e->list, e->place);
 }
 
 /* Effects come for any of thousands of lists, none of which is in a cache. So each waits until its list has been fetched, then the place behind its last
@@ -203,7 +219,7 @@ static enum dc_err source_of(struct effect_table *t, const char *name,
     uint64_t lsn_at_0 = frame->lsn - frame->file_offset;
     if (t->source_count > 0) {
         const struct effect_source *last = &t->sources[t->source_count - 1];
-        if (last->file == file && last->lsn_at_0 == lsn_at_0) {
+        if (last->file == file && last->lsn_at_0 == lsn_at_0 && last->end == frame->file_offset) {
             *out = t->source_count - 1;
             return DC_OK;
         }
@@ -212,7 +228,8 @@ static enum dc_err source_of(struct effect_table *t, const char *name,
         return dc_fail(DC_ECORRUPT, "the log has more than %u stretches", QUEUE_SOURCES_MAX);
     }
     t->sources = grown(t->sources, t->source_count, &t->source_cap, sizeof(*t->sources));
-    t->sources[t->source_count] = (struct effect_source){file, lsn_at_0};
+    t->sources[t->source_count] =
+        (struct effect_source){file, lsn_at_0, frame->file_offset, frame->file_offset};
     *out = t->source_count++;
     return DC_OK;
 }
@@ -228,6 +245,32 @@ static uint32_t range_of(const struct effect_queue *q, const struct effect_view 
                                           : store_slot(e->key) >> q->range_bits;
 }
 
+/* There are as many places as there may be: keeps the lower half of them, in whole ranges. */
+static enum dc_err shed(struct effect_queue *q) {
+    enum dc_err err = add_all_late(q);
+    uint64_t left = 0;
+    uint32_t range = q->noted_from;
+    while (range < q->noted_below && left + q->ranges[range].count <= q->places_max / 2) {
+        left += q->ranges[range++].count;
+    }
+    for (uint32_t r = range; r < q->noted_below; r++) {
+        queue_forget(q, r);
+    }
+    q->noted_below = range;
+    q->places = left;
+    return err;
+}
+
+/* Of a range that isn't noted. */
+static void only_count(struct effect_list *l, uint64_t bytes) {
+    l->count++;
+    l->bytes += bytes;
+}
+
+static bool is_noted(const struct effect_queue *q, uint32_t range) {
+    return range >= q->noted_from && range < q->noted_below;
+}
+
 static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t offset,
                               const struct effect_view *e) {
     if (!is_known(e)) {
@@ -240,8 +283,19 @@ static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t 
     }
     q->effects++;
     q->bytes += e->len;
-    return add_late(q, &q->ranges[range_of(q, e)], (uint64_t)source << QUEUE_OFFSET_BITS | offset,
-                    e->len);
+    uint32_t range = range_of(q, e);
+    if (dc_unlikely(q->places == q->places_max)) {
+        enum dc_err err = shed(q);
+        if (err != DC_OK) {
+            return err;
+        }
+    }
+    if (dc_unlikely(!is_noted(q, range))) {
+        only_count(&q->ranges[range], e->len);
+        return DC_OK;
+    }
+    q->places++;
+    return add_late(q, &q->ranges[range], (uint64_t)source << QUEUE_OFFSET_BITS | offset, e->len);
 }
 
 enum dc_err queue_frame(struct effect_queue *q, const char *name, const struct frame_ref *frame) {
@@ -268,6 +322,7 @@ enum dc_err queue_frame(struct effect_queue *q, const char *name, const struct f
         }
         at += e.len;
     }
+    t->sources[source].end = end;
     t->files[t->sources[source].file].end = end;
     return DC_OK;
 }
@@ -358,8 +413,99 @@ enum dc_err queue_map(struct effect_queue *q, const char *dir) {
     return err;
 }
 
+/* The next frame that has effects. */
+static enum queue_step walk_frame(struct effect_walk *w) {
+    const struct effect_table *t = w->table;
+    for (;;) {
+        while (w->frame_end == w->end) {
+            if (w->source == t->source_count) {
+                return QUEUE_END;
+            }
+            w->frame_end = t->sources[w->source].begin;
+            w->end = t->sources[w->source++].end;
+        }
+        const char *frame = t->files[t->sources[w->source - 1].file].map + w->frame_end;
+        uint64_t left = w->end - w->frame_end;
+        if (!frame_may_begin(frame, left)) {
+            return QUEUE_BAD;
+        }
+        w->at = w->frame_end + FRAME_HEADER_LEN;
+        w->frame_end += frame_len_at(frame);
+        if (frame[FRAME_KIND_AT] == FRAME_MUTATION) {
+            return QUEUE_EFFECT;
+        }
+        w->at = w->frame_end;
+    }
+}
+
+/* The next effect of all, and its place. */
+static enum queue_step walk_next(struct effect_walk *w, struct effect_view *out, uint64_t *place) {
+    if (w->at == w->frame_end) {
+        enum queue_step step = walk_frame(w);
+        if (step != QUEUE_EFFECT) {
+            return step;
+        }
+    }
+    uint32_t source = w->source - 1;
+    const struct effect_source *s = &w->table->sources[source];
+    const char *map = w->table->files[s->file].map;
+    if (!effect_decode(map, w->frame_end, w->at, s->lsn_at_0, out) || !is_known(out)) {
+        return QUEUE_BAD;
+    }
+    *place = (uint64_t)source << QUEUE_OFFSET_BITS | w->at;
+    w->at += out->len;
+    return QUEUE_EFFECT;
+}
+
+static void walk_begin(const struct effect_queue *q, struct effect_walk *out) {
+    dc_assert(q->tables->next == NULL); /* of several, nobody asks for it */
+    *out = (struct effect_walk){.table = q->tables};
+}
+
+/* Notes the ranges from noted_from on and below noted_below. */
+static enum dc_err note_all(struct effect_queue *q) {
+    struct effect_walk walk;
+    struct effect_view e;
+    uint64_t place = 0;
+    enum queue_step step = QUEUE_END;
+    enum dc_err err = DC_OK;
+    walk_begin(q, &walk);
+    while (err == DC_OK && (step = walk_next(&walk, &e, &place)) == QUEUE_EFFECT) {
+        uint32_t range = e.kind == MUT_FLUSH ? UINT32_MAX : range_of(q, &e);
+        if (is_noted(q, range)) {
+            err = list_put(q, &q->ranges[range], place);
+        }
+    }
+    for (uint32_t r = q->noted_from; r < q->noted_below; r++) {
+        list_close(&q->ranges[r]);
+    }
+    if (err == DC_OK && step == QUEUE_BAD) {
+        err = dc_fail(DC_ECORRUPT, "the log isn't what it was when it was read first");
+    }
+    return err;
+}
+
+enum dc_err queue_note(struct effect_queue *q, uint32_t range) {
+    if (is_noted(q, range)) {
+        return DC_OK;
+    }
+    for (uint32_t r = q->noted_from; r < q->noted_below; r++) {
+        queue_forget(q, r);
+    }
+    q->places = 0;
+    q->noted_from = q->noted_below = range;
+    while (q->noted_below <= q->range_count &&
+           q->ranges[q->noted_below].count <= q->places_max - q->places) {
+        q->places += q->ranges[q->noted_below++].count;
+    }
+    return q->places > 0 ? note_all(q) : DC_OK;
+}
+
 void queue_begin(const struct effect_queue *q, uint32_t range, struct effect_cursor *out) {
     *out = (struct effect_cursor){.queue = q, .chunk = q->ranges[range].first, .range = range};
+    if (!is_noted(q, range)) {
+        walk_begin(q, &out->walk);
+    }
 }
 
 static const struct effect_file *file_at(const struct effect_table *t, uint64_t place) {
@@ -395,6 +541,9 @@ enum dc_err queue_check(const struct effect_queue *q, uint32_t range) {
     if (dc_likely(!any_is_lost(q))) {
         return DC_OK;
     }
+    if (!is_noted(q, range)) {
+        return dc_fail(DC_EIO, "a part of the log can't be read any more");
+    }
     for (const struct effect_chunk *c = q->ranges[range].first; c != NULL; c = c->next) {
         for (uint32_t i = 0; i < c->count; i++) {
             if (is_lost(q, c->table, c->places[i])) {
@@ -428,8 +577,27 @@ static void fetch_some(const struct effect_cursor *c) {
     }
 }
 
+/* Nothing flushes the system keyspace. */
+static bool is_flushed(const struct effect_queue *q, const struct effect_view *e) {
+    return e->keyspace < KEYSPACE_MAX && e->version <= q->flushed[e->keyspace];
+}
+
+/* The next one of a range that isn't noted. */
+static enum queue_step walk_range(struct effect_cursor *c, struct effect_view *out) {
+    uint64_t place = 0;
+    enum queue_step step;
+    do {
+        step = walk_next(&c->walk, out, &place);
+    } while (step == QUEUE_EFFECT && (out->kind == MUT_FLUSH || is_flushed(c->queue, out) ||
+                                      range_of(c->queue, out) != c->range));
+    return step;
+}
+
 enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
     const struct effect_queue *q = c->queue;
+    if (dc_unlikely(c->walk.table != NULL)) {
+        return walk_range(c, out);
+    }
     for (;;) {
         while (c->chunk != NULL && c->index == c->chunk->count) {
             c->chunk = c->chunk->next;
@@ -450,7 +618,7 @@ enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
             range_of(q, out) != c->range) {
             return QUEUE_BAD;
         }
-        if (c->range == q->range_count || out->version > q->flushed[out->keyspace]) {
+        if (!is_flushed(q, out)) {
             return QUEUE_EFFECT;
         }
     }

@@ -162,7 +162,7 @@ struct lsn log_append(struct log_feed *f, struct mut *m) {
     /* I2: pairs with the acquire in the writer: who sees this head finds the feed locked, or the frame in it. */
     uint64_t lsn = atomic_fetch_add_explicit(&l->head, frame->len, memory_order_acq_rel);
     uint64_t end = lsn + frame->len;
-    dc_assert(end < LSN_MAX);
+    dc_assert(end < LSN_MAX && !atomic_load_explicit(&l->follows, memory_order_relaxed));
     if (dc_unlikely(!log_is_kept(l))) {
         feed_unlock(f);
         (void)frame_assign(m, lsn);

@@ -121,10 +121,10 @@ struct log {
     struct thread syncer;
     /* atomic */
     _Alignas(64) _Atomic uint64_t head;
+    _Atomic bool follows; /* who appends looks at both */
     _Alignas(64) _Atomic uint64_t written;
     _Atomic uint64_t durable;
-    _Atomic uint64_t applied; /* while 'follows' */
-    _Atomic bool follows;
+    _Atomic uint64_t applied;                /* while 'follows' */
     _Atomic(const struct histories *) chain; /* log_chain() */
     _Atomic(struct begin_request *) begins;  /* NULL: nobody asks */
     _Atomic uint32_t state;

@@ -16,6 +16,8 @@ struct lsn {
 #define LSN_FIRST ((uint64_t)1 << 20)
 /* An unclean open goes on this far behind what it found: more than can have been handed out and not written. */
 #define LSN_JUMP ((uint64_t)1 << 33)
+/* At least so far where the metadata that tell of runs without a log are gone: each of those was a jump, and none has left a file. */
+#define LSN_LEAP (1024 * LSN_JUMP)
 
 /* A stretch of log: from 'start' until the next history of the chain starts. */
 struct history {

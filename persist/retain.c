@@ -224,6 +224,9 @@ enum dc_err retain_apply(const struct io *io, const char *dir, const struct reta
     uint32_t gone = 0;
     dc_assert(plan->snapshot_count <= plan->count);
     enum dc_err err = unlink_run(io, dir, plan, &gone, plan->snapshot_count);
+    if (err == DC_OK && plan->snapshot_count == 0 && plan->count > 0) {
+        err = sync_dir(io, dir); /* those of an earlier pass, if that has failed */
+    }
     if (err == DC_OK) { /* I2: a snapshot never comes back to a log with a hole */
         err = unlink_run(io, dir, plan, &gone, plan->count);
     }

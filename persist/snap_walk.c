@@ -264,12 +264,13 @@ static void sample_entry(void *arg, struct keyspace *ks, struct entry *e) {
     entry_value(e, &v);
     s->count++;
     s->len += 12 + entry_key(e).len; /* about */
-    s->len += v.kind == VALUE_BLOB || v.kind == VALUE_INT ? 8 : v.str.len;
+    s->len += v.kind == VALUE_BLOB ? v.blob->len : v.kind == VALUE_INT ? 8 : v.str.len;
 }
 
-/* Plain bytes that the store will give, judged by some entries. */
+/* Plain bytes that the store will give, judged by some entries. One large value among them says too much of the others. */
 static uint64_t expect_len(struct store *s) {
     uint64_t len = 0;
+    struct mem_stats memory;
     for (uint32_t k = 0; k < store_keyspace_count(s); k++) {
         struct keyspace *ks = store_keyspace(s, k);
         struct sample sample = {0, 0};
@@ -282,10 +283,12 @@ static uint64_t expect_len(struct store *s) {
                    ? 0
                    : (uint64_t)((double)sample.len / (double)sample.count * (double)count);
     }
-    return len;
+    mem_stats_read(&memory);
+    return len < memory.allocated ? len : memory.allocated;
 }
 
-/* So many slots to a range that it has up to 'block_len'. */
+/* So many slots to a range that it has up to 'block_len'. A large value has many blocks, in a range that few others share: who asks for
+ * them after a restart doesn't wait for it. */
 static uint32_t choose_range_bits(uint64_t len, uint32_t block_len) {
     uint32_t bits = SLOT_BITS;
     while (bits > 0 && len >> (SLOT_BITS - bits) > block_len) {

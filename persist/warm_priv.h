@@ -37,6 +37,9 @@ DC_MUST enum dc_err data_scan_older(const struct warm_opts *opts, uint64_t lsn, 
 /* Takes what a crash has left behind the last good frame out of the log, into a side file. */
 DC_MUST enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir *dir,
                              const struct log_end_info *end, struct data_plan *plan);
+/* From an open file to a new one, durable; one that is there is replaced. Errors: DC_EIO. */
+DC_MUST enum dc_err data_copy(const struct io *io, struct io_file *from, uint64_t at, uint64_t len,
+                              const char *path);
 /* A name for a side file that nobody has: '<stem>.bad', '<stem>-1.bad' ... Errors: DC_EIO. */
 DC_MUST enum dc_err data_side_name(const struct warm_opts *opts, const char *stem,
                                    char name[SEGMENT_NAME_MAX]);

@@ -49,7 +49,8 @@ bool chain_is_sane(const struct chain_view *v) {
         epoch = h->epoch;
     }
     /* A log without a chain is none; a chain ends with a history of which the log has the first frame. */
-    return v->head <= LSN_MAX && v->epoch >= epoch && (v->count == 0 ? v->empty : v->head > start);
+    return v->head <= LSN_MAX && v->epoch >= epoch && v->epoch <= CHAIN_EPOCH_MAX &&
+           (v->count == 0 ? v->empty : v->head > start);
 }
 
 static uint32_t link_of(const struct chain_view *v, uint64_t history) {
@@ -333,11 +334,11 @@ static uint64_t higher(uint64_t a, uint64_t b) {
 static enum dc_err begin_history(const struct chain_view *self, uint64_t behind,
                                  const uint64_t *random, struct history *h) {
     uint64_t start = behind == 0 && random == NULL ? LSN_FIRST : behind + LSN_JUMP;
-    if (random != NULL && h->epoch <= LSN_MAX / CHAIN_REGION) {
+    if (random != NULL && h->epoch <= CHAIN_EPOCH_MAX) {
         start = higher(behind, h->epoch * CHAIN_REGION) + 2 * LSN_JUMP +
                 *random % (CHAIN_REGION - 3 * LSN_JUMP);
     }
-    if (start > LSN_MAX - CHAIN_REGION || h->epoch > LSN_MAX / CHAIN_REGION) {
+    if (start > LSN_MAX - CHAIN_REGION || h->epoch > CHAIN_EPOCH_MAX) {
         return dc_fail(DC_ELIMIT, "no LSNs are left behind %" PRIu64 " for another history",
                        behind);
     }
@@ -439,7 +440,7 @@ static bool is_waited_for(const struct chain_peer *peers, uint32_t count,
     case CHAIN_FOR_REACHABLE:
         return count_contacts(peers, count, CHAIN_SILENT) > 0;
     case CHAIN_FOR_ONE:
-        return count > 0 && answered == 0;
+        return count > 0 && (answered == 0 || count_contacts(peers, count, CHAIN_SILENT) > 0);
     case CHAIN_TIME_IS_UP:
         return false;
     }

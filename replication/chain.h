@@ -27,7 +27,8 @@
 #include "server/base/err.h"
 
 /* Promotions of epoch e begin from e times this on: 32768 epochs, 2 TB for each. */
-#define CHAIN_REGION (256 * LSN_JUMP)
+#define CHAIN_REGION    (256 * LSN_JUMP)
+#define CHAIN_EPOCH_MAX (LSN_MAX / CHAIN_REGION)
 
 enum chain_role {
     CHAIN_PRIMARY,
@@ -192,7 +193,7 @@ struct chain_pull {
 enum chain_patience {
     CHAIN_FOR_ALL,       /* something may be lost here that only one of them has */
     CHAIN_FOR_REACHABLE, /* the same, but who can't be reached is what brought this about */
-    CHAIN_FOR_ONE,       /* nothing can be lost; but is this still the primary? */
+    CHAIN_FOR_ONE, /* nothing can be lost; but is this still the primary? Who can be reached is heard, and at least one */
     CHAIN_TIME_IS_UP
 };
 

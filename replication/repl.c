@@ -200,8 +200,9 @@ bool repl_opens_following(const struct data *d, const struct standing *s) {
     uint32_t count = 0;
     bool known = standing_get_peers(d->meta, peers, &count) == DC_OK && count > 0;
     mem_free(peers);
+    /* One that follows nobody, and begun no history of its own since it did, ended while it asked. */
     return s->role == STANDING_REPLICA || s->fence_epoch != 0 ||
-           (known && !d->plan->empty && !d->plan->clean);
+           (known && !d->plan->empty && (!d->plan->clean || d->followed));
 }
 
 enum dc_err repl_start(const struct repl_opts *opts, const struct standing *standing,
@@ -336,8 +337,11 @@ uint64_t repl_promote(struct repl *r) {
 /* --- questions --------------------------------------------------------------------------------------------------- */
 
 bool repl_is_current(const struct repl *r) {
-    return r == NULL || atomic_load_explicit(&r->self.role, memory_order_relaxed) != ROLE_REPLICA ||
-           atomic_load_explicit(&r->self.linked, memory_order_relaxed);
+    if (r == NULL || atomic_load_explicit(&r->self.linked, memory_order_relaxed)) {
+        return true;
+    }
+    enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
+    return role == ROLE_PRIMARY || role == ROLE_PULLING;
 }
 
 int64_t repl_reap_ms(const struct repl *r, int64_t now_ms) {

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { BOOT_SIZE = 64 };
+
 static int64_t now_ms(void) {
     return time_mono_us() / 1000;
 }
@@ -60,21 +62,43 @@ enum dc_err repl_peers_load(struct repl *r) {
     return err;
 }
 
-/* Whether the machine has run on since the last start: then what was written is in the files. */
-enum peers_why repl_why_at_start(struct repl *r) {
-    char before[64] = "", boot[64] = "";
+/* Of the machine; "" = it can't be read. */
+static void read_boot(char to[BOOT_SIZE]) {
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t len = fd >= 0 ? read(fd, boot, sizeof(boot) - 1) : -1;
+    ssize_t len = fd >= 0 ? read(fd, to, BOOT_SIZE - 1) : -1;
     if (fd >= 0) {
         close(fd);
     }
-    boot[len > 0 ? strcspn(boot, "\n") : 0] = '\0';
-    bool known = meta_get_text(r->self.data->meta, REPL_BOOT, before, sizeof(before)) == DC_OK;
-    if (meta_put_text(r->self.data->meta, REPL_BOOT, boot) != DC_OK) {
+    to[len > 0 ? len : 0] = '\0';
+    to[strcspn(to, "\n")] = '\0';
+}
+
+static bool is_noted(struct repl *r, const char *boot) {
+    char noted[BOOT_SIZE] = "";
+    return boot[0] != '\0' &&
+           meta_get_text(r->self.data->meta, REPL_BOOT, noted, sizeof(noted)) == DC_OK &&
+           strcmp(noted, boot) == 0;
+}
+
+/* Whether the machine has run on since the node last went on as a primary: then what was written is in the files, if a log was kept. A start
+ * that ended while it asked has changed nothing. */
+enum peers_why repl_why_at_start(struct repl *r) {
+    char boot[BOOT_SIZE];
+    read_boot(boot);
+    if (r->self.data->lost_unlogged && meta_put_text(r->self.data->meta, REPL_BOOT, "") != DC_OK) {
+        repl_warn("noting that something was lost",
+                  DC_EIO); /* for a start behind one that ends while it asks */
+    }
+    bool whole = is_noted(r, boot) && !r->self.data->lost_unlogged;
+    return !log_follows(r->self.log) ? PEERS_CLEAN_START : whole ? PEERS_KILLED : PEERS_POWER_CUT;
+}
+
+void repl_note_boot(struct repl *r) {
+    char boot[BOOT_SIZE];
+    read_boot(boot);
+    if (!is_noted(r, boot) && meta_put_text(r->self.data->meta, REPL_BOOT, boot) != DC_OK) {
         repl_warn("noting the boot of the machine", DC_EIO);
     }
-    bool same = known && boot[0] != '\0' && strcmp(before, boot) == 0;
-    return !log_follows(r->self.log) ? PEERS_CLEAN_START : same ? PEERS_KILLED : PEERS_POWER_CUT;
 }
 
 /* --- questions under way ----------------------------------------------------------------------------------------- */

@@ -34,7 +34,7 @@ enum {
 #define REPL_ORDERS    "replication-orders" /* REPLICAOF so often since a source has taken it */
 #define REPL_BRANCH    "replication-branch" /* "own": it was a primary; no source has taken it since */
 #define REPL_SHARED    "replication-shared" /* "yes": others have had these data */
-#define REPL_BOOT      "boot"               /* of the machine, at the last start */
+#define REPL_BOOT      "boot"               /* of the machine, when the node went on as a primary */
 
 enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE, ORDER_TAKE_OVER };
 
@@ -73,7 +73,8 @@ struct repl {
     int64_t peers_next_ms; /* when they want to be looked at */
     int64_t oldest_due_us; /* when 'log_oldest' is looked for again */
     /* repl_switch.c */
-    bool switch_quiet; /* no command is under way that began before writes were held */
+    uint32_t switch_misses; /* who was asked last hasn't answered, so many times */
+    bool switch_quiet;      /* no command is under way that began before writes were held */
     struct peers_entry switch_peer;
     struct inquiry *switch_inquiry;
     int64_t switch_ask_us;
@@ -150,5 +151,7 @@ void repl_peers_step(struct repl *r);
 int64_t repl_peers_wait_ms(const struct repl *r, int64_t ms);
 void repl_peers_note(struct repl *r, bool now);
 enum peers_why repl_why_at_start(struct repl *r);
+/* It goes on as a primary, with all that its peers had. */
+void repl_note_boot(struct repl *r);
 
 #endif

@@ -16,7 +16,7 @@
  *     pulling    likewise, and nobody told it   held; tried again                                                  pulling
  *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
  *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced
- *     pulling    a higher primary               or, if nothing is given up: as REPLICAOF                           replica
+ *     pulling    a higher primary               or, if it was pulling and gives nothing up: as REPLICAOF           replica
  *     primary    a peer of higher rank gives    held; a higher history, durable; taken                             primary
  *     fenced     way to this node               or, if the fence came before its peers were heard: as NO ONE       pulling
  *     replica    a copy, or a cut               noted; start in place                                              replica
@@ -210,6 +210,8 @@ static enum dc_err fork_history(struct repl *r, enum chain_fork_kind kind,
         self.epoch += peer == NULL && kind == CHAIN_PROMOTION ? self_more_epochs(&r->self) : 0;
         err = peer == NULL ? chain_fork(&self, kind, random[0], random[1], &next)
                            : chain_raise(&self, peer, random[0], random[1], &next);
+        uint64_t seen = r->self.data->seen_lsn; /* without a log there is more than its end tells */
+        next.start = seen > 0 && next.start < seen + LSN_JUMP ? seen + LSN_JUMP : next.start;
         err = err == DC_OK ? data_begin_history(r->self.data, &next) : err;
         if (err != DC_EIO) {
             break;
@@ -366,6 +368,7 @@ void repl_go_on(struct repl *r, bool forks, enum chain_fork_kind kind) {
     r->heard = true;
     r->notes_primary = err != DC_OK;
     repl_show_target(r->self.conf, &r->standing);
+    repl_note_boot(r);
     repl_set_role(r, ROLE_PRIMARY);
     repl_allow_writes(r, WRITES_TAKEN);
     if (!r->notes_primary) {

@@ -3,8 +3,11 @@
  * FAILOVER: this primary hands over to one of its replicas.
  *
  *     NONE       FAILOVER                              writes are held                                              WAITS
- *     WAITS      a replica has received everything     PROMOTE is sent to it                                        UNDER_WAY
- *     WAITS      the time is over, ABORT               writes are taken (FORCE and the time is over: UNDER_WAY)     NONE
+ *     WAITS      a replica has received everything     it is asked at its address                                   WAITS
+ *     WAITS      it answers                            PROMOTE is sent to it                                        UNDER_WAY
+ *     WAITS      nobody does, several times            writes are taken: nobody would hear that it has taken over   NONE
+ *     WAITS      the time is over, ABORT               writes are taken                                             NONE
+ *     WAITS      the time is over, FORCE               PROMOTE is sent to whoever is named                          UNDER_WAY
  *     UNDER_WAY  the replica answers as a primary      this node follows it, in a start in place                    NONE
  *     UNDER_WAY  the replica greets as one, ABORT      writes are taken                                             NONE
  *
@@ -24,6 +27,7 @@ enum {
     SWITCH_LOOK_MS = 2,
     SWITCH_ASK_AGAIN_MS = 10,
     SWITCH_LEAVE_MS = 100, /* for the replies to those who were held */
+    SWITCH_MISSES_MAX = 4, /* questions without an answer */
 };
 
 const char *repl_failover_name(enum failover_state state) {
@@ -36,7 +40,8 @@ const char *repl_failover_name(enum failover_state state) {
 struct search {
     const struct failover *f;
     uint64_t head;
-    bool any; /* wherever it stands */
+    bool any;                 /* wherever it stands */
+    const uint8_t *unreached; /* it hasn't answered; NULL = nobody */
     uint32_t attached;
     bool named;
     bool online;
@@ -55,7 +60,9 @@ static void look_at(const struct replica_seen *seen, void *arg) {
     }
     s->named = true;
     s->online |= seen->state == REPLICA_ONLINE;
-    if (s->found.port == 0 && seen->port != 0 && seen->state == REPLICA_ONLINE &&
+    bool other = s->found.port == 0 ||
+                 (s->unreached != NULL && memcmp(s->found.peer, s->unreached, PEER_ID_LEN) == 0);
+    if (other && seen->port != 0 && seen->state == REPLICA_ONLINE &&
         (s->any || seen->received >= s->head)) {
         s->found = *seen;
     }
@@ -137,6 +144,7 @@ void repl_switch_end(struct repl *r) {
     inquiry_destroy(r->switch_inquiry);
     r->switch_inquiry = NULL;
     r->switch_quiet = false;
+    r->switch_misses = 0;
     set_state(r, FAILOVER_NONE);
 }
 
@@ -148,21 +156,54 @@ static void give_back(struct repl *r, const char *why) {
 
 /* Who is to be the primary, if it has everything. */
 static bool choose(struct repl *r, const struct failover *f, bool any) {
-    struct chain_view self;
-    self_view(&r->self, &self);
-    struct search s = {.f = f, .head = self.head, .any = any};
+    struct search s = {.f = f, .head = log_head(r->self.log).v, .any = any};
+    s.unreached = r->switch_misses > 0 ? r->switch_peer.id : NULL;
     replicas_each(r->self.replicas, look_at, &s);
-    if (s.found.port == 0 ||
-        !source_promote(r->source, s.found.peer, any ? 0 : self.head, self.epoch + 1)) {
+    if (s.found.port == 0) {
         return false;
     }
     r->switch_peer = (struct peers_entry){.port = s.found.port};
     memcpy(r->switch_peer.id, s.found.peer, PEER_ID_LEN);
     snprintf(r->switch_peer.host, sizeof(r->switch_peer.host), "%s", s.found.addr);
     r->switch_ask_us = 0;
-    diag(DIAG_NOTICE, "repl.failover target=%s:%u head=%" PRIu64, r->switch_peer.host,
-         (unsigned)r->switch_peer.port, self.head);
     return true;
+}
+
+static void ask_peer(struct repl *r) {
+    r->switch_inquiry = inquiry_start(&r->self, &r->switch_peer, PROBE_TIMEOUT_MS, &r->wake);
+}
+
+/* The view of the peer that was asked; NULL: it didn't answer, or another one did. The question is over. */
+static const struct chain_view *answer_of_peer(const struct repl *r) {
+    const uint8_t *id;
+    const struct chain_view *view = inquiry_answer(r->switch_inquiry, &id);
+    return view != NULL && memcmp(id, r->switch_peer.id, PEER_ID_LEN) == 0 ? view : NULL;
+}
+
+static void end_question(struct repl *r) {
+    inquiry_destroy(r->switch_inquiry);
+    r->switch_inquiry = NULL;
+}
+
+static void promote(struct repl *r, bool any) {
+    struct chain_view self;
+    self_view(&r->self, &self);
+    if (source_promote(r->source, r->switch_peer.id, any ? 0 : self.head, self.epoch + 1)) {
+        diag(DIAG_NOTICE, "repl.failover target=%s:%u head=%" PRIu64, r->switch_peer.host,
+             (unsigned)r->switch_peer.port, self.head);
+        set_state(r, FAILOVER_UNDER_WAY);
+    }
+}
+
+/* Who can be reached at its address will be seen when it has taken over. */
+static void promote_if_reached(struct repl *r) {
+    bool reached = answer_of_peer(r) != NULL;
+    end_question(r);
+    if (reached) {
+        promote(r, false);
+    } else if (++r->switch_misses >= SWITCH_MISSES_MAX) {
+        give_back(r, "no replica that has everything answers at the address that it announces");
+    }
 }
 
 static void wait_for_sync(struct repl *r, const struct failover *f, int64_t end_us) {
@@ -172,24 +213,30 @@ static void wait_for_sync(struct repl *r, const struct failover *f, int64_t end_
     int64_t now_us = time_mono_us();
     replicas_ask(r->self.replicas, now_us);
     bool late = now_us >= end_us;
-    if (r->switch_quiet && choose(r, f, late && f->force)) {
-        set_state(r, FAILOVER_UNDER_WAY);
+    if (late && f->force) {
+        end_question(r);
+        if (r->switch_quiet && choose(r, f, true)) {
+            promote(r, true);
+            return;
+        }
+    }
+    if (!late && r->switch_inquiry != NULL) {
+        if (inquiry_is_over(r->switch_inquiry)) {
+            promote_if_reached(r);
+        }
+    } else if (!late && r->switch_quiet && choose(r, f, false)) {
+        ask_peer(r);
     } else if (late) {
         give_back(r, "no replica has received everything in time");
     }
 }
 
 /* It holds all that is here, and has gone on. */
-static bool has_taken_over(struct repl *r, bool *over) {
-    const uint8_t *id;
+static bool has_taken_over(struct repl *r) {
     struct chain_view self;
-    *over = inquiry_is_over(r->switch_inquiry);
-    const struct chain_view *view = *over ? inquiry_answer(r->switch_inquiry, &id) : NULL;
-    if (view == NULL || memcmp(id, r->switch_peer.id, PEER_ID_LEN) != 0) {
-        return false;
-    }
+    const struct chain_view *view = answer_of_peer(r);
     self_view(&r->self, &self);
-    return view->role == CHAIN_PRIMARY && chain_may_fence(&self, view);
+    return view != NULL && view->role == CHAIN_PRIMARY && chain_may_fence(&self, view);
 }
 
 /* Those who were held hear that this node is a replica now, before their connections end. */
@@ -202,19 +249,18 @@ static void follow(struct repl *r) {
 }
 
 static void wait_for_peer(struct repl *r) {
-    bool over;
     if (source_promote_failed(r->source)) {
         give_back(r, "the replica didn't take over");
     } else if (r->switch_inquiry == NULL) {
         if (time_mono_us() >= r->switch_ask_us) {
-            r->switch_inquiry =
-                inquiry_start(&r->self, &r->switch_peer, PROBE_TIMEOUT_MS, &r->wake);
+            ask_peer(r);
         }
-    } else if (has_taken_over(r, &over)) {
+    } else if (!inquiry_is_over(r->switch_inquiry)) {
+        return;
+    } else if (has_taken_over(r)) {
         follow(r);
-    } else if (over) {
-        inquiry_destroy(r->switch_inquiry);
-        r->switch_inquiry = NULL;
+    } else {
+        end_question(r);
         r->switch_ask_us = time_mono_us() + SWITCH_ASK_AGAIN_MS * 1000;
     }
 }

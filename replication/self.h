@@ -73,4 +73,7 @@ static inline int64_t self_beat_ms(const struct self *s) {
     return conf_get(s->conf, repl_ping_replica_period) * 1000;
 }
 
+/* Up to where this node's disk has the log. A log that isn't kept has nothing there, though its own mark moves. */
+uint64_t self_durable(const struct self *s);
+
 #endif

@@ -72,7 +72,7 @@ enum dc_err sink_ack(struct sink *s) {
     struct wire_ack m;
     pthread_mutex_lock(&s->send_lock);
     m.applied = log_applied(log).v;
-    m.durable = log_durable(log).v;
+    m.durable = self_durable(s->self);
     m.received = log_head(log).v;
     enum dc_err err = link_send_ack(s->link, &m);
     pthread_mutex_unlock(&s->send_lock);
@@ -81,9 +81,8 @@ enum dc_err sink_ack(struct sink *s) {
 }
 
 static enum dc_err send_beat(struct sink *s) {
-    const struct log *log = s->self->log;
-    struct wire_beat m = {.durable = log_durable(log).v,
-                          .head = log_head(log).v,
+    struct wire_beat m = {.durable = self_durable(s->self),
+                          .head = log_head(s->self->log).v,
                           .clock_ms = clock_now_ms(s->self->clock)};
     pthread_mutex_lock(&s->send_lock);
     enum dc_err err = link_send_beat(s->link, &m);
@@ -95,11 +94,11 @@ static enum dc_err send_beat(struct sink *s) {
 static void send_acks(void *arg) {
     struct sink *s = arg;
     struct log *log = s->self->log;
-    uint64_t told = 0; /* the sum of the three: each of them only rises */
+    uint64_t told = 0; /* the sum of the three */
     int64_t beat_us = 0;
     enum dc_err err = DC_OK;
     while (err == DC_OK && !atomic_load_explicit(&s->link_over, memory_order_acquire)) {
-        uint64_t durable = log_durable(log).v;
+        uint64_t durable = self_durable(s->self);
         uint64_t has = durable + log_applied(log).v + log_head(log).v;
         if (has != told && atomic_load_explicit(&s->acks, memory_order_acquire)) {
             told = has;
@@ -111,7 +110,8 @@ static void send_acks(void *arg) {
             err = send_beat(s);
         }
         uint64_t hurry = atomic_load_explicit(&s->hurry_lsn, memory_order_acquire);
-        if (hurry > durable && durable < log_head(log).v) { /* such a wait makes the disk hurry */
+        if (hurry > durable && durable > 0 &&
+            durable < log_head(log).v) { /* makes the disk hurry */
             (void)log_wait(log, LOG_LEVEL_DISK, (struct lsn){durable + 1}, SINK_LOOK_MS * 1000);
         } else {
             (void)wake_wait(&s->ack_wake, SINK_LOOK_MS * 1000);
@@ -124,12 +124,25 @@ static void send_acks(void *arg) {
 
 /* --- messages ---------------------------------------------------------------------------------------------------- */
 
+/* It may have lain unread for long: one of us was frozen. So it is as old as it is older than the quickest one by the source's clock, which may
+ * be slower than ours. */
+static int64_t sent_us(struct sink *s, int64_t clock_ms) {
+    int64_t now_us = time_mono_us();
+    int64_t ahead_us = now_us - clock_ms * 1000;
+    if (s->ahead_us == INT64_MAX || ahead_us < s->ahead_us) {
+        s->ahead_us = ahead_us;
+    } else if (ahead_us - s->ahead_us > DRIFT_US) {
+        s->ahead_us += DRIFT_US;
+    }
+    return s->ahead_us + clock_ms * 1000;
+}
+
 static enum dc_err note_beat(struct sink *s, struct bytes body) {
     struct wire_beat beat;
     if (!wire_beat_decode(body, &beat)) {
         return dc_fail(DC_EPROTO, "a heartbeat can't be read");
     }
-    s->beat_us = time_mono_us();
+    s->beat_us = sent_us(s, beat.clock_ms);
     s->beat_ms = beat.clock_ms;
     s->beat_head = beat.head;
     lock_acquire(&s->lock);
@@ -253,6 +266,7 @@ static enum dc_err attend(struct sink *s, bool acks, enum dc_err (*what)(struct 
     atomic_store_explicit(&s->acked_received, 0, memory_order_relaxed);
     atomic_store_explicit(&s->hurry_lsn, 0, memory_order_relaxed);
     s->asked_until_us = 0;
+    s->ahead_us = INT64_MAX;
     thread_start(&s->acker, "repl-ack", send_acks, s);
     enum dc_err err = what(s);
     atomic_store_explicit(&s->link_over, true, memory_order_release);
@@ -276,11 +290,15 @@ static enum dc_err follow(struct sink *s, struct greeting *g) {
         repl_ask_taken(s->self);
     }
     count_sync(s, false, "");
-    s->pause_ms = BACKOFF_MIN_MS;
     sink_set_link(s, LINK_CONNECTED);
     sink_note_io(s);
     diag(DIAG_NOTICE, "sink.connected source=%s lsn=%" PRIu64, link_peer(s->link), g->answer.lsn);
-    return attend(s, true, sink_stream);
+    int64_t began_us = time_mono_us();
+    enum dc_err err = attend(s, true, sink_stream);
+    if (time_mono_us() - began_us >= BACKOFF_END_US) {
+        s->pause_ms = BACKOFF_MIN_MS;
+    }
+    return err;
 }
 
 static enum dc_err take_copy(struct sink *s, struct greeting *g) {

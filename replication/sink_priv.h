@@ -18,6 +18,8 @@ enum {
     SINK_LOOK_MS = 50,
     BACKOFF_MIN_MS = 50,
     BACKOFF_MAX_MS = 5000,
+    BACKOFF_END_US = 1000 * 1000, /* a link that lasted so long begins it anew */
+    DRIFT_US = 1000,              /* between two heartbeats, of two clocks */
     FORK_FRAME_MAX = FRAME_HEADER_LEN + 8 + WIRE_CHAIN_MAX * WIRE_HISTORY_LEN,
 };
 
@@ -34,7 +36,9 @@ struct sink {
     uint64_t pending_lsn; /* of its first byte */
     struct blob *playing; /* helpers play what is in it; NULL = all of the log is shown */
     uint64_t playing_end;
-    int64_t beat_us;    /* when the last heartbeat came, monotonic */
+    int64_t beat_us; /* when the last heartbeat was sent, monotonic, as far as is known */
+    int64_t
+        ahead_us; /* by so much our monotonic clock is ahead of the source's clock; INT64_MAX = not known */
     int64_t beat_ms;    /* its clock, */
     uint64_t beat_head; /* and the head that it told */
     struct rng rng;

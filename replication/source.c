@@ -66,7 +66,7 @@ enum dc_err session_beat(struct session *s) {
     s->beat_us = now_us + self_beat_ms(s->self) * 1000;
     /* The clock is read first: whatever has an older time is below the head by then, but for commands under way. */
     struct wire_beat m = {.clock_ms = clock_now_ms(s->self->clock)};
-    m.durable = log_durable(s->self->log).v;
+    m.durable = self_durable(s->self);
     m.head = log_head(s->self->log).v;
     enum dc_err err = link_send_beat(s->link, &m);
     return err == DC_OK ? send_peers(s) : err;
@@ -363,6 +363,19 @@ static void join_registry(struct session *s, const struct greeting *g) {
     }
 }
 
+/* What the peer said on an older link may be true no more. */
+static void end_older(struct session *s) {
+    struct source *src = s->source;
+    lock_acquire(&src->lock);
+    for (struct session *other = src->sessions; other != NULL; other = other->next) {
+        if (other != s && other->attends && memcmp(other->peer_id, s->peer_id, PEER_ID_LEN) == 0) {
+            diag(DIAG_NOTICE, "source.drop why=\"the peer has come anew\"");
+            end_session(other);
+        }
+    }
+    lock_release(&src->lock);
+}
+
 /* The peer stays: what it gets, while another thread listens to it. */
 static enum dc_err attend(struct session *s, struct greeting *g) {
     join_registry(s, g);
@@ -370,6 +383,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
         return dc_fail(DC_ELIMIT, "too many replicas");
     }
     self_store_peers(s->self);
+    end_older(s);
     session_attends(s);
     source_unpin(s->source, s->peer_id);
     atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,

@@ -225,7 +225,8 @@ enum dc_err session_copy(struct session *s) {
     }
     diag(DIAG_NOTICE, "source.copy peer=%s file=%s bytes=%" PRIu64, link_peer(s->link), c.name,
          c.len);
-    err = send_head(&c);
+    err = session_beat(s); /* whoever is promoted right behind the copy knows the others */
+    err = err == DC_OK ? send_head(&c) : err;
     err = err == DC_OK ? send_content(&c) : err;
     err = err == DC_OK ? send_end(&c) : err;
     if (err == DC_OK) {

@@ -2,6 +2,7 @@
 #include "replication/wire_fmt.h"
 
 #include "persist/snap_fmt.h"
+#include "replication/chain.h"
 #include "server/base/assert.h"
 #include "server/base/codec.h"
 
@@ -115,6 +116,24 @@ static bool is_lsn(uint64_t v) {
     return v <= LSN_MAX;
 }
 
+/* Sums with another clock, in microseconds, are far from overflowing. */
+#define WIRE_CLOCK_MAX_MS (INT64_MAX / 1000 / 4)
+
+static bool is_epoch(uint64_t v) {
+    return v <= CHAIN_EPOCH_MAX;
+}
+
+/* It is shown in INFO, whose lines others parse. */
+static bool is_address(struct bytes v) {
+    for (size_t i = 0; i < v.len; i++) {
+        char ch = v.ptr[i];
+        if (ch <= ' ' || ch > '~' || ch == ',' || ch == '=') {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool is_purpose(uint8_t v) {
     return v >= WIRE_FOLLOW && v <= WIRE_PROBE;
 }
@@ -194,7 +213,8 @@ bool wire_hello_decode(struct bytes body, struct history *chain, struct wire_hel
     out->chain_count = get_u32(f + HELLO_CHAIN_COUNT);
     return is_purpose((uint8_t)f[HELLO_PURPOSE]) && is_role((uint8_t)f[HELLO_ROLE]) &&
            (out->flags & ~(uint32_t)HELLO_FLAGS_KNOWN) == 0 && is_lsn(out->head) &&
-           get_u64(f + HELLO_RESERVED) == 0 && read_chain(links, out->chain_count, chain);
+           is_epoch(out->epoch) && is_address(out->address) && get_u64(f + HELLO_RESERVED) == 0 &&
+           read_chain(links, out->chain_count, chain);
 }
 
 /* --- ANSWER ---------------------------------------------------------------------------------------------------- */
@@ -258,7 +278,8 @@ bool wire_answer_decode(struct bytes body, struct history *chain, struct wire_an
     out->chain_count = get_u32(f + ANSWER_CHAIN_COUNT);
     return is_verdict((uint8_t)f[ANSWER_VERDICT]) && is_role((uint8_t)f[ANSWER_ROLE]) &&
            (out->flags & ~(uint32_t)ANSWER_FLAGS_KNOWN) == 0 && get_u16(f + ANSWER_RESERVED) == 0 &&
-           is_lsn(out->lsn) && is_lsn(out->head) && read_chain(links, out->chain_count, chain);
+           is_lsn(out->lsn) && is_lsn(out->head) && is_epoch(out->epoch) &&
+           read_chain(links, out->chain_count, chain);
 }
 
 /* --- the stream ------------------------------------------------------------------------------------------------ */
@@ -314,8 +335,9 @@ bool wire_beat_decode(struct bytes body, struct wire_beat *out) {
     }
     out->head = get_u64(body.ptr);
     out->durable = get_u64(body.ptr + 8);
-    out->clock_ms = (int64_t)get_u64(body.ptr + 16);
-    return is_lsn(out->head) && out->durable <= out->head;
+    uint64_t clock_ms = get_u64(body.ptr + 16);
+    out->clock_ms = (int64_t)clock_ms;
+    return is_lsn(out->head) && out->durable <= out->head && clock_ms <= WIRE_CLOCK_MAX_MS;
 }
 
 void wire_hurry_encode(uint64_t lsn, uint8_t to[WIRE_HURRY_LEN]) {
@@ -355,7 +377,7 @@ bool wire_promote_decode(struct bytes body, struct wire_promote *out) {
         return false;
     }
     *out = (struct wire_promote){get_u64(body.ptr), get_u64(body.ptr + 8)};
-    return is_lsn(out->lsn);
+    return is_lsn(out->lsn) && is_epoch(out->epoch);
 }
 
 void wire_bye_encode(const struct wire_bye *m, struct buf *to) {
@@ -371,7 +393,7 @@ bool wire_bye_decode(struct bytes body, struct wire_bye *out) {
     }
     out->epoch = get_u64(body.ptr);
     out->text = bytes_of(body.ptr + WIRE_BYE_LEN, body.len - WIRE_BYE_LEN);
-    return true;
+    return is_epoch(out->epoch);
 }
 
 void wire_peers_encode(const struct wire_peer *list, uint32_t count, struct buf *to) {
@@ -403,7 +425,7 @@ static bool peer_decode(struct bytes *rest, struct wire_peer *out) {
     out->port = get_u16(rest->ptr + PEER_ID_LEN);
     out->address = bytes_of(rest->ptr + PEER_ID_LEN + 4, len);
     *rest = bytes_of(out->address.ptr + len, rest->len - (PEER_ID_LEN + 4) - len);
-    return true;
+    return is_address(out->address);
 }
 
 bool wire_peers_decode(struct bytes body, struct wire_peer *list, uint32_t *count) {

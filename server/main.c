@@ -216,6 +216,9 @@ static bool end_is_asked(void) {
 /* What doesn't fit under the memory limit at loading is evicted, so it doesn't come back at the next start. */
 static enum dc_err evict_unloaded(void *arg, struct mut *m) {
     struct server *s = arg;
+    if (atomic_load_explicit(&s->node.writes, memory_order_acquire) != WRITES_TAKEN) {
+        return DC_EREADONLY;
+    }
     lock_acquire(&s->evict_lock);
     enum dc_err err = log_reserve(s->evict_feed, m);
     if (err == DC_OK) {
@@ -236,7 +239,8 @@ static void start_warming(struct server *s) {
     }
     lock_init(&s->evict_lock, LOCK_RANK_EVICT);
     s->evict_feed = log_feed_create(n->log);
-    if (!node_is_replica(n)) { /* which evicts what its log says, and nothing else */
+    /* Of a log that follows another one that one says what goes; also of a primary that doesn't know yet whether a peer has more. */
+    if (!log_follows(n->log)) {
         warm_set_evict(n->warm, evict_unloaded, s);
         warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory),
                        (enum evict_policy)conf_get(&s->conf, maxmemory_policy));
@@ -305,13 +309,14 @@ static void stop_workers(struct node *n) {
 static void tear_down(struct server *s, bool clean, struct handover *after) {
     struct node *n = &s->node;
     listeners_close(s->listeners, after);
+    data_stop_loading(&s->data);
+    n->warm = NULL;
     if (n->log != NULL &&
         node_is_replica(n)) { /* REPLICAOF: the log ends as it is, so that another one can follow */
         log_set_follows(n->log, true);
     }
     data_close(&s->data, clean, CLOSE_TIMEOUT_MS); /* until then the log calls the workers */
     n->log = NULL;
-    n->warm = NULL;
     for (uint32_t i = 0; i < n->worker_count && n->workers[i] != NULL; i++) {
         worker_destroy((struct worker *)n->workers[i]);
     }

@@ -192,6 +192,11 @@ static int posix_rename(const struct io *io, const char *from, const char *to) {
     return rename(from, to) == 0 ? 0 : -errno;
 }
 
+static int posix_link(const struct io *io, const char *from, const char *to) {
+    (void)io;
+    return link(from, to) == 0 ? 0 : -errno;
+}
+
 static int posix_unlink(const struct io *io, const char *path) {
     (void)io;
     return unlink(path) == 0 ? 0 : -errno;
@@ -205,6 +210,11 @@ static int posix_mkdir(const struct io *io, const char *path) {
     }
     int err = errno;
     return err == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : -err;
+}
+
+static int posix_rmdir(const struct io *io, const char *path) {
+    (void)io;
+    return rmdir(path) == 0 ? 0 : -errno;
 }
 
 static int posix_sync_dir(const struct io *io, const char *path) {
@@ -361,8 +371,10 @@ const struct io io_posix = {
     .truncate = posix_truncate,
     .sync = posix_sync,
     .rename = posix_rename,
+    .link = posix_link,
     .unlink = posix_unlink,
     .mkdir = posix_mkdir,
+    .rmdir = posix_rmdir,
     .sync_dir = posix_sync_dir,
     .list = posix_list,
     .size = posix_size,

@@ -45,9 +45,12 @@ struct io {
     /* What was allocated and never written needn't be read to know that it is zeros: the end of what may be something else, of the bytes between 'from' and
      * 'to'. 'to' where nobody knows. */
     uint64_t (*data_end)(const struct io *io, struct io_file *f, uint64_t from, uint64_t to);
-    int (*rename)(const struct io *io, const char *from, const char *to);
+    int (*rename)(const struct io *io, const char *from, const char *to); /* directories, too */
+    int (*link)(const struct io *io, const char *from,
+                const char *to); /* a second name of a file */
     int (*unlink)(const struct io *io, const char *path);
     int (*mkdir)(const struct io *io, const char *path); /* 0 also when it is there */
+    int (*rmdir)(const struct io *io, const char *path); /* an empty one */
     int (*sync_dir)(const struct io *io, const char *path);
     int (*list)(const struct io *io, const char *path, io_name_fn each, void *arg);
     /* A read-only view of 'len' bytes from 0; NULL when it can't be had. The posix one maps, a simulation copies. A page that can't be

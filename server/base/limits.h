@@ -25,6 +25,8 @@ enum {
     READ_LARGE_LEN = 1024 * 1024,     /* read at once of an argument that is known to be long */
     TURN_ARENA_LEN = 4 * 1024 * 1024, /* input of one turn; then the queued requests run first */
     OUTPUT_SOFT_LEN = 1024 * 1024,    /* unsent replies beyond which a connection isn't read from */
+    SEND_FRESH_LEN = 2 * OUTPUT_SOFT_LEN, /* of a turn's own replies sent at once ... */
+    SEND_TURN_LEN = 512 * 1024,           /* ... and of what is queued */
 
     PINS_MAX = 128,          /* readers for whom log is held back from retention */
     REPLICAS_MAX = 32,       /* links to replicas at a time */

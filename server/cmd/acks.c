@@ -10,9 +10,17 @@
 #include <stdio.h>
 
 struct ack_level acks_resolve(const struct node *n, struct ack_level level) {
-    return ack_is_default(level)
-               ? ack_of_word(atomic_load_explicit(&n->ack_level, memory_order_relaxed))
-               : level;
+    if (!ack_is_default(level)) {
+        return level;
+    }
+    level = ack_of_word(atomic_load_explicit(&n->ack_level, memory_order_relaxed));
+    /* The option is the same on all nodes; a copy has no copies that could confirm what it shows. A primary that is being demoted is none
+     * yet: its replies wait for their level. */
+    if (dc_unlikely(node_is_replica(n)) && log_follows(n->log)) {
+        level.replicas = 0;
+        level.quorum = level.replicas_disk = false;
+    }
+    return level;
 }
 
 static uint64_t least(uint64_t a, uint64_t b) {

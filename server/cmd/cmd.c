@@ -249,7 +249,7 @@ static enum dc_err fail_writes(enum writes why) {
 
 static enum dc_err fail_stale(int64_t ms, int64_t max_ms) {
     if (ms == INT64_MAX) {
-        return dc_fail(DC_ESTALE, "nobody knows how far this replica is behind");
+        return dc_fail(DC_ESTALE, "nobody knows how far this node is behind");
     }
     return dc_fail(DC_ESTALE,
                    "this replica may be %" PRId64 " ms behind, more than the %" PRId64
@@ -272,8 +272,9 @@ static enum dc_err check_role(struct node *n, const struct client *c, uint32_t f
             return fail_stale(ms, c->max_stale_ms);
         }
     }
-    bool stale = writes == WRITES_READONLY && !conf_get(n->conf, replica_serve_stale_data) &&
-                 !(flags & F_STALE) && !repl_is_current(n->repl);
+    bool stale = (writes == WRITES_READONLY || writes == WRITES_FENCED) &&
+                 !conf_get(n->conf, replica_serve_stale_data) && !(flags & F_STALE) &&
+                 !repl_is_current(n->repl);
     return stale ? DC_EMASTERDOWN : DC_OK;
 }
 

@@ -70,7 +70,7 @@ static bool run_task(struct saver_job *j, const struct data *d, const char *fail
                                .stop = j->stop};
     enum dc_err err = failed != NULL
                           ? dc_fail(DC_EIO, "backup: no snapshot could be written: %s", failed)
-                          : backup_check_target(t->target);
+                          : new_dir_check(d->io, t->target);
     bool wants = !j->waits && (t->fresh || !keeps || !backup_has_snapshot(&opts));
     if (err == DC_OK && wants) {
         return false;

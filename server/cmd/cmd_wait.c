@@ -96,12 +96,13 @@ static enum dc_err take_unblock(struct client *c) {
     return error ? DC_EUNBLOCKED : DC_OK;
 }
 
-static enum dc_err refuse_replica(const struct node *n, const char *command) {
+/* As a replica refuses it, in Redis's words, so does a node that was replaced: nobody acknowledges to it any more. */
+static enum dc_err refuse_replica(const struct node *n, const char *command, const char *why) {
+    if (atomic_load_explicit(&n->writes, memory_order_relaxed) == WRITES_FENCED) {
+        return dc_fail(DC_EGENERIC, "%s: another node has become the primary", command);
+    }
     return node_is_replica(n)
-               ? dc_fail(DC_EGENERIC,
-                         "%s cannot be used with replica instances. Please also note that "
-                         "writes to replicas are just local and are not propagated.",
-                         command)
+               ? dc_fail(DC_EGENERIC, "%s cannot be used with replica instances. %s", command, why)
                : DC_OK;
 }
 
@@ -113,11 +114,13 @@ struct wait {
 
 static enum dc_err read_wait(const struct node *n, const struct bytes *argv, int64_t now_ms,
                              struct wait *out) {
-    if (node_is_replica(n)) {
-        return dc_fail(DC_EGENERIC,
-                       "WAIT cannot be used with replica instances. Please also note that since "
-                       "Redis 4.0 if a replica is configured to be writable (which is not the "
-                       "default) writes to replicas are just local and are not propagated.");
+    enum dc_err err =
+        refuse_replica(n, "WAIT",
+                       "Please also note that since Redis 4.0 if a replica is configured to be "
+                       "writable (which is not the default) writes to replicas are just local and "
+                       "are not propagated.");
+    if (err != DC_OK) {
+        return err;
     }
     if (!num_parse_i64(argv[1], &out->replicas)) {
         return DC_ENOTINT;
@@ -175,7 +178,10 @@ static enum dc_err read_waitaof(const struct node *n, const struct bytes *argv, 
         return dc_fail(DC_EGENERIC, "value is out of range, must be positive");
     }
     enum dc_err err = read_timeout(argv[3], now_ms, &out->timeout_ms);
-    err = err == DC_OK ? refuse_replica(n, "WAITAOF") : err;
+    err = err == DC_OK ? refuse_replica(n, "WAITAOF",
+                                        "Please also note that writes to replicas are just local "
+                                        "and are not propagated.")
+                       : err;
     if (err == DC_OK && out->local == 1 && !conf_get(n->conf, appendonly)) {
         err = dc_fail(DC_EGENERIC,
                       "WAITAOF cannot be used when numlocal is set but appendonly is disabled.");

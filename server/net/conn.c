@@ -31,7 +31,7 @@ static void enter_run(struct conn *c) {
     }
 }
 
-static void enter_again(struct conn *c) {
+void conn_enter_again(struct conn *c) {
     if (!c->in_again) {
         c->in_again = true;
         c->next_again = NULL;
@@ -174,7 +174,7 @@ static bool received(struct conn *c, ssize_t n, size_t room) {
 static bool receive_fresh(struct conn *c) {
     struct arena *a = &c->w->arena;
     if (arena_room(a) < READ_CHUNK_LEN) {
-        enter_again(c);
+        conn_enter_again(c);
         return false;
     }
     char *to = a->base + a->used;
@@ -256,7 +256,7 @@ void conn_feed(struct conn *c) {
         return;
     }
     if (dc_unlikely(pubsub_is_backlogged(c->w->cmd.node))) {
-        enter_again(c); /* what is under way to other workers has to arrive first */
+        conn_enter_again(c); /* what is under way to other workers has to arrive first */
         return;
     }
     if (c->held == NULL) {
@@ -457,14 +457,14 @@ void conn_run(struct conn *c) {
         conn_enter_flush(c);
     }
     if ((c->readable || c->unparsed) && c->held == NULL) {
-        enter_again(c);
+        conn_enter_again(c);
     }
 }
 
 void conn_resume_reading(struct conn *c) {
     c->stalled = false;
     if ((c->readable || c->unparsed) && c->held == NULL) {
-        enter_again(c);
+        conn_enter_again(c);
     }
 }
 

@@ -74,6 +74,8 @@ void conn_flush(struct conn *c);
 /* Closes now. The memory goes at the end of the turn. */
 void conn_close(struct conn *c);
 void conn_enter_dead(struct conn *c);
+/* The next turn looks at it without an event: for input, and for output that is left. */
+void conn_enter_again(struct conn *c);
 /* Leaves the worker with its socket open, and goes to c->detach. */
 void conn_detach(struct conn *c);
 void conn_free(struct conn *c);

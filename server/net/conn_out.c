@@ -336,9 +336,13 @@ static size_t sent(struct conn *c, ssize_t n) {
 
 static void send_replies(struct conn *c) {
     const char *from = c->w->out.ptr + c->out_start;
-    size_t done = sent(c, send(c->client.fd, from, c->out_len, MSG_NOSIGNAL));
+    size_t len = c->out_len < SEND_FRESH_LEN ? c->out_len : SEND_FRESH_LEN;
+    size_t done = sent(c, send(c->client.fd, from, len, MSG_NOSIGNAL));
     if (dc_unlikely(done < c->out_len) && !c->closed) {
         queue_bytes(c, from + done, c->out_len - done);
+        if (done == len) {
+            conn_enter_again(c);
+        }
     }
     c->out_len = 0;
 }
@@ -374,16 +378,26 @@ static bool is_free(struct conn *c, struct chunk *k) {
     }
 }
 
-/* Until the socket is full. */
+/* Until the socket is full or the others have to have their turn: a reader that keeps up would take all there is. What is pushed comes as fast
+ * as others make it, whatever is left. */
 static void send_queue(struct conn *c) {
+    bool all = atomic_load_explicit(&c->w->stopping, memory_order_relaxed) ||
+               (c->client.flags & (CLIENT_SUBSCRIBED | CLIENT_MONITOR)) != 0;
+    size_t room = all ? SIZE_MAX : SEND_TURN_LEN;
     while (c->queue != NULL && !c->closed) {
+        if (room == 0) {
+            conn_enter_again(c);
+            return;
+        }
         struct iovec iov[IOV_COUNT];
         struct msghdr msg = {.msg_iov = iov};
         size_t total = 0;
-        for (struct chunk *k = c->queue; k != NULL && msg.msg_iovlen < IOV_COUNT && is_free(c, k);
+        for (struct chunk *k = c->queue;
+             k != NULL && total < room && msg.msg_iovlen < IOV_COUNT && is_free(c, k);
              k = k->next) {
-            iov[msg.msg_iovlen++] = (struct iovec){(void *)(uintptr_t)k->ptr, k->len};
-            total += k->len;
+            size_t len = k->len < room - total ? k->len : room - total;
+            iov[msg.msg_iovlen++] = (struct iovec){(void *)(uintptr_t)k->ptr, len};
+            total += len;
         }
         if (msg.msg_iovlen == 0) {
             gates_enter(c, c->queue->level);
@@ -394,6 +408,7 @@ static void send_queue(struct conn *c) {
         if (done < total) {
             return;
         }
+        room -= done;
     }
 }
 

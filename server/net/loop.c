@@ -103,10 +103,13 @@ void worker_turn_begin(struct worker *w) {
     }
 }
 
-static void read_again(struct worker *w) {
+static void look_again(struct worker *w) {
     for (struct conn *c = list_take(&w->again); c != NULL;) {
         struct conn *next = c->next_again;
         c->in_again = false;
+        if (!c->closed && c->queue != NULL) {
+            conn_enter_flush(c);
+        }
         if (!c->closed) {
             conn_feed(c);
         }
@@ -163,6 +166,16 @@ void worker_flush(struct worker *w) {
     }
 }
 
+/* What sockets still take, at the end. */
+static void send_rest(struct worker *w) {
+    for (struct conn *c = w->conns; c != NULL; c = c->next) {
+        if (c->queue != NULL) {
+            conn_enter_flush(c);
+        }
+    }
+    worker_flush(w);
+}
+
 /* Frees closed connections, but for those that another list still holds: they go a turn later. */
 static void bury(struct worker *w) {
     for (struct conn *c = list_take(&w->dead); c != NULL;) {
@@ -179,7 +192,7 @@ static void bury(struct worker *w) {
 static void turn_run(struct worker *w) {
     if (w->again.first != NULL) {
         worker_turn_begin(w);
-        read_again(w);
+        look_again(w);
     }
     /* What was posted before a request was sent arrives before the request runs: who was told that a message went out
      * finds it delivered. */
@@ -251,6 +264,7 @@ bool worker_run(struct worker *w) {
         turn_flush(w);
     }
     ears_close(w);
+    send_rest(w);
     gates_settle(w);
     while (w->conns != NULL) {
         conn_close(w->conns);

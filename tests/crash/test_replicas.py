@@ -6,6 +6,7 @@ Real processes; what needs root (networks that are cut, small disks) is skipped 
 (support/rights.py). Traces that broke simpler designs bear their numbers.
 """
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -16,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import netlab, power  # noqa: E402
-from support.cluster import GONE, Cluster, Load, eventually  # noqa: E402
+from support.cluster import GONE, Cluster, Load, contents, eventually  # noqa: E402
+from support.pace import slowness  # noqa: E402
 from support.resp import Error  # noqa: E402
 from support.rights import lacking  # noqa: E402
 from support.server import temp_dir  # noqa: E402
@@ -448,6 +450,19 @@ class PowerCuts(Replicas):
         node.wrapper = power.rebooted(self.cluster.folder, self.boots)
         return lost
 
+    def has_pulled(self, node, head):
+        """The node has lost the end of its log up to 'head', and fetched it from another one before it began a history of its own."""
+        info = node.info()
+        pulls = re.findall(r"sink\.pull source=\S+ from=(\d+) to=(\d+)", node.last_output())
+        self.assertEqual(info["restart_clean"], "no")
+        self.assertLess(int(info["restart_end_lsn"]), head)
+        self.assertTrue(pulls, node.last_output())
+        self.assertEqual(int(pulls[0][0]), int(info["restart_end_lsn"]))
+        self.assertEqual(int(pulls[-1][1]), head)
+        self.assertEqual(int(info["second_repl_offset"]), head + 1)  # where the history before ends
+        for other in self.cluster.others(node):
+            self.assertEqual(list(other.dir.glob("cut-*")), [], "a replica gave something up")
+
     def test_h02_a_primary_back_at_once_pulls_what_it_lost(self):
         for turn in range(3):
             conn = self.connect(self.primary, "replicas:1")
@@ -455,22 +470,49 @@ class PowerCuts(Replicas):
             for i in range(500):
                 conn.ok("SET", "k%d" % i, "%d/%d" % (turn, i))
                 confirmed["k%d" % i] = b"%d/%d" % (turn, i)
+            self.cluster.wait_synced(self.primary)
+            head = self.primary.offset()
             self.assertGreater(self.power_cut(self.primary), 10_000)
             time.sleep(0.1)
             self.primary.start()
             # Before anybody has been promoted: it takes writes when it has everything.
             eventually(lambda: self.primary.call("SET", "again", turn) == "OK", 20, self.primary.last_output)
             self.assertEqual(dict(zip(confirmed, self.primary.ok("MGET", *confirmed))), confirmed)
+            self.has_pulled(self.primary, head)
             self.converge()
         self.assertEqual(self.full_copies()[self.primary.name], 0)
+
+    def test_h02_a_start_that_ended_while_it_asked_changes_nothing(self):
+        """The next one waits for all, too: the machine has run on since that, and yet what was acknowledged isn't in the log."""
+        knows, lags = self.replicas
+        self.primary.options.update({"pull-timeout": 600_000})
+        lags.freeze()
+        self.connect(self.primary, "replicas:1").ok("SET", "k", "acknowledged")
+        knows.freeze()
+        self.assertGreater(self.power_cut(self.primary), 0)
+        lags.kill()
+        lags.start()
+        for end in (self.primary.kill, self.primary.terminate, lambda: None):
+            self.primary.start()
+            conn = self.connect(self.primary)
+            conn.send("SET", "again", "1")
+            time.sleep(2.5)  # who answers has been heard by then
+            self.assertEqual(conn.drain(), [], self.primary.last_output())
+            end()
+        knows.thaw()
+        self.assertEqual(conn.read(20 * slowness()), "OK")
+        self.assertEqual(self.primary.ok("GET", "k"), b"acknowledged")
+        self.converge()
+        self.assertEqual([list(node.dir.glob("cut-*")) for node in self.cluster], [[]] * 3)
 
     def test_h02_without_its_replicas_it_is_read_only_for_a_while_and_forks(self):
         self.connect(self.primary, "disk").ok("SET", "durable", "1")
         self.connect(self.primary, "replicas:2").ok("SET", "k", "on the replicas")
         position = self.primary.ok("GETVER", "k")[1]
+        heads = {node: node.offset() for node in self.replicas}
         for node in self.replicas:
             node.freeze()
-        self.power_cut(self.primary)
+        self.assertGreater(self.power_cut(self.primary), 0)
         began = time.monotonic()
         self.primary.start()
         self.assertEqual(self.primary.ok("GET", "durable"), b"1")
@@ -484,17 +526,29 @@ class PowerCuts(Replicas):
         for node in self.replicas:
             node.follow(self.primary, "FORCE")
         self.converge()
-        self.assertTrue(list(self.replicas[0].dir.glob("cut-*.bad")))
+        for node in self.replicas:
+            self.assertRegex(node.output(), r"sink\.cut lsn=\d+ head=%d " % heads[node])
+            self.assertTrue(list(node.dir.glob("cut-*.bad")))
+            self.assertEqual(node.ok("LOG", "STATUS", position), b"lost")
+        self.assertNotIn("sink.pull", self.primary.last_output())
+        self.assertEqual(self.full_copies()[self.primary.name], 0)
 
     def test_h01_a_replica_that_has_more_than_a_primary_whose_power_was_cut(self):
         """Nothing is continued silently: after the pull both have the same bytes."""
         with Load(self.primary, value_len=300) as load:
             eventually(lambda: load.written > 3000, 30)
-            load.ended.set()
-        self.power_cut(self.primary)
+        self.cluster.wait_synced(self.primary)
+        head, before = self.primary.offset(), contents(self.primary)
+        self.assertGreater(self.power_cut(self.primary), 300 * 3000)
         self.primary.start()
         eventually(lambda: self.primary.call("SET", "again", "1") == "OK", 20, self.primary.last_output)
+        self.has_pulled(self.primary, head)
+        self.assertGreater(self.primary.offset(), head)
         self.converge()
+        after = contents(self.primary)
+        self.assertIsNotNone(after.pop((0, b"again"), None))
+        self.assertEqual(after, before)
+        self.assertEqual(self.full_copies()[self.primary.name], 0)
 
     def test_a_replica_whose_power_was_cut_goes_on_where_its_disk_ends(self):
         before = self.primary.counters()["sync_full"]

@@ -742,7 +742,7 @@ class Trouble(WaitingCase):
         self.assertEqual(conn.ok("MGET", "before", "after"), [b"1", b"2"])
 
     def test_writes_fail(self):
-        for error, why in ((errno.ENOSPC, "No space left on device"), (errno.EIO, "Input/output error")):
+        for error, why in ((errno.ENOSPC, "No space left on device"), (errno.EIO, "Input/output error"), (errno.EROFS, "Read-only file system")):
             for setting in ("everysec", "always"):
                 with self.subTest(why=why, setting=setting):
                     server = self.own_server(slow=True, appendfsync=setting)
@@ -833,19 +833,48 @@ class Trouble(WaitingCase):
         self.assertEqual(conn.ok("MGET", "before", "after"), [b"1", b"2"])
         self.assertIn(conn.ok("GET", "full:%d" % (acknowledged % 200)), [b"%d." % acknowledged * 200])
 
+    @contextlib.contextmanager
+    def read_only(self, folder):
+        """Nothing can be created, renamed or removed below it. Who has a file open goes on writing to that: the kernel refuses what would end it."""
+        if subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False).returncode != 0:
+            lacking(self, "mount isn't permitted")
+        try:
+            subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+            yield
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+    def test_a_directory_that_becomes_read_only(self):
+        """Until the segment is full nobody notices. Then writes are refused, until the log gets its next segment."""
+        server = self.own_server(log_segment_size="1mb")
+        conn = self.connect(server, timeout=30)
+        conn.ok("SET", "before", "1")
+        conn.ok("WAITAOF", 1, 0, 0)
+        acknowledged = {}
+        with self.read_only(str(server.dir)):
+            for i in range(4000):
+                reply = conn.call("SET", "full:%d" % (i % 200), "%d." % i * 200)
+                if isinstance(reply, Error):
+                    break
+                acknowledged["full:%d" % (i % 200)] = b"%d." % i * 200
+            self.assertGreater(len(acknowledged), 100)
+            self.assertIn("Read-only file system", reply)
+            if reply.code != "MISCONF":  # refused, or applied and not confirmed
+                acknowledged.pop("full:%d" % (i % 200), None)
+            self.goes_on(server, "Read-only file system")
+            self.assertIn("Read-only file system", conn.call("SAVE"))
+            self.assertEqual(conn.ok("MGET", *acknowledged), list(acknowledged.values()))
+        self.eventually(lambda: self.writes(conn), 20)
+        self.assertEqual(conn.call("SAVE"), "OK")
+        self.recovers(server, conn)
+        self.assertEqual(self.connect(server, timeout=30).ok("MGET", *acknowledged), list(acknowledged.values()))
+
     def test_a_directory_that_is_read_only(self):
         server = self.own_server()
         self.connect(server).ok("SET", "before", "1")
         server.terminate()
-        folder = str(server.dir)
-        bound = subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False)
-        if bound.returncode != 0:
-            lacking(self, "mount isn't permitted")
-        try:
-            subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        with self.read_only(str(server.dir)):
             code, text = run_server(server)
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
         self.assertEqual(code, 1)
         self.assertIn("Read-only file system", text)
         self.assertEqual(self.restarted(server).ok("GET", "before"), b"1")

@@ -158,6 +158,18 @@ class Failover(ReplicaCase):
         self.in_sync(a, b)
         self.assertEqual(self.state(b)["role"], "slave")
 
+    def test_who_cannot_be_reached_is_not_promoted(self):
+        """It would take writes, and nobody would hear of it."""
+        a = self.node()
+        b = self.replica(a, replica_announce_port=1)
+        self.in_sync(a, b)
+        self.assertEqual(self.ask(a, "FAILOVER"), "OK")
+        self.eventually(lambda: self.state(a)["master_failover_state"] == "no-failover")
+        self.assertEqual(self.ask(a, "INCR", "x"), 1)
+        self.in_sync(a, b)
+        self.assertEqual(self.state(b)["role"], "slave")
+        self.assertIn("answers at the address that it announces", a.output())
+
     def test_force_takes_over_whoever_is_named(self):
         a = self.node(**{"repl-timeout": 60})
         b = self.replica(a)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import SlowDisk  # noqa: E402
+from support.disk import DiskCase, SlowDisk  # noqa: E402
 from support.pace import slowness  # noqa: E402
 from support.server import temp_dir  # noqa: E402
 
@@ -123,6 +123,20 @@ class Entries(InspectCase):
         now = max(time_of(copy), time_of(self.last))
         self.assertEqual(alive(listing(copy), now), alive(listing(self.last), now))
 
+    def test_with_little_memory_for_the_log_all_is_the_same(self):
+        copy = self.copy(self.dir)
+        for snapshot in copy.glob("*.dcs"):
+            snapshot.unlink()
+        for path in (self.last, self.dir, copy):  # tail; tail and log; log
+            every = sorted(run("keys", path, "--values", "--json").stdout.splitlines())
+            self.assertTrue(every)
+            # With none at all each range is looked for in the whole log: enough for a tail.
+            for memory in ("0" if path == self.last else "1kb", "20kb", "1gb"):
+                self.assertEqual(sorted(run("keys", path, "--values", "--json", "--memory", memory).stdout.splitlines()), every)
+            self.assertEqual(objects("verify", path, "--memory", "5kb")[-1]["damaged"], 0)
+        *_, sums = objects("diff", copy, self.dir, "--memory", "20kb")
+        self.assertEqual(sums["same"], len(objects("keys", self.dir)))
+
     def test_get_finds_each_key_by_its_position(self):
         keys = sorted(model(self.dir / "calm.txt").items(), key=str)
         for (keyspace, key), (crc, length, version, expiry) in random.Random(SEED).sample(keys, 40) + [k for k in keys if k[0][0] == "system"]:
@@ -200,6 +214,206 @@ class Entries(InspectCase):
         self.assertEqual(summary["node_id"][:6], "d0cace")
         self.assertEqual([h["id"] for h in summary["histories"]], ["000000000000aaaa"])
         self.assertEqual(summary["blocks"], sum(k["blocks"] + k["pieces"] for k in summary["keyspaces"]))
+
+
+class Prefixes(InspectCase):
+    """Namespaces: what stands in front of a delimiter."""
+
+    def sums(self, path, delimiter):
+        """From the listing: (keyspace, prefix or None) -> keys, with expiry, bytes of keys, of values."""
+        out = {}
+        for record in objects("keys", path):
+            key = bytes_of(record, "key")
+            prefix = key.partition(delimiter)[0] if delimiter in key else None
+            old = out.get((record["keyspace"], prefix), (0, 0, 0, 0))
+            one = 1, "expires_ms" in record, len(key), record["bytes"]
+            out[record["keyspace"], prefix] = tuple(a + b for a, b in zip(old, one))
+        return out
+
+    def shown(self, path, *words):
+        """The record, and what it says in the form of sums()."""
+        (stats,) = objects("stats", path, *words)
+        found = stats["prefixes"]
+        return found, {(r["keyspace"], bytes_of(r, "prefix") if named else None):
+                       (r["keys"], r["with_expiry"], r["key_bytes"], r["value_bytes"])
+                       for named in (True, False) for r in found["largest" if named else "without"]}
+
+    def test_sums_are_exact_while_there_are_counters(self):
+        for path, delimiter in ((self.calm, ":"), (self.dir, ":"), (self.dir, "1"), (self.dir, "y:1")):
+            truth = self.sums(path, delimiter.encode())
+            found, sums = self.shown(path, "--prefixes", 10000, "--delimiter", delimiter)
+            self.assertEqual(sums, truth)
+            self.assertTrue(found["exact"])
+            self.assertEqual(found["different"], len([prefix for _, prefix in truth if prefix is not None]))
+            self.assertEqual(found["others_at_most"], 0)
+            sizes = [r["key_bytes"] + r["value_bytes"] for r in found["largest"]]
+            self.assertEqual(sizes, sorted(sizes, reverse=True))
+            self.assertFalse(any(r["keys_more_at_most"] + r["bytes_more_at_most"] for r in found["largest"]))
+
+    def test_with_few_counters_the_truth_lies_within_what_is_said(self):
+        truth = self.sums(self.dir, b"1")
+        found, sums = self.shown(self.dir, "--prefixes", 2, "--delimiter", "1")
+        self.assertEqual((found["exact"], found["counters"], len(found["largest"])), (False, 20, 2))
+        for record in found["largest"]:
+            keys, _, *sizes = truth[record["keyspace"], bytes_of(record, "prefix")]
+            self.assertLessEqual(record["keys"], keys)
+            self.assertLessEqual(keys, record["keys"] + record["keys_more_at_most"])
+            seen = record["key_bytes"] + record["value_bytes"]
+            self.assertLessEqual(seen, sum(sizes))
+            self.assertLessEqual(sum(sizes), seen + record["bytes_more_at_most"])
+        for place in truth.keys() - sums.keys():
+            self.assertLessEqual(sum(truth[place][2:]), found["others_at_most"])
+        text = run("stats", self.dir, "--prefixes", 2, "--delimiter", "1").stdout.decode("ascii")
+        self.assertRegex(text, r"(?m)^ +exact +no$")
+
+    def test_some_are_shown_and_the_bound_of_the_others_is_true(self):
+        truth = self.sums(self.dir, b":")
+        found, sums = self.shown(self.dir, "--prefixes", 3)
+        hidden = [sum(truth[place][2:]) for place in truth.keys() - sums.keys()]
+        self.assertEqual((found["exact"], found["others_at_most"]), (True, max(hidden)))
+        (found,) = objects("stats", self.dir)
+        self.assertNotIn("prefixes", found)
+
+    def test_text_for_people(self):
+        text = run("stats", self.calm, "--prefixes", 20).stdout.decode("ascii")
+        for (keyspace, prefix), sums in self.sums(self.calm, b":").items():
+            name = '"%s"' % "".join({0x22: '\\"', 0x5c: "\\\\", 10: "\\n"}.get(c, chr(c) if 32 <= c < 127 else "\\x%02x" % c)
+                                    for c in prefix) if prefix is not None else "(no delimiter)"
+            line = " +".join(map(str, sums)) + "  +%s  %s" % (keyspace, re.escape(name))
+            self.assertRegex(text, "(?m)^ +" + line + "$")
+
+
+class Odd(DiskCase):
+    """What a node's log says, key by key."""
+
+    def written(self, *runs):
+        """The data directory of a node that was sent these commands in each run."""
+        server = self.own_server()
+        for i, commands in enumerate(runs):
+            if i > 0:
+                server.start()
+            conn = self.connect(server, timeout=30)
+            for command in commands:
+                conn.ok(*command)
+            server.terminate()
+        return server.dir
+
+    def test_prefixes_of_odd_keys(self):
+        long = b"n" * 300
+        path = self.written([("SET", b"", b"12"), ("SET", b":a", b"1"), ("SET", b":", b""), ("SET", b"x:", b"1"), ("SET", b"plain", b"1"),
+                            ("SET", b"\xff\x00\n:1", b"22", "EX", "1000"), ("SET", long + b":1", b"1"), ("SET", long + b"m:1", b"1"),
+                            ("SELECT", "1"), ("SET", b"x:y:z", b"1")])
+        (stats,) = objects("stats", path, "--prefixes", 10)
+        found = stats["prefixes"]
+        rows = {(r["keyspace"], bytes_of(r, "prefix")): (r["keys"], r["with_expiry"], r["key_bytes"], r["value_bytes"], r["cut"])
+                for r in found["largest"]}
+        self.assertEqual(rows, {(0, b""): (2, 0, 3, 1, False), (0, b"x"): (1, 0, 2, 1, False), (0, b"\xff\x00\n"): (1, 1, 5, 2, False),
+                                (0, long[:256]): (2, 0, 302 + 303, 2, True), (1, b"x"): (1, 0, 5, 1, False)})
+        self.assertEqual([(r["keyspace"], r["keys"], r["key_bytes"], r["value_bytes"]) for r in found["without"]], [(0, 2, 5, 3)])
+
+
+    def test_a_segment_alone_says_what_it_knows(self):
+        path = self.written(
+            [("MSET", *[w for k in ("append", "expire", "persist", "both", "set", "del", "patched") for w in (k, "12345")]),
+             ("EXPIRE", "persist", 1000), ("EXPIRE", "append", 1000), ("SELECT", 1), ("SET", "old", 1), ("SELECT", 2), ("SET", "old", 1)],
+            [("APPEND", "append", "678"), ("PEXPIREAT", "expire", 1 << 42), ("PERSIST", "persist"), ("SETRANGE", "both", 10, "x"),
+             ("PEXPIREAT", "both", 1 << 42), ("SET", "set", "new"), ("APPEND", "set", "er"), ("DEL", "del"), ("SET", "gone", 1), ("DEL", "gone"),
+             ("APPEND", "fresh", "all"), ("INCR", "n"), ("SETRANGE", "patched", 0, "y"), ("SET", "patched", "z", "PXAT", 1 << 42),
+             ("SELECT", 1), ("APPEND", "old", "1"), ("FLUSHDB",), ("SET", "behind", 1), ("SELECT", 2), ("APPEND", "old", "1")])
+        first, second = sorted(path.glob("log-*.dcl"))
+        every = {"whole": {}, "partial": {}, "removed": {}, "flushed": {}}
+        for r in objects("keys", second, "--values"):
+            rest = {k: v for k, v in r.items() if k not in ("keyspace", "key", "state", "version", "idle_ms", "frequency")}
+            every[r["state"]][r["keyspace"], r.get("key")] = rest
+        never = {"expires_ms": 1 << 42, "expired": False}
+        self.assertEqual(every["partial"], {
+            (0, "append"): {"bytes_at_least": 8}, (0, "expire"): never, (0, "persist"): {"expires": "never"},
+            (0, "both"): {"bytes_at_least": 11, **never}, (2, "old"): {"bytes_at_least": 2}})
+        whole = {place: rest["value"] for place, rest in every["whole"].items() if place[0] != "system"}
+        self.assertEqual(whole, {(0, "set"): "newer", (0, "fresh"): "all", (0, "n"): "1", (0, "patched"): "z", (1, "behind"): "1"})
+        self.assertEqual(every["removed"], {(0, "del"): {}, (0, "gone"): {}})
+        self.assertEqual(every["flushed"], {(1, None): {}})
+        text = run("keys", second).stdout.decode("ascii")
+        for line in (r' 0  "append"  partial, 8 bytes or more', r' 0  "del"  removed', r' 0  "persist"  partial  expires never',
+                     r' 0  "set"  raw 5', r' 1  flushed at LSN \d+', r' 0  "both"  partial, 11 bytes or more  expires .*'):
+            self.assertRegex(text, "(?m)^%s$" % line)
+        self.assertNotIn("flushed", run("keys", second, "--keyspace", 0).stdout.decode())
+        (stats,) = objects("stats", second)
+        self.assertEqual([(k["keyspace"], k["keys"], k["partial"], k["removed"], "flushed" in k) for k in stats["keyspaces"]],
+                         [(0, 4, 4, 2, False), (1, 1, 0, 0, True), (2, 0, 1, 0, False), ("system", 1, 0, 0, False)])
+        self.assertEqual((stats["segment"], stats["troubles"]), (second.name, 0))
+        # The first one knows all, for nothing was there before.
+        self.assertEqual({(r["keyspace"], r["key"], r["state"]) for r in objects("keys", first)} & {(0, "append", "whole"), (1, "old", "whole")},
+                         {(0, "append", "whole"), (1, "old", "whole")})
+        self.assertEqual({r["state"] for r in objects("keys", first)}, {"whole"})
+
+        self.assertEqual(run("get", second, "set", "--raw").stdout, b"newer")
+        self.assertEqual(objects("get", second, "set")[0]["state"], "whole")
+        for key, words, said, state in (("append", (), b"changed or removed", "partial"), ("del", (), b"changed or removed", "removed"),
+                                        ("nothing", (), b"says nothing", None), ("old", ("--keyspace", 1), b"was flushed at", None)):
+            self.assertIn(said, run("get", second, key, *words, "--raw", status=1).stderr)
+            self.assertEqual(run("get", second, key, *words, "--raw", status=1).stdout, b"")
+            self.assertEqual([r["state"] for r in objects("get", second, key, *words, status=1)], [state] if state else [])
+        self.assertIn(b"log segment", run("diff", first, second, status=2).stderr)
+
+
+class Segments(InspectCase):
+    """A segment alone, by what the listing of its effects says."""
+
+    def fold(self, segment):
+        """place -> what is known: removed, or (value, expiry), with None where that isn't known."""
+        known = {}
+        for effect in (e for f in objects("log", segment, "--values") for e in f["effects"]):
+            if effect["effect"] == "FLUSH":
+                known = {place: state for place, state in known.items() if place[0] != effect["keyspace"]}
+                continue
+            place, prev = (effect["keyspace"], bytes_of(effect, "key")), int(effect.get("prev", 0))
+            value, expiry = known.get(place, (None, None)) if prev else (b"", -1)
+            if effect["effect"] == "PUT":
+                value, expiry = bytes_of(effect, "value"), effect.get("expires_ms", -1)
+            elif effect["effect"] == "WRITE":
+                data, at = bytes_of(effect, "value"), effect["offset"]
+                value = None if value is None else value.ljust(at, b"\0")[:at] + data + value[at + len(data):]
+            elif effect["effect"] == "EXPIRE":
+                expiry = effect.get("expires_ms", -1)
+            known[place] = "removed" if effect["effect"] == "DEL" else (value, expiry)
+        return known
+
+    def test_each_says_what_its_effects_add_up_to(self):
+        states = set()
+        for segment in random.Random(SEED).sample(self.segments, 15):
+            found = {}
+            for r in objects("keys", segment, "--values"):
+                states.add(r["state"])
+                if r["state"] == "flushed":
+                    continue
+                place = r["keyspace"], bytes_of(r, "key")
+                unknown = None if r["state"] == "partial" and "expires" not in r else -1
+                value = bytes_of(r, "value") if r["state"] == "whole" else None
+                found[place] = "removed" if r["state"] == "removed" else (value, r.get("expires_ms", unknown))
+            self.assertEqual(found, self.fold(segment), segment.name)
+        self.assertLessEqual({"whole", "partial", "removed"}, states)
+
+    def test_statistics_count_what_the_listing_shows(self):
+        for segment in random.Random(SEED).sample(self.segments, 5):
+            (stats,) = objects("stats", segment, "--prefixes", 10)
+            keys = objects("keys", segment)
+            for one in stats["keyspaces"]:
+                states = [k["state"] for k in keys if k["keyspace"] == one["keyspace"]]
+                self.assertEqual([one["keys"], one["partial"], one["removed"], int("flushed" in one)],
+                                 [states.count(s) for s in ("whole", "partial", "removed", "flushed")])
+            self.assertEqual(sum(r["keys"] for part in ("largest", "without") for r in stats["prefixes"][part]),
+                             [k["state"] for k in keys].count("whole"))
+
+    def test_a_damaged_one_is_told(self):
+        copy = self.copy(self.segments[1])
+        whole = len(objects("keys", copy))
+        with open(copy, "r+b") as file:
+            file.seek(SEGMENT_HEADER_LEN + 2000)
+            file.write(b"damage")
+        done = run("keys", copy, status=1)
+        self.assertIn(copy.parent.name.encode(), done.stderr)
+        self.assertLess(len(done.stdout.splitlines()), whole)
 
 
 class Log(InspectCase):
@@ -384,18 +598,18 @@ class Damage(InspectCase):
         self.assertTrue(any("meta" in d["file"] for d in self.damages(copy)))
         run("catalogue", copy, status=1)
 
-    def verify_from_a_slow_disk(self, *words, patience):
-        """What it tells at a terminal: the disk is slow until progress was told twice, or for so many seconds."""
+    def verify_from_a_slow_disk(self, path, *words, patience, read_takes=0.3, word=b"damaged"):
+        """What it tells at a terminal: the disk is slow until it has told this word twice, or for so many seconds."""
         if not SlowDisk.is_there():
             self.skipTest("DCACHE_SLOW_DISK names no library")
         disk, told, end = SlowDisk(temp_dir(self)), b"", time.monotonic() + patience
-        disk.read_takes(0.3)  # longer than it waits until it tells again
+        disk.read_takes(read_takes)  # by itself longer than it waits until it tells again, or some of them are
         terminal, its_end = pty.openpty()
-        tool = subprocess.Popen([INSPECT, "verify", self.dir, *words], stdout=subprocess.PIPE, stderr=its_end,
+        tool = subprocess.Popen([INSPECT, "verify", path, *words], stdout=subprocess.PIPE, stderr=its_end,
                                 env=disk.environment())
         os.close(its_end)
         try:
-            while told.count(b"damaged") < 2 and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+            while told.count(word) < 2 and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
                 told += os.read(terminal, 4096)
             disk.heal()
             while more := os.read(terminal, 4096):
@@ -410,7 +624,7 @@ class Damage(InspectCase):
         return told
 
     def test_progress_is_shown(self):
-        told = self.verify_from_a_slow_disk(patience=30 * slowness())
+        told = self.verify_from_a_slow_disk(self.dir, patience=30 * slowness())
         shown = [list(map(float, numbers)) for numbers in
                  re.findall(rb"\r *([\d.]+) %  ([\d.]+) of ([\d.]+) MB, \d+ MB/s, 0 damaged", told)]
         self.assertGreaterEqual(len(shown), 2, told)
@@ -419,7 +633,28 @@ class Damage(InspectCase):
         self.assertTrue(told.endswith(b"\r\033[K"), told)  # the line is free for the result
 
     def test_quietly_no_progress_is_shown(self):
-        self.assertEqual(self.verify_from_a_slow_disk("--quiet", patience=1.0), b"")
+        self.assertEqual(self.verify_from_a_slow_disk(self.dir, "--quiet", patience=1.0), b"")
+
+    def test_progress_of_the_replay_is_shown(self):
+        copy = self.copy(self.dir)
+        for snapshot in copy.glob("*.dcs"):
+            snapshot.unlink()  # so all is in the log, which is read twice
+        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.015, word=b"replay")
+        noted = [float(mb) for mb in re.findall(rb"\rreplay: ([\d.]+) MB of the log noted, 0 damaged\033\[K", told)]
+        self.assertGreaterEqual(len(noted), 2, told)
+        self.assertEqual(noted, sorted(noted))
+        self.assertLess(noted[-1], sum(s.stat().st_size for s in self.segments) / 1e6)
+
+    def test_progress_of_the_replay_is_shown_by_keys(self):
+        copy = self.copy(self.dir)
+        (copy / self.calm.name).unlink()
+        for segment in copy.glob("log-*-000000000000aaaa.dcl"):
+            segment.unlink()  # what is left is the snapshot, for the most part
+        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.008, word=b"of the keys")
+        keys = [float(percent) for percent in re.findall(rb"\rreplay: ([\d.]+) % of the keys, 0 damaged\033\[K", told)]
+        self.assertGreaterEqual(len(keys), 2, told)
+        self.assertEqual(keys, sorted(keys))
+        self.assertLess(keys[0], 100)
 
 
 class Faces(InspectCase):
@@ -454,13 +689,14 @@ class Faces(InspectCase):
     def test_wrong_usage(self):
         for words in ((), ("nosuch", "x"), ("keys",), ("keys", "a", "b"), ("keys", "a", "--nosuch"),
                       ("keys", "a", "--raw"), ("keys", "a", "--keyspace"), ("keys", "a", "--keyspace", "16"),
-                      ("log", "a", "--from", "x"), ("stats", "a", "--top", "-1")):
+                      ("log", "a", "--from", "x"), ("stats", "a", "--top", "-1"), ("stats", "a", "--prefixes", "10001"),
+                      ("stats", "a", "--delimiter", ""), ("stats", "a", "--memory", "much"), ("keys", "a", "--prefixes", "1")):
             self.assertTrue(run(*words, status=2).stderr, words)
 
     def test_what_is_no_file_of_ours(self):
         self.assertIn(b"No such file", run("summary", self.dir / "nothing", status=2).stderr)
         self.assertIn(b"neither", run("keys", self.dir / "calm.txt", status=1).stderr)
-        self.assertIn(b"log segment", run("keys", self.segments[0], status=2).stderr)
+        self.assertIn(b"log segment", run("diff", self.segments[0], self.dir, status=2).stderr)
         empty = temp_dir(self)
         self.assertEqual(objects("keys", empty), [])
         self.assertEqual(objects("verify", empty)[-1]["damaged"], 0)

@@ -51,6 +51,21 @@ class SlowReaders(ServerCase):
         requests.join(20)
         self.assertFalse(requests.is_alive())
 
+    def test_h15_neighbours_of_a_large_reply(self):
+        """Its reader keeps up: it could be sent in one go, and the others would wait."""
+        server = self.own_server(threads=1)
+        if server.is_redis:
+            self.skipTest("it sends 64 KB in a turn, which its turns don't tell")
+        with server.connect(timeout=30 * slowness()) as reader, server.connect() as other:
+            reader.ok("SET", "large", b"x" * (32 * MIB))
+            before = self.turns(other)
+            self.assertEqual(len(reader.ok("GET", "large")), 32 * MIB)
+            self.assertGreaterEqual(self.turns(other) - before, 32 * MIB // (512 << 10))
+
+    @staticmethod
+    def turns(conn):
+        return int(conn.ok("INFO", "everything").split(b"eventloop_cycles:")[1].split()[0])
+
     @staticmethod
     def flood(conn, data):
         try:

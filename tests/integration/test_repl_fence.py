@@ -11,7 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.pace import slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
+from support.resp import encode  # noqa: E402
 
 FENCED = "another one has become the primary"
 # Who follows is noted each 5 s at most. It doesn't grow with the load: after 30 s a log is synced by itself, also without appendfsync.
@@ -72,6 +74,47 @@ class Fence(ReplicaCase):
         self.has_all(new, primary, other)
         self.assertEqual(self.ask(new, "GET", "branch"), b"before")
         self.assertEqual(self.ask(new, "SET", "branch", "of the new one"), "OK")
+
+    def test_h42_a_fence_refuses_what_waits(self):
+        """Writes that no replica has got: an OK, at whatever time, would be one for what the new primary hasn't."""
+        primary, new, other = self.three()
+        self.assertEqual(self.ask(primary, "CONFIG", "SET", "ack-timeout", 600_000), "OK")  # it isn't what refuses them
+        clients = [self.connect(primary, timeout=60 * slowness()) for _ in range(4)]
+        for level, client in zip(("replicas:1", "replicas:2", "quorum", "default"), clients):
+            client.ok("CLIENT", "ACK", level)
+            self.assertEqual(client.call("SET", "branch", "before"), "OK")
+        self.in_sync(primary, new, other)
+        new.kill()
+        other.kill()
+        for i, client in enumerate(clients[:3]):
+            client.send_raw(encode("SET", "wait:%d" % i, 1) + encode("INCR", "wait:%d" % i) + encode("GET", "wait:%d" % i))
+        clients[3].send_raw(encode("SET", "wait:3", 2) + encode("WAIT", 1, 0))
+        names = ["wait:%d" % i for i in range(4)]
+        self.eventually(lambda: self.ask(primary, "MGET", *names) == [b"2"] * 4)
+        self.assertEqual(clients[3].read(), "OK")  # has asked for nothing more
+        self.assertEqual([client.drain() for client in clients], [[]] * 4)
+        primary.process.send_signal(signal.SIGSTOP)
+        try:
+            new.start()
+            other.start()
+            self.succeeded_by(new, other)
+        finally:
+            primary.process.send_signal(signal.SIGCONT)
+        for client in clients[:3]:
+            replies = [client.read() for _ in range(3)]
+            self.assertEqual([getattr(reply, "code", reply) for reply in replies], ["UNCONFIRMED"] * 3)
+            self.assertIn("another node has become the primary", replies[0])
+        self.assertIn("another node has become the primary", clients[3].read())  # WAIT
+        for client in clients:
+            reply = client.call("SET", "branch", "behind")
+            self.assertEqual(getattr(reply, "code", reply), "READONLY")
+            self.assertIn(FENCED, reply)
+            self.assertEqual(client.call("PING"), "PONG")  # nothing more was owed
+        self.assertEqual(self.ask(new, "EXISTS", *names), 0)
+        self.follow(primary, new)
+        self.in_sync(new, primary, other, timeout=40)
+        self.same(new, primary, other)
+        self.has_all(new, primary, other)
 
     def test_a_killed_primary_with_nothing_to_give_up_follows_its_successor(self):
         primary, new, other = self.three()

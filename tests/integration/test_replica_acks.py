@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.pace import slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
-from support.resp import Error  # noqa: E402
+from support.resp import Error, encode  # noqa: E402
 
 
 class Case(ReplicaCase):
@@ -192,6 +192,56 @@ class Waiting(Case):
         self.assertEqual(conn.read(), 2)
         for command in (("WAIT", 1, 0), ("WAITAOF", 0, 1, 0)):
             self.assertIn("cannot be used with replica instances", self.ask(two, *command))
+
+    def test_a_replica_shows_what_it_has_under_the_option_of_its_primary(self):
+        """All nodes have one configuration: the level is meant for who is the primary."""
+        for level in ("replicas:1", "quorum:disk"):
+            with self.subTest(level):
+                primary, replica = self.cluster(1, **{"ack-level": level})
+                self.assertEqual(self.ask(primary, "SET", "k", "v"), "OK")
+                self.in_sync(primary, replica)
+                self.assertEqual(self.ask(replica, "GET", "k"), b"v")
+                replica.kill()
+                replica.start()
+                self.assertEqual(self.ask(replica, "GET", "k"), b"v")
+
+    def test_what_a_frozen_replica_has_not_read_does_not_make_it_fresh(self):
+        """Heartbeats lie in its socket, too: none of them says anything of the time since."""
+        primary, replica = self.cluster(1)
+        writer, reader = self.connect(primary, timeout=30), self.connect(replica, timeout=30)
+        stale, count = 1.5 + 0.5 * slowness(at_most=10), 5000
+        reader.ok("CLIENT", "MAXSTALE", int(1000 * stale))
+        self.eventually(lambda: not isinstance(reader.call("GET", "n"), Error))
+        self.freeze(replica)
+        written, end = [], time.monotonic() + 3 * stale
+        while time.monotonic() < end:
+            written.append(time.monotonic())
+            writer.ok("SET", "n", len(written))
+            time.sleep(0.01)
+        reader.send_raw(encode("GET", "n") * count)
+        thawed = time.monotonic()
+        self.thaw(replica)
+        for _ in range(count):
+            reply = reader.read()
+            if not isinstance(reply, Error):
+                age = thawed - (written[int(reply) - 1] if reply is not None else 0)
+                self.assertLess(age, stale + 0.5)
+        self.eventually(lambda: reader.call("GET", "n") == b"%d" % len(written))
+
+    def test_a_replica_without_a_log_is_no_disk(self):
+        primary = self.node(**{"ack-timeout": 300})
+        replica = self.replica(primary, appendonly="no")
+        self.in_sync(primary, replica)
+        conn = self.connect(primary, timeout=30)
+        conn.ok("SET", "k", "v")
+        self.assertEqual(conn.ok("WAIT", 1, 0), 1)
+        self.assertEqual(conn.ok("WAITAOF", 1, 1, 100), [1, 0])
+        conn.ok("CLIENT", "ACK", "replicas:1")
+        conn.ok("SET", "k", "w")
+        conn.ok("CLIENT", "ACK", "replicas:1:disk")
+        self.assertCode("UNCONFIRMED", conn.call("SET", "k", "x"))
+        self.assertEqual(self.ask(replica, "CONFIG", "SET", "appendonly", "yes"), "OK")
+        self.assertEqual(conn.ok("WAITAOF", 1, 1, 0), [1, 1])  # behind its first snapshot
 
     def test_read_your_writes_on_a_replica(self):
         primary, replica = self.cluster(1)

@@ -3,6 +3,7 @@
 """Do the copies of a node hold what it holds, in any order of starts, ends and roles?"""
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -259,6 +260,25 @@ class Frozen(ReplicaCase):
         self.assertEqual(self.state(primary)["sync_full"], "2")
 
 
+    def test_a_replica_that_comes_anew_has_one_link(self):
+        """The link of its earlier life is still open: nothing has told the primary that its machine is gone."""
+        primary = self.node(repl_timeout=60)
+        replica = self.replica(primary, repl_timeout=60)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        self.assertEqual(self.ask(primary, "WAITAOF", 1, 1, 0), [1, 1])
+        os.kill(replica.process.pid, signal.SIGSTOP)
+        again = self.node(replicaof=["127.0.0.1", primary.port], repl_timeout=60)
+        again.kill()
+        shutil.rmtree(again.dir)
+        shutil.copytree(replica.dir, again.dir)
+        again.start()
+        self.in_sync(primary, again)
+        self.eventually(lambda: "the peer has come anew" in primary.output())
+        self.assertEqual(self.state(primary)["connected_slaves"], "1")
+        replica.kill()
+
+
 class Roles(ReplicaCase):
     def test_a_replica_refuses_writes(self):
         primary = self.node()
@@ -272,6 +292,21 @@ class Roles(ReplicaCase):
         for command in [("FLUSHALL",), ("INCR", "a"), ("GETDEL", "a"), ("EXPIRE", "a", 1)]:
             self.assertEqual(conn.call(*command).code, "READONLY")
         self.assertIsNone(conn.ok("GET", "a"))
+
+    def test_a_primary_that_loads_and_leaves_out_becomes_a_replica(self):
+        """Its loaders write what they leave out, up to the end of the life that is over."""
+        other = self.node()
+        node = self.node(threads=2, warm_threads=4, maxmemory_policy="allkeys-lru")
+        fill(self.connect(node), 40000, length=400)
+        self.ask(node, "SAVE")
+        node.options["maxmemory"] = 1  # nothing fits
+        for delay in (0.0, 0.02, 0.04, 0.06, 0.08, 0.1):
+            node.kill()
+            node.start()
+            time.sleep(delay)
+            self.follow(node, other)
+            self.eventually(lambda: self.state(node)["role"] == "slave")
+            self.assertEqual(self.ask(node, "REPLICAOF", "NO", "ONE"), "OK")
 
     def test_a_promoted_replica_takes_writes_and_begins_a_history(self):
         primary = self.node()
@@ -457,6 +492,44 @@ class PowerCuts(ReplicaCase):
         self.same_log(primary, replica)
         self.assertEqual(self.state(primary)["sync_full"], "0")
         self.assertEqual(self.state(primary)["role"], "master")
+
+    def test_h02_what_does_not_fit_into_memory_is_left_out_once_nobody_has_more(self):
+        """Leaving out is a write, which may not stand where a peer may have other bytes."""
+        primary, replica, lsn = self.pair(maxmemory_policy="allkeys-lru", pull_timeout=600_000)
+        time.sleep(3)  # the metadata know the replica: noted each second, and synced
+        self.lose(primary, lsn)
+        os.kill(replica.process.pid, signal.SIGSTOP)
+        primary.options["maxmemory"] = 1  # nothing fits
+        primary.start()
+        conn = self.connect(primary)
+        self.eventually(lambda: primary.info(conn, "warm_percent") == "100")
+        self.assertEqual(self.written(primary), lsn)
+        conn.ok("CONFIG", "SET", "maxmemory", 0)
+        os.kill(replica.process.pid, signal.SIGCONT)
+        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
+        self.assertEqual(self.ask(primary, "GET", "late:99"), self.ask(replica, "GET", "late:99"))
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["role"], "master")
+
+    def test_h05_runs_without_a_log_give_no_version_twice(self):
+        """What the first of them handed out no log can tell, and nobody who is asked."""
+        primary = self.node(appendonly="no", pull_timeout=300)
+        replica = self.replica(primary)
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        self.ask(primary, "SAVE")
+        time.sleep(3)  # the metadata know the replica: noted each second, and synced
+        replica.kill()
+        versions = []
+        for n in range(3):
+            primary.kill()
+            primary.start()
+            self.assertEqual(self.ask(primary, "SET", "k", n), "OK")
+            versions.append(self.ask(primary, "GETVER", "k")[1])
+        self.assertLess(versions[0], versions[1])
+        self.assertLess(versions[1], versions[2])
 
     def test_h01_what_nobody_could_tell_the_primary_is_cut_from_the_replica(self):
         primary, replica, lsn = self.pair(**{"pull-timeout": 300})

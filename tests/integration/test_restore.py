@@ -746,6 +746,23 @@ class Backup(RestoreCase):
         self.assertEqual(self.restore("--dry-run", self.folder / "x")["entries"], 1)
         self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["empty", "x"])
 
+    def test_what_was_never_finished_is_refused_by_name(self):
+        conn = self.connect(self.start())
+        conn.ok("SET", "k", 1)
+        conn.ok("BACKUP", self.folder / "b")
+        broken = self.folder / "b.incomplete"
+        (self.folder / "b").rename(broken)
+        (broken / "backup.json").unlink()
+        before = sorted(p.name for p in broken.iterdir())
+        said = self.restore("--dry-run", broken, code=FAILED)
+        self.assertIn("b.incomplete was never finished", said)
+        self.assertIn("dcache-restore --repair", said)
+        with self.assertRaisesRegex(ServerFailed, "b.incomplete was never finished"):
+            Server(dir=broken)
+        self.assertEqual(sorted(p.name for p in broken.iterdir()), before)
+        self.restore("--repair", broken, self.folder / "saved")
+        self.assertEqual(self.content(self.serve(self.folder / "saved")), {b"k": b"1"})
+
     def test_wrong_words(self):
         conn = self.connect(self.start())
         self.assertIsInstance(conn.call("BACKUP"), Error)

@@ -23,8 +23,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_LEN_MAX = 1 << 20 };
-
 static struct data_case c; /* the old data set, or the only one */
 static char meta_dir[TEMP_DIR_MAX];
 static struct meta *meta;
@@ -39,17 +37,11 @@ static void set(struct data_case *to, const char *prefix, int count) {
     }
 }
 
-/* Metadata are written thousands of times here: in memory, where there is such a place. */
+/* Metadata are written thousands of times here. */
 static void begin(void) {
-    bool rebuilt, moves = getenv("TMPDIR") == NULL && access("/dev/shm", W_OK) == 0;
+    bool rebuilt;
     case_open(&c);
-    if (moves) {
-        setenv("TMPDIR", "/dev/shm", 1);
-    }
-    temp_dir_make(meta_dir);
-    if (moves) {
-        unsetenv("TMPDIR");
-    }
+    temp_dir_make_in_memory(meta_dir);
     must(meta_open(meta_dir, &meta, &rebuilt));
 }
 
@@ -61,66 +53,12 @@ static void end(void) {
 
 /* --- directories ------------------------------------------------------------------------------------- */
 
-static void put_file(struct sim_disk *d, const char *from, const char *to, const char *name) {
-    static char content[FILE_LEN_MAX];
-    char path[512];
-    snprintf(path, sizeof(path), "%s/%s", from, name);
-    FILE *file = fopen(path, "rb");
-    size_t len = fread(content, 1, sizeof(content), file);
-    expect(len < sizeof(content));
-    fclose(file);
-    snprintf(path, sizeof(path), "%s/%s", to, name);
-    sim_disk_put(d, path, content, len);
-}
-
-static void put_files(struct sim_disk *d, const char *from, const char *to) {
-    DIR *dir = opendir(from);
-    expect_eq(sim_disk_io(d)->mkdir(sim_disk_io(d), to), 0);
-    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
-        if (e->d_type == DT_REG) {
-            put_file(d, from, to, e->d_name);
-        }
-    }
-    closedir(dir);
-}
-
-struct count {
-    const char *part;
-    uint32_t count;
-};
-
-static void count_name(void *arg, const char *name) {
-    struct count *n = arg;
-    n->count += strstr(name, n->part) != NULL;
-}
-
-static uint32_t count_names(const struct io *io, const char *dir, const char *part) {
-    struct count n = {.part = part};
-    (void)io->list(io, dir, count_name, &n);
-    return n.count;
-}
-
 /* What a start finds in a directory. */
 struct found {
     enum dc_err err;
     struct data_plan plan;
     uint64_t digest;
 };
-
-static uint64_t digest_of(struct warm *warm, const struct data_plan *plan) {
-    static struct metric_slot metrics;
-    struct store_opts opts = {.seed = plan->seed};
-    struct store_thread thread;
-    struct store *s = store_create(&opts);
-    store_tick(s, ENGINE_NOW_MS);
-    store_thread_init(&thread, s, &metrics, 1);
-    must(warm_attach(warm, s));
-    must(warm_all(warm, &thread));
-    uint64_t digest = store_digest(s);
-    warm_destroy(warm);
-    store_destroy(s);
-    return digest;
-}
 
 /* Every frame is checked. */
 static struct warm *find(const struct io *io, const char *dir, const uint8_t *node_id,
@@ -193,6 +131,26 @@ static uint64_t cut_everywhere(void (*put)(struct sim_disk *d), void (*note)(voi
         expect(n < 500);
     }
     return n;
+}
+
+/* The same with a kill, so that everything is there for the next start, which goes on to the end; then the power is cut, and what isn't on the disk is gone. */
+static void kill_everywhere(void (*put)(struct sim_disk *d), void (*note)(void), check_fn check) {
+    uint64_t n = 1;
+    for (bool done = false; !done; n++) {
+        struct sim_disk *d = sim_disk_create();
+        put(d);
+        note();
+        sim_disk_stop_after(d, n);
+        done = adopt_begin(sim_disk_io(d), "d", meta, &told) == DC_OK;
+        (void)dc_fail_take(DC_EIO);
+        sim_disk_stop_after(d, 0);
+        must(adopt_begin(sim_disk_io(d), "d", meta, &told));
+        struct sim_disk *after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);
+        check(after, n % 5 == 0);
+        sim_disk_destroy(after);
+        sim_disk_destroy(d);
+        expect(n < 500);
+    }
 }
 
 /* Lets each call of each kind fail once. */

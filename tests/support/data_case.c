@@ -147,3 +147,36 @@ void case_same(struct data_case *c) {
         expect_eq(keyspace_volatile_count(a), keyspace_volatile_count(b));
     }
 }
+
+/* --- what is in a directory -------------------------------------------------------------------------- */
+
+struct count {
+    const char *part;
+    uint32_t count;
+};
+
+static void count_name(void *arg, const char *name) {
+    struct count *n = arg;
+    n->count += strstr(name, n->part) != NULL;
+}
+
+uint32_t count_names(const struct io *io, const char *dir, const char *part) {
+    struct count n = {.part = part};
+    (void)io->list(io, dir, count_name, &n);
+    return n.count;
+}
+
+uint64_t digest_of(struct warm *warm, const struct data_plan *plan) {
+    static struct metric_slot metrics;
+    struct store_opts opts = {.seed = plan->seed};
+    struct store_thread thread;
+    struct store *s = store_create(&opts);
+    store_tick(s, ENGINE_NOW_MS);
+    store_thread_init(&thread, s, &metrics, 1);
+    must(warm_attach(warm, s));
+    must(warm_all(warm, &thread));
+    uint64_t digest = store_digest(s);
+    warm_destroy(warm);
+    store_destroy(s);
+    return digest;
+}

@@ -63,4 +63,9 @@ void case_forget(struct data_case *c); /* what was loaded */
 /* The stores have the same content, versions included; the loaded one holds its invariants. */
 void case_same(struct data_case *c);
 
+/* Loads what a scan has found, and forgets it: the digest of the store. */
+uint64_t digest_of(struct warm *warm, const struct data_plan *plan);
+/* Entries of a directory whose names have this part; 0 also where there is none. */
+uint32_t count_names(const struct io *io, const char *dir, const char *part);
+
 #endif

@@ -6,7 +6,9 @@
 #include "server/base/time.h"
 #include "server/store/store.h"
 #include "tests/support/expect.h"
+#include "tests/support/trace.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -133,20 +135,17 @@ bool rig_until(bool (*condition)(void *arg), void *arg) {
 
 /* --- the trace --------------------------------------------------------------------------------------- */
 
-static bool starts_with(const char *line, const char *what) {
-    return strncmp(line, what, strlen(what)) == 0;
-}
-
 /* What the disk has told since the last time, behind what is there. */
 static void collect(struct buf *to) {
+    static const char *const spares[] = {"create segment-", "allocate segment-", "unlink segment-"};
     char *told = sim_disk_take_trace(rig.disk);
-    for (const char *line = told, *next; *line != '\0'; line = next) {
-        next = strchr(line, '\n') + 1;
-        if (!starts_with(line, "create segment-") && !starts_with(line, "allocate segment-") &&
-            !starts_with(line, "unlink segment-")) {
-            buf_append(to, line, (size_t)(next - line));
-        }
+    for (size_t i = 0; i < sizeof(spares) / sizeof(spares[0]); i++) {
+        (void)trace_drop(told, spares[i]);
     }
+    if (rig.hides_marks) {
+        (void)trace_drop(told, " 512+24\n");
+    }
+    buf_append_str(to, told);
     mem_free(told);
 }
 
@@ -173,16 +172,8 @@ bool rig_has_allocated(void *count) {
     return sim_disk_calls(rig.disk, SIM_ALLOCATE) >= *(uint64_t *)count;
 }
 
-size_t rig_trace_lines(const char *trace) {
-    size_t n = 0;
-    for (; *trace != '\0'; trace++) {
-        n += *trace == '\n';
-    }
-    return n;
-}
-
 bool rig_trace_has_lines(const char *trace, const void *count) {
-    return rig_trace_lines(trace) >= *(const size_t *)count;
+    return trace_lines(trace) >= *(const size_t *)count;
 }
 
 bool rig_trace_ends_with_mark(const char *trace, const void *unused) {
@@ -190,6 +181,20 @@ bool rig_trace_ends_with_mark(const char *trace, const void *unused) {
     size_t len = strlen(trace);
     (void)unused;
     return len >= sizeof(mark) - 1 && strcmp(trace + len - (sizeof(mark) - 1), mark) == 0;
+}
+
+void rig_expect_trace(uint64_t allocated, const char *format, ...) {
+    char wanted[4096];
+    va_list args;
+    va_start(args, format);
+    int len = vsnprintf(wanted, sizeof(wanted), format, args);
+    va_end(args);
+    expect(len >= 0 && len < (int)sizeof(wanted));
+    size_t lines = trace_lines(wanted);
+    expect(rig_until(rig_has_allocated, &allocated));
+    char *trace = rig_take_trace(rig_trace_has_lines, &lines);
+    ck_assert_str_eq(trace, wanted);
+    mem_free(trace);
 }
 
 /* --- reading ----------------------------------------------------------------------------------------- */

@@ -21,6 +21,7 @@ struct log_rig {
     struct log_feed *feed; /* of the thread that opened it */
     struct log_opts opts;
     struct history chain[1];
+    bool hides_marks; /* in traces: one that is late is written when a second is over */
 };
 extern struct log_rig rig;
 
@@ -53,7 +54,8 @@ bool rig_has_allocated(void *count);
 /* Two questions for it. The mark of durable bytes comes behind the news of them. */
 bool rig_trace_has_lines(const char *trace, const void *count); /* a size_t */
 bool rig_trace_ends_with_mark(const char *trace, const void *unused);
-size_t rig_trace_lines(const char *trace);
+/* No more calls than these since the last time, but for those that make spares, of which so many are to be there. Like printf. */
+void rig_expect_trace(uint64_t allocated, const char *format, ...) DC_PRINTF(2, 3);
 
 /* What a reader finds on a disk. */
 struct rig_frame {

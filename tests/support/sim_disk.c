@@ -6,6 +6,8 @@
 #include "server/base/rng.h"
 #include "tests/support/sim_disk_priv.h"
 
+#include <dirent.h>
+#include <stdio.h>
 #include <string.h>
 
 /* --- contents ---------------------------------------------------------------------------------------- */
@@ -172,10 +174,68 @@ static void names_fini(struct sim_names *n) {
     for (size_t i = 0; i < n->count; i++) {
         mem_free(n->list[i].path);
     }
+    for (size_t i = 0; i < n->dir_count; i++) {
+        mem_free(n->dirs[i]);
+    }
     mem_free(n->list);
+    mem_free(n->dirs);
+}
+
+static bool is_or_is_below(const char *path, const char *dir) {
+    size_t len = strlen(dir);
+    return strncmp(path, dir, len) == 0 && (path[len] == '\0' || path[len] == '/');
+}
+
+/* The path behind the rename of a directory that it is, or is below. */
+static void move_path(char **path, const char *gone, const char *came) {
+    const char *rest = *path + strlen(gone);
+    size_t len = strlen(came);
+    char *to = mem_must_alloc(len + strlen(rest) + 1);
+    memcpy(to, came, len);
+    memcpy(to + len, rest, strlen(rest) + 1);
+    mem_free(*path);
+    *path = to;
+}
+
+static void names_remove_dir(struct sim_names *n, const char *path) {
+    for (size_t i = n->count; i-- > 0;) {
+        if (is_or_is_below(n->list[i].path, path)) {
+            mem_free(n->list[i].path);
+            n->list[i] = n->list[--n->count];
+        }
+    }
+    for (size_t i = n->dir_count; i-- > 0;) {
+        if (is_or_is_below(n->dirs[i], path)) {
+            mem_free(n->dirs[i]);
+            n->dirs[i] = n->dirs[--n->dir_count];
+        }
+    }
+}
+
+/* Takes the place of an empty one, if there is one. */
+static void names_rename_dir(struct sim_names *n, const char *gone, const char *came) {
+    names_remove_dir(n, came);
+    for (size_t i = 0; i < n->count; i++) {
+        if (is_or_is_below(n->list[i].path, gone)) {
+            move_path(&n->list[i].path, gone, came);
+        }
+    }
+    for (size_t i = 0; i < n->dir_count; i++) {
+        if (is_or_is_below(n->dirs[i], gone)) {
+            move_path(&n->dirs[i], gone, came);
+        }
+    }
 }
 
 static void names_apply(struct sim_names *n, const struct sim_name_change *c) {
+    if (c->file == NULL && c->came == NULL) {
+        names_remove_dir(n, c->gone);
+        return;
+    }
+    if (c->file == NULL) {
+        names_rename_dir(n, c->gone, c->came);
+        return;
+    }
     if (c->gone != NULL) {
         const struct sim_name *old = sim_names_find(n, c->gone);
         if (old != NULL && old->file == c->file) {
@@ -213,11 +273,29 @@ bool sim_is_in_dir(const char *path, const char *dir) {
     return len == want && memcmp(path, dir, len) == 0;
 }
 
-bool sim_dir_exists(const struct sim_disk *d, const char *path) {
+/* Without a slash at its end. */
+static size_t path_len(const char *path) {
     size_t len = strlen(path);
-    len -= len > 1 && path[len - 1] == '/' ? 1 : 0;
-    for (size_t i = 0; i < d->dir_count; i++) {
-        if (strlen(d->dirs[i]) == len && memcmp(d->dirs[i], path, len) == 0) {
+    return len - (len > 1 && path[len - 1] == '/' ? 1 : 0);
+}
+
+static char **find_dir(const struct sim_names *n, const char *path) {
+    size_t len = path_len(path);
+    for (size_t i = 0; i < n->dir_count; i++) {
+        if (strlen(n->dirs[i]) == len && memcmp(n->dirs[i], path, len) == 0) {
+            return &n->dirs[i];
+        }
+    }
+    return NULL;
+}
+
+bool sim_dir_exists(const struct sim_disk *d, const char *path) {
+    return find_dir(&d->now, path) != NULL;
+}
+
+static bool parent_exists(const struct sim_names *n, const char *path) {
+    for (size_t i = 0; i < n->dir_count; i++) {
+        if (sim_is_in_dir(path, n->dirs[i])) {
             return true;
         }
     }
@@ -225,27 +303,38 @@ bool sim_dir_exists(const struct sim_disk *d, const char *path) {
 }
 
 bool sim_parent_exists(const struct sim_disk *d, const char *path) {
-    for (size_t i = 0; i < d->dir_count; i++) {
-        if (sim_is_in_dir(path, d->dirs[i])) {
-            return true;
-        }
-    }
-    return false;
+    return parent_exists(&d->now, path);
 }
 
-void sim_add_dir(struct sim_disk *d, const char *path) {
-    d->dirs = mem_must_realloc(d->dirs, (d->dir_count + 1) * sizeof(*d->dirs));
-    char *copy = mem_must_strdup(path);
-    size_t len = strlen(copy);
-    if (len > 1 && copy[len - 1] == '/') {
-        copy[len - 1] = '\0';
+static void names_add_dir(struct sim_names *n, const char *path) {
+    if (find_dir(n, path) == NULL) {
+        n->dirs = mem_must_realloc(n->dirs, (n->dir_count + 1) * sizeof(*n->dirs));
+        char *copy = mem_must_strdup(path);
+        copy[path_len(copy)] = '\0';
+        n->dirs[n->dir_count++] = copy;
     }
-    d->dirs[d->dir_count++] = copy;
 }
 
 static void name_change_fini(struct sim_name_change *c) {
     mem_free(c->gone);
     mem_free(c->came);
+}
+
+/* Where one was removed, that is durable too: so the new one isn't removed with it. */
+void sim_add_dir(struct sim_disk *d, const char *path) {
+    size_t kept = 0;
+    for (size_t i = 0; i < d->change_count; i++) {
+        struct sim_name_change *c = &d->changes[i];
+        if (c->file == NULL && strcmp(c->gone, path) == 0) {
+            names_apply(&d->safe, c);
+            name_change_fini(c);
+        } else {
+            d->changes[kept++] = *c;
+        }
+    }
+    d->change_count = kept;
+    names_add_dir(&d->now, path);
+    names_add_dir(&d->safe, path);
 }
 
 void sim_settle_dir(struct sim_disk *d, const char *dir, uint64_t seq) {
@@ -331,16 +420,33 @@ static void crash_files(struct sim_disk *d, struct sim_disk *to, struct cut *c) 
     }
 }
 
+/* Files of a directory that isn't there: it has another name, or none. */
+static void drop_orphans(struct sim_names *n) {
+    for (size_t i = n->count; i-- > 0;) {
+        if (!parent_exists(n, n->list[i].path)) {
+            mem_free(n->list[i].path);
+            n->list[i] = n->list[--n->count];
+        }
+    }
+}
+
 static void crash_names(struct sim_disk *d, struct sim_disk *to, struct cut *c) {
+    for (size_t i = 0; i < d->safe.dir_count; i++) {
+        names_add_dir(&to->safe, d->safe.dirs[i]);
+    }
     for (size_t i = 0; i < d->safe.count; i++) {
         names_add(&to->safe, d->safe.list[i].path, d->safe.list[i].file->twin);
     }
     for (size_t i = 0; i < d->change_count; i++) {
         if (survives(c, d->changes[i].seq)) {
             struct sim_name_change moved = d->changes[i];
-            moved.file = moved.file->twin;
+            moved.file = moved.file != NULL ? moved.file->twin : NULL;
             names_apply(&to->safe, &moved);
         }
+    }
+    drop_orphans(&to->safe);
+    for (size_t i = 0; i < to->safe.dir_count; i++) {
+        names_add_dir(&to->now, to->safe.dirs[i]);
     }
     for (size_t i = 0; i < to->safe.count; i++) {
         names_add(&to->now, to->safe.list[i].path, to->safe.list[i].file);
@@ -354,11 +460,6 @@ struct sim_disk *sim_disk_crash(struct sim_disk *d, enum sim_cut how, uint64_t s
     cut_init(&c, d, how, seed);
     crash_files(d, to, &c);
     crash_names(d, to, &c);
-    for (size_t i = 0; i < d->dir_count; i++) {
-        if (!sim_dir_exists(to, d->dirs[i])) {
-            sim_add_dir(to, d->dirs[i]);
-        }
-    }
     to->capacity = d->capacity;
     pthread_mutex_unlock(&d->mutex);
     return to;
@@ -393,14 +494,10 @@ void sim_disk_destroy(struct sim_disk *d) {
     for (size_t i = 0; i < d->change_count; i++) {
         name_change_fini(&d->changes[i]);
     }
-    for (size_t i = 0; i < d->dir_count; i++) {
-        mem_free(d->dirs[i]);
-    }
     for (size_t i = 0; i < d->handle_count; i++) {
         mem_free(d->handles[i].path);
     }
     mem_free(d->changes);
-    mem_free(d->dirs);
     mem_free(d->handles);
     mem_free(d->maps);
     buf_fini(&d->trace);
@@ -492,6 +589,40 @@ void sim_disk_put(struct sim_disk *d, const char *path, const void *ptr, size_t 
     content_write(&f->now, 0, ptr, len);
     content_copy(&f->safe, &f->now);
     pthread_mutex_unlock(&d->mutex);
+}
+
+static void put_file(struct sim_disk *d, const char *from, const char *to) {
+    enum { PIECE_LEN = 64 * 1024 };
+    struct buf content;
+    FILE *file = fopen(from, "rb");
+    size_t n = 1;
+    dc_assert(file != NULL);
+    buf_init(&content, 0);
+    while (n > 0) {
+        char *room = buf_room(&content, PIECE_LEN);
+        dc_assert(room != NULL);
+        n = fread(room, 1, PIECE_LEN, file);
+        content.len += n;
+    }
+    dc_assert(ferror(file) == 0);
+    sim_disk_put(d, to, content.ptr, content.len);
+    fclose(file);
+    buf_fini(&content);
+}
+
+void sim_disk_put_dir(struct sim_disk *d, const char *from, const char *to) {
+    DIR *dir = opendir(from);
+    dc_assert(dir != NULL && d->io.mkdir(&d->io, to) == 0);
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+        char source[512], target[512];
+        int len = snprintf(source, sizeof(source), "%s/%s", from, e->d_name);
+        dc_assert(len > 0 && len < (int)sizeof(source));
+        snprintf(target, sizeof(target), "%s/%s", to, e->d_name);
+        if (e->d_type == DT_REG) {
+            put_file(d, source, target);
+        }
+    }
+    closedir(dir);
 }
 
 void sim_disk_lose(struct sim_disk *d, const char *path, uint64_t at, uint64_t len) {

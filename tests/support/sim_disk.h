@@ -9,7 +9,8 @@
  *   it then, as the page cache has it. After a power cut a sector is one of its versions since the last sync, or what was there then. A
  *   file's length, and the names of a directory (create, rename, unlink), come out in the same way. A sync covers what was written before it
  *   was called, not what others write while it runs. A failed sync forgets: the versions since the last one never reach the disk, though
- *   reads still show them (as Linux does). Directories themselves are durable at once. Paths are taken as they are written.
+ *   reads still show them (as Linux does). A directory is durable as soon as it is made; that it was renamed or removed is so with the sync of
+ *   the one that holds it. Paths are taken as they are written.
  * Threads: any. Ownership: files and handles belong to the disk. Results that are strings are the caller's (mem_free).
  */
 #ifndef TESTS_SUPPORT_SIM_DISK_H
@@ -51,8 +52,10 @@ enum sim_call {
     SIM_SYNC,
     SIM_SIZE,
     SIM_RENAME,
+    SIM_LINK,
     SIM_UNLINK,
     SIM_MKDIR,
+    SIM_RMDIR,
     SIM_SYNC_DIR,
     SIM_LIST,
     SIM_MAP,
@@ -65,7 +68,7 @@ void sim_disk_fail(struct sim_disk *d, enum sim_call kind, uint64_t n, uint64_t 
 /* The disk is full when its files have this length together; UINT64_MAX = never. A write that doesn't fit is done in part. */
 void sim_disk_set_capacity(struct sim_disk *d, uint64_t len);
 uint64_t sim_disk_used(struct sim_disk *d);
-/* The n-th call that changes anything (write, allocate, truncate, sync, create, rename, unlink, sync_dir) is the last one that does;
+/* The n-th call that changes anything (write, allocate, truncate, sync, create, rename, link, unlink, rmdir, sync_dir) is the last one that does;
  * everything behind it fails with EIO. The last write is done, not synced. 0 = off. */
 void sim_disk_stop_after(struct sim_disk *d, uint64_t n);
 /* Calls that changed anything, so far. */
@@ -82,11 +85,14 @@ void sim_disk_set_hook(struct sim_disk *d, sim_hook_fn hook, void *arg);
  *     write a 4096+160
  *     sync a -> EIO
  *     rename a b
+ *     rename b other/b
  *     sync_dir data */
 char *sim_disk_take_trace(struct sim_disk *d);
 
 /* For tests: the content of a file, durable at once. */
 void sim_disk_put(struct sim_disk *d, const char *path, const void *ptr, size_t len);
+/* The files of a real directory, in one that is made; durable at once. */
+void sim_disk_put_dir(struct sim_disk *d, const char *from, const char *to);
 /* A medium error: these bytes can't be read any more, by read_at nor in a map. */
 void sim_disk_lose(struct sim_disk *d, const char *path, uint64_t at, uint64_t len);
 /* Flips bits of a byte, on the disk and for readers. False: there is no such byte. */

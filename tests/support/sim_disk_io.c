@@ -29,6 +29,16 @@ static const char *base_of(const char *path) {
     return slash != NULL && slash[1] != '\0' ? slash + 1 : path;
 }
 
+/* The name that a file gets; with that of the directory if it goes to another one. */
+static const char *target_of(const char *from, const char *to) {
+    const char *base = base_of(to);
+    if (base - to == base_of(from) - from && strncmp(from, to, (size_t)(base - to)) == 0) {
+        return base;
+    }
+    for (base -= base > to; base > to && base[-1] != '/'; base--) {}
+    return base;
+}
+
 /* A line of the trace; 'rc' is what the call returns. */
 DC_PRINTF(3, 4)
 static void trace(struct sim_disk *d, int64_t rc, const char *fmt, ...) {
@@ -62,8 +72,8 @@ static int fault_of(struct sim_disk *d, enum sim_call kind) {
 
 static bool kind_changes(enum sim_call kind) {
     return kind == SIM_CREATE || kind == SIM_WRITE || kind == SIM_ALLOCATE ||
-           kind == SIM_TRUNCATE || kind == SIM_SYNC || kind == SIM_RENAME || kind == SIM_UNLINK ||
-           kind == SIM_SYNC_DIR;
+           kind == SIM_TRUNCATE || kind == SIM_SYNC || kind == SIM_RENAME || kind == SIM_LINK ||
+           kind == SIM_UNLINK || kind == SIM_RMDIR || kind == SIM_SYNC_DIR;
 }
 
 /* Every call begins here: the hook, the lock, counters and faults. Returns 0 or -errno, with the lock held in any case. 'seq' gets
@@ -266,18 +276,67 @@ static int64_t sim_size(const struct io *io, struct io_file *f) {
     return rc;
 }
 
+/* Entries of a directory. */
+static size_t count_entries(const struct sim_disk *d, const char *path) {
+    size_t count = 0;
+    for (size_t i = 0; i < d->now.count; i++) {
+        count += sim_is_in_dir(d->now.list[i].path, path);
+    }
+    for (size_t i = 0; i < d->now.dir_count; i++) {
+        count += sim_is_in_dir(d->now.dirs[i], path);
+    }
+    return count;
+}
+
+/* A directory takes the place of none, or of an empty one. */
+static int rename_dir(struct sim_disk *d, const char *from, const char *to) {
+    if (sim_names_find(&d->now, to) != NULL) {
+        return -ENOTDIR;
+    }
+    if (count_entries(d, to) > 0) {
+        return -ENOTEMPTY;
+    }
+    if (strcmp(from, to) != 0) {
+        sim_names_change(d, NULL, from, to);
+    }
+    return 0;
+}
+
 static int sim_rename(const struct io *io, const char *from, const char *to) {
     struct sim_disk *d = disk_of(io);
     uint64_t seq;
     int rc = call_begin(d, SIM_RENAME, from, &seq);
     const struct sim_name *n = sim_names_find(&d->now, from);
+    bool is_dir = n == NULL && sim_dir_exists(d, from);
     if (rc == 0) {
-        rc = n == NULL || !sim_parent_exists(d, to) ? -ENOENT : sim_dir_exists(d, to) ? -EISDIR : 0;
+        rc = (n == NULL && !is_dir) || !sim_parent_exists(d, to) ? -ENOENT
+             : !is_dir && sim_dir_exists(d, to)                  ? -EISDIR
+                                                                 : 0;
     }
-    if (rc == 0 && strcmp(from, to) != 0) {
+    if (rc == 0 && is_dir) {
+        rc = rename_dir(d, from, to);
+    } else if (rc == 0 && strcmp(from, to) != 0) {
         sim_names_change(d, n->file, from, to);
     }
-    trace(d, rc, "rename %s %s", base_of(from), base_of(to));
+    trace(d, rc, "rename %s %s", base_of(from), target_of(from, to));
+    disk_unlock(d);
+    return rc;
+}
+
+static int sim_link(const struct io *io, const char *from, const char *to) {
+    struct sim_disk *d = disk_of(io);
+    uint64_t seq;
+    int rc = call_begin(d, SIM_LINK, from, &seq);
+    const struct sim_name *n = sim_names_find(&d->now, from);
+    if (rc == 0) {
+        rc = n == NULL || !sim_parent_exists(d, to)                         ? -ENOENT
+             : sim_names_find(&d->now, to) != NULL || sim_dir_exists(d, to) ? -EEXIST
+                                                                            : 0;
+    }
+    if (rc == 0) {
+        sim_names_change(d, n->file, NULL, to);
+    }
+    trace(d, rc, "link %s %s", base_of(from), base_of(to));
     disk_unlock(d);
     return rc;
 }
@@ -312,6 +371,21 @@ static int sim_mkdir(const struct io *io, const char *path) {
     return rc;
 }
 
+static int sim_rmdir(const struct io *io, const char *path) {
+    struct sim_disk *d = disk_of(io);
+    uint64_t seq;
+    int rc = call_begin(d, SIM_RMDIR, path, &seq);
+    if (rc == 0) {
+        rc = !sim_dir_exists(d, path) ? -ENOENT : count_entries(d, path) > 0 ? -ENOTEMPTY : 0;
+    }
+    if (rc == 0) {
+        sim_names_change(d, NULL, path, NULL);
+    }
+    trace(d, rc, "rmdir %s", base_of(path));
+    disk_unlock(d);
+    return rc;
+}
+
 static int sim_sync_dir(const struct io *io, const char *path) {
     struct sim_disk *d = disk_of(io);
     uint64_t seq;
@@ -338,10 +412,10 @@ static int sim_list(const struct io *io, const char *path, io_name_fn each, void
             buf_append(&found, name, strlen(name) + 1);
         }
     }
-    for (size_t i = 0; rc == 0 && i < d->dir_count; i++) {
-        if (strcmp(d->dirs[i], ".") != 0 && strcmp(d->dirs[i], "/") != 0 &&
-            sim_is_in_dir(d->dirs[i], path)) {
-            const char *name = base_of(d->dirs[i]);
+    for (size_t i = 0; rc == 0 && i < d->now.dir_count; i++) {
+        if (strcmp(d->now.dirs[i], ".") != 0 && strcmp(d->now.dirs[i], "/") != 0 &&
+            sim_is_in_dir(d->now.dirs[i], path)) {
+            const char *name = base_of(d->now.dirs[i]);
             buf_append(&found, name, strlen(name) + 1);
         }
     }
@@ -417,8 +491,10 @@ const struct io sim_io = {
     .size = sim_size,
     .data_end = sim_data_end,
     .rename = sim_rename,
+    .link = sim_link,
     .unlink = sim_unlink,
     .mkdir = sim_mkdir,
+    .rmdir = sim_rmdir,
     .sync_dir = sim_sync_dir,
     .list = sim_list,
     .map = sim_map,

@@ -47,16 +47,18 @@ struct sim_name {
 };
 
 struct sim_names {
-    struct sim_name *list;
+    struct sim_name *list; /* of files */
     size_t count;
+    char **dirs;
+    size_t dir_count;
 };
 
 /* A name that came or went; of a rename both. */
 struct sim_name_change {
     uint64_t seq;
-    struct sim_file *file;
-    char *gone; /* or NULL */
-    char *came; /* or NULL */
+    struct sim_file *file; /* NULL: of a directory, with all that is in it */
+    char *gone;            /* or NULL */
+    char *came;            /* or NULL */
 };
 
 struct sim_handle {
@@ -85,8 +87,6 @@ struct sim_disk {
     struct sim_names safe;
     struct sim_name_change *changes;
     size_t change_count;
-    char **dirs;
-    size_t dir_count;
     struct sim_handle *handles;
     size_t handle_count;
     struct sim_map *maps;

@@ -6,13 +6,26 @@
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-void temp_dir_make(char to[TEMP_DIR_MAX]) {
-    const char *base = getenv("TMPDIR");
-    int len = snprintf(to, TEMP_DIR_MAX, "%s/dcache-test-XXXXXX", base != NULL ? base : "/tmp");
+static void make_below(const char *base, char to[TEMP_DIR_MAX]) {
+    int len = snprintf(to, TEMP_DIR_MAX, "%s/dcache-test-XXXXXX", base);
     dc_assert(len < TEMP_DIR_MAX);
     const char *made = mkdtemp(to);
     dc_assert(made != NULL);
+}
+
+void temp_dir_make(char to[TEMP_DIR_MAX]) {
+    const char *base = getenv("TMPDIR");
+    make_below(base != NULL ? base : "/tmp", to);
+}
+
+void temp_dir_make_in_memory(char to[TEMP_DIR_MAX]) {
+    if (getenv("TMPDIR") == NULL && access("/dev/shm", W_OK) == 0) {
+        make_below("/dev/shm", to);
+    } else {
+        temp_dir_make(to);
+    }
 }
 
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "persist/standing.h"
 #include "tests/support/adopt_case.h"
+#include "tests/support/trace.h"
 
 static struct data_case other;
 
@@ -38,30 +39,34 @@ END_TEST
 static struct {
     uint64_t old_digest, new_digest;
     uint64_t old_end, new_end;
+    uint64_t old_second, old_third,
+        new_second; /* segments besides the first one, which the new one hasn't */
+    char older[SNAP_NAME_MAX];
 } k;
 
 /* c is what the node has: two snapshots and a log. 'other' is another node's: a snapshot, and log behind it. */
 static void make_two(void) {
     set(&c, "old:", 100);
     case_snapshot(&c);
-    uint64_t second = log_file_end(&c.log);
-    log_file_write(&c.log, c.dir, 0, second, second);
+    snprintf(k.older, sizeof(k.older), "%s", c.snapshot);
+    k.old_second = log_file_end(&c.log);
+    log_file_write(&c.log, c.dir, 0, k.old_second, k.old_second);
     set(&c, "old:", 150);
     case_snapshot(&c);
-    uint64_t third = log_file_end(&c.log);
-    log_file_write(&c.log, c.dir, second, third, third);
+    k.old_third = log_file_end(&c.log);
+    log_file_write(&c.log, c.dir, k.old_second, k.old_third, k.old_third);
     set(&c, "late:", 10);
-    case_write_log(&c, third, 0);
+    case_write_log(&c, k.old_third, 0);
     k.old_digest = store_digest(c.engine.store);
     k.old_end = log_file_end(&c.log);
     case_open(&other);
     memset(other.log.node_id, 0x77, NODE_ID_LEN);
     set(&other, "new:", 30);
     case_snapshot(&other);
-    uint64_t behind = log_file_end(&other.log);
+    k.new_second = log_file_end(&other.log);
     set(&other, "newer:", 10);
     log_file_close(&other.log);
-    case_write_log(&other, behind, 0);
+    case_write_log(&other, k.new_second, 0);
     k.new_digest = store_digest(other.engine.store);
     k.new_end = log_file_end(&other.log);
 }
@@ -83,8 +88,8 @@ static void note_copy(void) {
 }
 
 static void put_two(struct sim_disk *d) {
-    put_files(d, c.dir, "d");
-    put_files(d, other.dir, "d/incoming");
+    sim_disk_put_dir(d, c.dir, "d");
+    sim_disk_put_dir(d, other.dir, "d/incoming");
 }
 
 static void expect_new(const struct found *f) {
@@ -166,6 +171,110 @@ START_TEST(a_copy_that_is_cut_off_anywhere_is_gone_on_with) {
 }
 END_TEST
 
+START_TEST(what_a_killed_start_has_moved_stays_where_it_is) {
+    begin();
+    make_two();
+    kill_everywhere(put_two, note_copy, check_copied);
+    end_two();
+}
+END_TEST
+
+/* What is on its way out, or in: its name, and where it goes. */
+static void add_move(struct buf *to, const char *name, const char *dir) {
+    buf_printf(to, "rename %s %s/%s\n", name, dir, name);
+}
+
+static void add_segment(struct buf *to, const struct data_case *of, uint64_t lsn, const char *dir) {
+    char name[SEGMENT_NAME_MAX];
+    segment_name(lsn, of->log.chain[0].id, name);
+    add_move(to, name, dir);
+}
+
+static enum adopt_step last_step;
+
+/* What the note says is done is on the disk. */
+static void watch_note(void *disk, enum sim_call kind, const char *path) {
+    struct adopt_note n;
+    (void)kind, (void)path;
+    must(adopt_get(meta, &n));
+    if (n.step != last_step) {
+        expect_eq(sim_disk_unsynced(disk), 0);
+        last_step = n.step;
+    }
+}
+
+/* No segment goes before all snapshots have gone, and none before the first one: without metadata, and so without a note, a part of the old data set is refused. */
+static void add_way_out(struct buf *calls, bool with_snapshots) {
+    static const char synced[] = "sync_dir replaced-1\nsync_dir d\n";
+    buf_append_str(calls, "sync_dir d\n"); /* that has the directory */
+    if (with_snapshots) {
+        add_move(calls, c.snapshot, "replaced-1");
+        add_move(calls, k.older, "replaced-1");
+    }
+    buf_append_str(calls, synced);
+    add_segment(calls, &c, LSN_FIRST, "replaced-1");
+    buf_append_str(calls, synced);
+    add_segment(calls, &c, k.old_second, "replaced-1");
+    add_segment(calls, &c, k.old_third, "replaced-1");
+    buf_append_str(calls, synced);
+}
+
+static void add_way_in(struct buf *calls) {
+    static const char synced[] = "sync_dir d\nsync_dir incoming\n";
+    add_move(calls, other.snapshot, "d");
+    buf_append_str(calls, synced);
+    add_segment(calls, &other, k.new_second, "d");
+    buf_append_str(calls, synced);
+    buf_append_str(calls, synced); /* at the end in any case */
+    buf_append(calls, "", 1);
+}
+
+START_TEST(a_copy_is_taken_over_in_this_order) {
+    struct sim_disk *d = sim_disk_create();
+    struct buf calls;
+    buf_init(&calls, 0);
+    begin();
+    make_two();
+    put_two(d);
+    note_copy();
+    last_step = ADOPT_NOTED;
+    sim_disk_set_hook(d, watch_note, d);
+    must(adopt_begin(sim_disk_io(d), "d", meta, &told));
+    sim_disk_set_hook(d, NULL, NULL);
+    expect_eq(last_step, ADOPT_IN);
+    expect_eq(sim_disk_unsynced(d), 0); /* and then "copy-open" */
+    add_way_out(&calls, true);
+    add_way_in(&calls);
+    expect_trace(d, "%s", calls.ptr);
+    buf_fini(&calls);
+    sim_disk_destroy(d);
+    end_two();
+}
+END_TEST
+
+/* Killed when the snapshots had gone, which needn't be on the disk. */
+START_TEST(it_is_gone_on_with_in_this_order) {
+    struct sim_disk *d = sim_disk_create();
+    struct buf calls;
+    buf_init(&calls, 0);
+    begin();
+    make_two();
+    put_two(d);
+    note_copy();
+    sim_disk_stop_after(d, 3);
+    expect_eq(adopt_begin(sim_disk_io(d), "d", meta, &told), DC_EIO);
+    sim_disk_stop_after(d, 0);
+    mem_free(sim_disk_take_trace(d));
+    must(adopt_begin(sim_disk_io(d), "d", meta, &told));
+    add_way_out(&calls, false);
+    add_way_in(&calls);
+    expect_trace(d, "%s", calls.ptr);
+    buf_fini(&calls);
+    sim_disk_destroy(d);
+    end_two();
+}
+END_TEST
+
 /* A copy that can't be read moves nothing. */
 static void check_failed(struct sim_disk *d, bool deep) {
     struct adopt_note n;
@@ -233,10 +342,10 @@ START_TEST(a_copy_that_cannot_be_opened_moves_nothing) {
     begin();
     make_two();
     struct sim_disk *d = sim_disk_create();
-    put_files(d, c.dir, "d");
+    sim_disk_put_dir(d, c.dir, "d");
     expect_old(d, "can't be used"); /* there is none */
     d = sim_disk_create();
-    put_files(d, c.dir, "d");
+    sim_disk_put_dir(d, c.dir, "d");
     expect_eq(sim_disk_io(d)->mkdir(sim_disk_io(d), "d/incoming"), 0);
     expect_old(d, "nothing is there");
     for (int64_t at = 8; at > -3; at -= 10) { /* in the header, and in the footer */
@@ -379,6 +488,8 @@ END_TEST
 
 CHECK_MAIN("adopt", a_note_is_there_until_it_is_forgotten, a_copy_takes_the_place_of_everything,
            a_copy_that_is_cut_off_anywhere_is_gone_on_with,
+           what_a_killed_start_has_moved_stays_where_it_is, a_copy_is_taken_over_in_this_order,
+           it_is_gone_on_with_in_this_order,
            a_disk_that_fails_in_a_copy_refuses_the_start_and_the_next_one_goes_on,
            metadata_that_cannot_be_written_leave_a_start_that_goes_on,
            a_copy_that_cannot_be_opened_moves_nothing, incoming_is_made_and_emptied,

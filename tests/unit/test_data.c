@@ -8,13 +8,19 @@
 static struct data_case c;
 static struct data d;
 
-/* A run that writes nothing; returns where its history begins. */
-static uint64_t run(bool ends_well) {
+static void begin_run(bool keeps) {
     struct log_opts opts = {
-        .keeps = true, .sync = LOG_SYNC_EVERYSEC, .segment_len = 1 << 20, .memory_limit = 1 << 20};
+        .keeps = keeps, .sync = LOG_SYNC_EVERYSEC, .segment_len = 1 << 20, .memory_limit = 1 << 20};
     must(data_open(&d, &io_posix, c.dir));
     must(data_begin(&d, &opts));
-    expect_eq(data_chain(&d)->count, CHAIN_MAX);
+}
+
+static uint32_t histories; /* of the last run */
+
+/* A run that writes nothing; returns where its history begins. */
+static uint64_t run(bool ends_well) {
+    begin_run(true);
+    histories = data_chain(&d)->count;
     uint64_t start = histories_last(data_chain(&d))->start;
     data_close(&d, ends_well, 1000);
     return start;
@@ -59,15 +65,46 @@ START_TEST(a_chain_that_is_full_forgets_its_beginning_and_goes_on) {
     must(hand_set(&c.hand, 0, BYTES("key"), BYTES("value"), EXPIRY_NONE));
     write_snapshot();
     uint64_t first = run(false);
+    expect_eq(histories, CHAIN_MAX);
     expect(first > LSN_JUMP); /* no CLOSE before it: a new history */
     uint64_t second = run(false);
     expect(second > first + LSN_JUMP); /* it has read the FORK frame of a full chain */
     uint64_t third = run(true);
     expect(third > second + LSN_JUMP);
     expect_eq(run(true), third); /* goes on, and forgets nothing */
+    expect_eq(histories, CHAIN_MAX);
     remove_metadata();
     case_close(&c);
 }
 END_TEST
 
-CHECK_MAIN("data", a_chain_that_is_full_forgets_its_beginning_and_goes_on)
+/* Without a log and killed; returns the highest version that it could have handed out. */
+static uint64_t run_without_a_log(void) {
+    begin_run(false);
+    uint64_t head = log_head(d.log).v;
+    data_close(&d, false, 1000);
+    return head + LSN_JUMP - 1;
+}
+
+START_TEST(test_h5_versions_of_runs_without_a_log_come_only_once_when_the_metadata_are_gone) {
+    case_open(&c);
+    uint64_t first = run(true);
+    expect_eq(run(true), first);
+    uint64_t handed_out = run_without_a_log(); /* behind a clean end */
+    remove_metadata();
+    must(data_open(&d, &io_posix, c.dir)); /* a start that doesn't come so far as to begin a log */
+    data_close(&d, false, 1000);
+    uint64_t next = run(false);
+    expect(next > handed_out);
+    for (int i = 0; i < 3; i++) { /* behind a kill */
+        handed_out = run_without_a_log();
+    }
+    remove_metadata();
+    expect(run(true) > handed_out);
+    remove_metadata();
+    case_close(&c);
+}
+END_TEST
+
+CHECK_MAIN("data", a_chain_that_is_full_forgets_its_beginning_and_goes_on,
+           test_h5_versions_of_runs_without_a_log_come_only_once_when_the_metadata_are_gone)

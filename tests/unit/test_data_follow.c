@@ -171,6 +171,20 @@ START_TEST(a_fork_of_the_log_that_is_followed_is_taken_if_it_continues_this_one)
     frame = c.log.bytes.ptr;
     len = (size_t)(c.log.ends[0] - start);
     expect_eq(data_take_fork(&d, start + 8, frame, len), DC_ECORRUPT);
+    struct history bent[] = {data_chain(&d)->list[0],
+                             {.id = 7, .start = fork, .epoch = 1, .parent_end = fork}};
+    struct buf made;
+    buf_init(&made, 0);
+    frame_encode_fork(&made, fork, 1, bent, 2); /* a history that begins where the other one ends */
+    expect_eq(data_take_fork(&d, fork, made.ptr, made.len), DC_ECORRUPT);
+    buf_fini(&made);
+    for (size_t i = 0; i < len; i++) { /* it comes from a wire */
+        char *bad = mem_must_alloc(len);
+        memcpy(bad, frame, len);
+        bad[i] ^= 1;
+        expect_eq(data_take_fork(&d, start, bad, len), DC_ECORRUPT);
+        mem_free(bad);
+    }
     must(data_take_fork(&d, start, frame, len));
     expect_eq(log_head(d.log).v, start + len);
     expect_eq(log_applied(d.log).v, start + len);

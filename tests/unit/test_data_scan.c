@@ -4,8 +4,11 @@
 #include "tests/support/check_main.h"
 #include "tests/support/data_case.h"
 #include "tests/support/expect.h"
+#include "tests/support/sim_disk.h"
 #include "tests/support/store_check.h"
+#include "tests/support/trace.h"
 
+#include <errno.h>
 #include <sys/stat.h>
 
 static struct data_case c;
@@ -667,6 +670,107 @@ START_TEST(a_point_before_everything_is_refused) {
 }
 END_TEST
 
+/* --- the order of calls ------------------------------------------------------------------------------ */
+
+/* A log on a simulated disk: durable up to somewhere, good a little further; half a frame, and perhaps another segment. */
+static struct {
+    struct sim_disk *disk;
+    bool goes_on;
+    uint64_t durable, good, second;
+    char first_name[SEGMENT_NAME_MAX], second_name[SEGMENT_NAME_MAX];
+} torn;
+
+static void torn_open(bool goes_on) {
+    char path[512];
+    case_open(&c);
+    set_many("key:", 20);
+    torn.durable = log_end();
+    set("written", "and not durable");
+    torn.good = log_end();
+    set("torn", "half of it");
+    torn.second = log_end();
+    log_file_write(&c.log, c.dir, 0, torn.second, torn.durable);
+    torn.goes_on = goes_on;
+    if (goes_on) {
+        set("later", "and behind a hole");
+        case_write_log(&c, torn.second, 0);
+    }
+    log_path(0, path);
+    file_poke(path, offset_of(torn.good), "anything else", 13);
+    segment_name(c.log.first_lsn, c.log.chain[0].id, torn.first_name);
+    segment_name(torn.second, c.log.chain[0].id, torn.second_name);
+    torn.disk = sim_disk_create();
+    sim_disk_put_dir(torn.disk, c.dir, "data");
+    c.opts.io = sim_disk_io(torn.disk);
+    c.opts.dir = "data";
+}
+
+static void torn_close(void) {
+    case_close(&c);
+    sim_disk_destroy(torn.disk);
+}
+
+/* Behind the side file: the last segment goes first, then the tail is cut. What is good is written again, since nobody knows whether it is on the disk. */
+static void expect_cut(const char *before) {
+    const char *log = torn.first_name;
+    char aside[256] = "";
+    if (torn.goes_on) {
+        snprintf(aside, sizeof(aside),
+                 "rename %s cut-%016" PRIx64 "-%016" PRIx64 ".bad\nsync_dir data\n",
+                 torn.second_name, torn.second, c.log.chain[0].id);
+    }
+    int64_t end = offset_of(torn.good), from = offset_of(torn.durable);
+    expect_eq(c.plan->end_lsn, torn.good);
+    expect_trace(torn.disk,
+                 "%s"
+                 "sync_dir data\n"
+                 "%s"
+                 "truncate %s %" PRId64 "\n"
+                 "sync %s\n"
+                 "truncate %s %" PRId64 "\n"
+                 "write %s %" PRId64 "+%" PRId64 "\n"
+                 "truncate %s %" PRId64 "\n"
+                 "sync %s\n"
+                 "sync_dir data\n",
+                 before, aside, log, end, log, log, end + 1, log, from, end - from, log, end, log);
+}
+
+static const char *side_calls(char to[512]) {
+    char tmp[SEGMENT_NAME_MAX];
+    snprintf(tmp, sizeof(tmp), "cut-%016" PRIx64 ".tmp", torn.good);
+    snprintf(to, 512,
+             "unlink %s -> ENOENT\n"
+             "create %s\n"
+             "write %s 0+%" PRIu64 "\n"
+             "sync %s\n"
+             "rename %s cut-%016" PRIx64 ".bad\n",
+             tmp, tmp, tmp, torn.second - torn.good, tmp, tmp, torn.good);
+    return to;
+}
+
+START_TEST(a_tail_is_cut_when_its_side_file_is_durable) {
+    char calls[512];
+    torn_open(true);
+    must(case_scan(&c));
+    expect_cut(side_calls(calls));
+    torn_close();
+}
+END_TEST
+
+/* An earlier start was killed when the side file had its name, which needn't be on the disk. */
+START_TEST(also_when_it_was_made_by_a_start_that_was_killed) {
+    char calls[512];
+    torn_open(false);
+    sim_disk_fail(torn.disk, SIM_SYNC_DIR, 1, 1, EIO);
+    expect_eq(case_scan(&c), DC_EIO);
+    expect_trace(torn.disk, "%ssync_dir data -> EIO\n", side_calls(calls));
+    case_forget(&c);
+    must(case_scan(&c));
+    expect_cut("");
+    torn_close();
+}
+END_TEST
+
 START_TEST(leftovers_of_a_crash_are_removed) {
     char path[512];
     case_open(&c);
@@ -771,5 +875,6 @@ CHECK_MAIN("data_scan", an_empty_directory_is_a_new_node,
            a_damaged_snapshot_without_the_log_of_an_older_one_is_refused,
            a_log_that_begins_in_the_middle_is_refused, test_h04_a_flush_that_was_lost_kills_nothing,
            test_h03_a_snapshot_that_ends_behind_the_log, recovery_to_a_point_ends_with_a_frame,
-           a_point_before_everything_is_refused, leftovers_of_a_crash_are_removed,
+           a_point_before_everything_is_refused, a_tail_is_cut_when_its_side_file_is_durable,
+           also_when_it_was_made_by_a_start_that_was_killed, leftovers_of_a_crash_are_removed,
            every_byte_of_a_segment_flipped_in_turn)

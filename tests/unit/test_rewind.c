@@ -1,19 +1,31 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/base/sum.h"
 #include "tests/support/adopt_case.h"
+#include "tests/support/trace.h"
 
 /* What all tests of the rewind begin with. */
 static struct {
     uint64_t older, fork, newer; /* snapshots at the first and the last */
+    uint64_t second, third;      /* segments, besides that of the next history */
     uint64_t history;
     uint64_t digest; /* at the fork */
     uint64_t last_digest;
 } r;
 
+static uint64_t sum_of_file(const char *path) {
+    static char bytes[1 << 20];
+    FILE *file = fopen(path, "rb");
+    expect(file != NULL);
+    size_t len = fread(bytes, 1, sizeof(bytes), file);
+    expect(len > 0 && len < sizeof(bytes) && fclose(file) == 0);
+    return sum64(bytes, len, 0);
+}
+
 /* Two snapshots, a fork between them, a tail in the same history and another one behind that; all of it durable. */
 static void make_divergent(bool with_older) {
     set(&c, "a:", 100);
-    uint64_t second = log_file_end(&c.log);
-    log_file_write(&c.log, c.dir, 0, second, second);
+    r.second = log_file_end(&c.log);
+    log_file_write(&c.log, c.dir, 0, r.second, r.second);
     set(&c, "b:", 50);
     r.older = log_file_end(&c.log);
     if (with_older) {
@@ -25,12 +37,12 @@ static void make_divergent(bool with_older) {
     r.digest = store_digest(c.engine.store);
     set(&c, "c:", 20);
     set(&c, "d:", 20);
-    uint64_t third = log_file_end(&c.log);
-    log_file_write(&c.log, c.dir, second, third, third);
+    r.third = log_file_end(&c.log);
+    log_file_write(&c.log, c.dir, r.second, r.third, r.third);
     set(&c, "e:", 20);
     r.newer = log_file_end(&c.log);
     case_snapshot(&c);
-    case_write_log(&c, third, r.newer);
+    case_write_log(&c, r.third, r.newer);
     log_file_fork(&c.log, r.newer + LSN_JUMP);
     set(&c, "f:", 20);
     case_write_log(&c, 0, log_file_end(&c.log));
@@ -60,7 +72,15 @@ START_TEST(test_h50_a_tail_behind_the_fork_is_kept_aside_and_the_older_snapshot_
     begin();
     make_divergent(true);
     must(adopt_note_rewind(meta, r.fork, r.history));
+    char name[SEGMENT_NAME_MAX], path[TEMP_DIR_MAX + 80], kept[TEMP_DIR_MAX + 80];
+    segment_name(r.second, r.history, name);
+    snprintf(path, sizeof(path), "%s/%s", c.dir, name);
+    snprintf(kept, sizeof(kept), "%s/kept", c.dir);
+    expect_eq(link(path, kept), 0); /* as a backup does */
+    uint64_t sum = sum_of_file(kept);
     start(&io_posix, c.dir, f);
+    expect_eq(sum_of_file(kept), sum);
+    expect_eq(unlink(kept), 0);
     expect_at_the_fork(f);
     expect_eq(f->plan.snapshot_end, r.older);
     expect_note_is(ADOPT_NOTHING);
@@ -226,7 +246,7 @@ END_TEST
 /* --- a start that ends at any call ------------------------------------------------------------------- */
 
 static void put_divergent(struct sim_disk *d) {
-    put_files(d, c.dir, "d");
+    sim_disk_put_dir(d, c.dir, "d");
 }
 
 static void note_rewind(void) {
@@ -260,6 +280,85 @@ START_TEST(test_h50_a_rewind_that_is_cut_off_anywhere_is_gone_on_with) {
 }
 END_TEST
 
+/* At the end of a segment, where nothing has to be cut. */
+static void note_rewind_to_segments_end(void) {
+    must(adopt_note_rewind(meta, r.newer, r.history));
+}
+
+static void check_rewound_to_segments_end(struct sim_disk *after, bool deep) {
+    struct found *f = mem_must_zalloc(sizeof(*f));
+    (void)deep;
+    expect_note_is(ADOPT_NOTHING);
+    warm_destroy(find(sim_disk_io(after), "d", NULL, f));
+    expect_eq(f->err, DC_OK);
+    expect_eq(f->plan.end_lsn, r.newer);
+    mem_free(f);
+}
+
+START_TEST(what_a_killed_start_has_set_aside_stays_there) {
+    begin();
+    make_divergent(true);
+    kill_everywhere(put_divergent, note_rewind, check_rewound);
+    kill_everywhere(put_divergent, note_rewind_to_segments_end, check_rewound_to_segments_end);
+    end();
+}
+END_TEST
+
+/* A rename that is durable: the line of it and the next one. */
+static void add_aside(struct buf *to, const char *from, uint64_t lsn, uint64_t history,
+                      const char *extension) {
+    buf_printf(to, "rename %s cut-%016" PRIx64 "-%016" PRIx64 "%s.bad\nsync_dir d\n", from, lsn,
+               history, extension);
+}
+
+/* Each step is on the disk before the next one. What follows the fork goes from the end on; the segment that holds it is cut last, when its tail has a side file and
+ * nothing promises that tail any more. */
+START_TEST(a_rewind_comes_in_this_order) {
+    char name[SEGMENT_NAME_MAX];
+    struct sim_disk *d = sim_disk_create();
+    struct buf calls;
+    buf_init(&calls, 0);
+    begin();
+    make_divergent(true);
+    put_divergent(d);
+    note_rewind();
+    must(adopt_begin(sim_disk_io(d), "d", meta, &told));
+    uint64_t last = c.log.chain[1].id, start_lsn = c.log.chain[1].start;
+    buf_append_str(&calls, "sync_dir d\n"); /* what an earlier start may have done */
+    add_aside(&calls, c.snapshot, r.newer, r.history, ".dcs");
+    segment_name(start_lsn, last, name);
+    add_aside(&calls, name, start_lsn, last, "");
+    segment_name(r.third, r.history, name);
+    add_aside(&calls, name, r.third, r.history, "");
+    segment_name(r.second, r.history, name);
+    buf_append(&calls, "", 1);
+    uint64_t offset = SEGMENT_HEADER_LEN + (r.fork - r.second);
+    expect_trace(d,
+                 "%s"
+                 "unlink rewind.tmp -> ENOENT\n"
+                 "create rewind.tmp\n"
+                 "write rewind.tmp 0+%" PRIu64 "\n"
+                 "sync rewind.tmp\n"
+                 "write rewind.tmp 512+24\n"
+                 "sync rewind.tmp\n"
+                 "rename rewind.tmp %s\n"
+                 "sync_dir d\n"
+                 "unlink cut-%016" PRIx64 ".tmp -> ENOENT\n"
+                 "create cut-%016" PRIx64 ".tmp\n"
+                 "write cut-%016" PRIx64 ".tmp 0+%" PRIu64 "\n"
+                 "sync cut-%016" PRIx64 ".tmp\n"
+                 "rename cut-%016" PRIx64 ".tmp %s\n"
+                 "sync_dir d\n"
+                 "truncate %s %" PRIu64 "\n"
+                 "sync %s\n",
+                 calls.ptr, SEGMENT_HEADER_LEN + (r.third - r.second), name, r.fork, r.fork, r.fork,
+                 r.third - r.fork, r.fork, r.fork, told.cut_file, name, offset, name);
+    buf_fini(&calls);
+    sim_disk_destroy(d);
+    end();
+}
+END_TEST
+
 START_TEST(a_disk_that_fails_in_a_rewind_refuses_the_start_and_the_next_one_goes_on) {
     begin();
     make_divergent(true);
@@ -277,4 +376,5 @@ CHECK_MAIN("rewind", test_h50_a_tail_behind_the_fork_is_kept_aside_and_the_older
            a_branch_that_was_left_before_does_not_come_back,
            a_tail_that_was_not_logged_is_cut_off_too,
            test_h50_a_rewind_that_is_cut_off_anywhere_is_gone_on_with,
+           what_a_killed_start_has_set_aside_stays_there, a_rewind_comes_in_this_order,
            a_disk_that_fails_in_a_rewind_refuses_the_start_and_the_next_one_goes_on)

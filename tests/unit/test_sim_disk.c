@@ -288,6 +288,97 @@ START_TEST(names_are_durable_with_their_directory) {
 }
 END_TEST
 
+START_TEST(a_second_name_is_one_of_the_same_file) {
+    struct sim_disk *d = sim_disk_create();
+    const struct io *io = sim_disk_io(d);
+    struct io_file f = durable_file(d, "one");
+    char got[8];
+    ck_assert_int_eq(io->mkdir(io, "sub"), 0);
+    ck_assert_int_eq(io->link(io, "none", "sub/two"), -ENOENT);
+    ck_assert_int_eq(io->link(io, "one", "none/two"), -ENOENT);
+    ck_assert_int_eq(io->link(io, "one", "sub"), -EEXIST);
+    ck_assert_int_eq(io->link(io, "one", "sub/two"), 0);
+    ck_assert_int_eq(io->link(io, "one", "sub/two"), -EEXIST);
+    ck_assert_int_eq(io->sync_dir(io, "."), 0);
+    struct sim_disk *after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);
+    ck_assert(exists(after, "one") && !exists(after, "sub/two"));
+    sim_disk_destroy(after);
+    ck_assert_int_eq(io->sync_dir(io, "sub"), 0);
+    ck_assert_int_eq(io->unlink(io, "one"), 0);
+    ck_assert_int_eq(io->sync_dir(io, "."), 0);
+    ck_assert_int_eq(write_bytes(d, &f, 'b', 1, 0), 1);
+    ck_assert_int_eq(io->sync(io, &f), 0);
+    io->close(io, &f);
+    after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);
+    ck_assert_int_eq(content(after, "sub/two", got, 3), 2);
+    ck_assert_str_eq(got, "ba");
+    ck_assert(!exists(after, "one"));
+    sim_disk_destroy(after);
+    sim_disk_destroy(d);
+}
+END_TEST
+
+START_TEST(a_directory_has_its_new_name_when_the_one_around_it_is_synced) {
+    struct sim_disk *d = sim_disk_create();
+    const struct io *io = sim_disk_io(d);
+    bool seen[2] = {false};
+    ck_assert_int_eq(io->mkdir(io, "work"), 0);
+    ck_assert_int_eq(io->mkdir(io, "taken"), 0);
+    struct io_file f = open_file(d, "taken/y", IO_CREATE);
+    io->close(io, &f);
+    f = open_file(d, "work/x", IO_CREATE);
+    io->close(io, &f);
+    ck_assert_int_eq(io->sync_dir(io, "taken"), 0);
+    ck_assert_int_eq(io->rename(io, "work", "taken"), -ENOTEMPTY);
+    ck_assert_int_eq(io->unlink(io, "taken/y"), 0);
+    ck_assert_int_eq(io->sync_dir(io, "taken"), 0);
+    ck_assert_int_eq(io->sync_dir(io, "work"), 0);
+    ck_assert_int_eq(io->rename(io, "work", "taken"), 0); /* an empty one gives way */
+    ck_assert(exists(d, "taken/x") && !exists(d, "work/x"));
+    ck_assert_int_eq(io->list(io, "work", note_name, NULL), -ENOENT);
+    for (uint64_t seed = 0; seed < CUTS; seed++) {
+        struct sim_disk *after = sim_disk_crash(d, SIM_CUT_RANDOM, seed);
+        bool moved = exists(after, "taken/x");
+        ck_assert(moved != exists(after, "work/x"));
+        seen[moved] = true;
+        sim_disk_destroy(after);
+    }
+    ck_assert(seen[0] && seen[1]);
+    ck_assert_int_eq(io->sync_dir(io, "."), 0);
+    struct sim_disk *after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);
+    ck_assert(exists(after, "taken/x") && !exists(after, "work/x"));
+    sim_disk_destroy(after);
+    sim_disk_destroy(d);
+}
+END_TEST
+
+START_TEST(a_directory_that_was_removed_may_be_made_again) {
+    struct sim_disk *d = sim_disk_create();
+    const struct io *io = sim_disk_io(d);
+    ck_assert_int_eq(io->mkdir(io, "sub"), 0);
+    struct io_file f = open_file(d, "sub/x", IO_CREATE);
+    io->close(io, &f);
+    ck_assert_int_eq(io->rmdir(io, "none"), -ENOENT);
+    ck_assert_int_eq(io->rmdir(io, "sub"), -ENOTEMPTY);
+    ck_assert_int_eq(io->unlink(io, "sub/x"), 0);
+    ck_assert_int_eq(io->rmdir(io, "sub"), 0);
+    struct sim_disk *after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);
+    char names[16] = "";
+    ck_assert_int_eq(sim_disk_io(after)->list(sim_disk_io(after), ".", note_name, names), 0);
+    ck_assert_str_eq(names, "sub;");
+    sim_disk_destroy(after);
+    ck_assert_int_eq(io->mkdir(io, "sub"), 0);
+    f = open_file(d, "sub/y", IO_CREATE);
+    io->close(io, &f);
+    ck_assert_int_eq(io->sync_dir(io, "sub"), 0);
+    ck_assert_int_eq(io->sync_dir(io, "."), 0);
+    after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);
+    ck_assert(exists(after, "sub/y") && !exists(after, "sub/x"));
+    sim_disk_destroy(after);
+    sim_disk_destroy(d);
+}
+END_TEST
+
 START_TEST(calls_fail_where_they_are_told_to) {
     struct sim_disk *d = sim_disk_create();
     const struct io *io = sim_disk_io(d);
@@ -512,7 +603,9 @@ END_TEST
 CHECK_MAIN("sim_disk", what_is_written_is_read, directories_have_their_names,
            a_sync_makes_durable_and_nothing_less_does, sectors_survive_one_by_one,
            a_sector_is_one_of_its_versions, a_length_may_be_lost_with_what_stands_behind_it,
-           names_are_durable_with_their_directory, calls_fail_where_they_are_told_to,
+           names_are_durable_with_their_directory, a_second_name_is_one_of_the_same_file,
+           a_directory_has_its_new_name_when_the_one_around_it_is_synced,
+           a_directory_that_was_removed_may_be_made_again, calls_fail_where_they_are_told_to,
            a_failed_sync_forgets, a_full_disk_takes_what_fits, a_stopped_disk_stays_as_it_was,
            the_trace_tells_the_order_of_calls, a_sync_covers_what_was_written_before_it,
            threads_may_share_a_disk)

@@ -85,6 +85,33 @@ START_TEST(large_values_are_written_in_pieces) {
 }
 END_TEST
 
+/* Ranges in which entries begin. */
+static uint32_t used_ranges(const struct snap *s) {
+    uint32_t n = 0, last = UINT32_MAX;
+    for (uint32_t i = 0; i < snap_facts(s)->block_count; i++) {
+        n += snap_block_info(s, i)->range != last;
+        last = snap_block_info(s, i)->range;
+    }
+    return n;
+}
+
+START_TEST(test_h15_a_large_value_has_its_range_nearly_for_itself) {
+    enum { LEN = 8 << 20, SMALL = 100 };
+    rig_open();
+    rig_set_long(0, "large", LEN, EXPIRY_NONE);
+    for (uint32_t i = 0; i < SMALL; i++) {
+        rig_set_number(0, "small", i, BYTES("v"), EXPIRY_NONE);
+    }
+    rig_write();
+    rig_compare();
+    struct snap *s = rig_open_snapshot();
+    expect((uint32_t)SLOT_COUNT >> snap_facts(s)->range_bits >= LEN / SNAP_BLOCK_LEN);
+    expect(used_ranges(s) > SMALL / 4); /* 100 keys fall into 64 ranges by chance */
+    snap_close(s);
+    rig_close();
+}
+END_TEST
+
 START_TEST(ranges_and_blocks_have_the_length_that_was_asked_for) {
     rig_open();
     char value[100];
@@ -307,6 +334,7 @@ CHECK_MAIN("snap", an_empty_store_is_a_snapshot, one_key_is_a_snapshot,
            every_kind_of_value_comes_back_with_and_without_expiry,
            test_h23_keys_at_one_position_come_together, large_values_are_written_in_pieces,
            ranges_and_blocks_have_the_length_that_was_asked_for,
+           test_h15_a_large_value_has_its_range_nearly_for_itself,
            two_snapshots_of_one_moment_replace_each_other,
            a_walk_among_writers_sees_what_stays_once,
            test_h24_a_table_that_grows_and_shrinks_during_a_walk_hides_nothing,

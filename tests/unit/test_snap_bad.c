@@ -5,6 +5,7 @@
 #include "tests/support/expect.h"
 #include "tests/support/snap_rig.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/trace.h"
 
 #include <errno.h>
 
@@ -168,6 +169,43 @@ START_TEST(a_failing_disk_leaves_the_old_snapshot_and_no_other_file) {
 }
 END_TEST
 
+/* A file that isn't whole and on the disk never has the name of a snapshot, and what has it isn't removed. How much was written isn't what counts here. */
+#define TMP  "snap-0000000000000010-000000000000bbbb.tmp"
+#define LAST "snap-0000000000000010-000000000000bbbb.dcs"
+
+START_TEST(a_snapshot_is_given_up_in_this_order) {
+    static const struct {
+        enum sim_call fails;
+        const char *calls;
+    } cases[] = {
+        {SIM_CREATE, "create " TMP " -> EIO\n"},
+        {SIM_WRITE, "create " TMP "\nunlink " TMP "\n"},
+        {SIM_SYNC, "create " TMP "\nsync " TMP " -> EIO\nunlink " TMP "\n"},
+        {SIM_RENAME,
+         "create " TMP "\nsync " TMP "\nrename " TMP " " LAST " -> EIO\nunlink " TMP "\n"},
+        {SIM_SYNC_DIR,
+         "create " TMP "\nsync " TMP "\nrename " TMP " " LAST "\nsync_dir data -> EIO\n"},
+    };
+    static const char *const writes[] = {"write " TMP, NULL};
+    rig_open();
+    rig_set(0, "key", BYTES("v"), EXPIRY_NONE);
+    struct snap_write_opts opts = rig_opts(sim_disk_io(rig.disk));
+    opts.lsn = 16;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sim_disk_fail(rig.disk, cases[i].fails, 1, 1, EIO);
+        expect_eq(snap_write(&opts, &rig.written), DC_EIO);
+        (void)dc_fail_take(DC_EIO);
+        expect_trace_without(rig.disk, writes, "unlink " TMP " -> ENOENT\n%s", cases[i].calls);
+    }
+    static const _Atomic bool stop = true;
+    opts.stop = &stop;
+    expect_eq(snap_write(&opts, &rig.written), DC_ESTOPPED);
+    expect_trace_without(rig.disk, writes,
+                         "unlink " TMP " -> ENOENT\ncreate " TMP "\nunlink " TMP "\n");
+    rig_close();
+}
+END_TEST
+
 START_TEST(a_reader_whose_disk_fails_says_so) {
     struct faulty faulty;
     struct snap *s;
@@ -276,5 +314,5 @@ END_TEST
 CHECK_MAIN("snap_bad", a_flipped_byte_and_a_cut_are_seen_wherever_they_are,
            a_file_that_is_none_is_refused_by_what_it_is,
            a_failing_disk_leaves_the_old_snapshot_and_no_other_file,
-           a_reader_whose_disk_fails_says_so, a_stopped_or_stalled_snapshot_leaves_nothing,
-           no_memory_ends_a_snapshot_and_nothing_else)
+           a_snapshot_is_given_up_in_this_order, a_reader_whose_disk_fails_says_so,
+           a_stopped_or_stalled_snapshot_leaves_nothing, no_memory_ends_a_snapshot_and_nothing_else)

@@ -2,6 +2,7 @@
 /*
  * Snapshots of a node that has a log: the image and the log from S to E are the state at E, whatever was written meanwhile.
  */
+#include "persist/log_priv.h"
 #include "persist/log_reader.h"
 #include "server/base/codec.h"
 #include "server/base/mem.h"
@@ -9,6 +10,7 @@
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/snap_rig.h"
+#include "tests/support/trace.h"
 
 enum { KEYS = 3000, DBS = 2, WRITERS = 2, FIRST_LSN = 1 << 20 };
 
@@ -375,17 +377,25 @@ END_TEST
 
 /* --- the tail ---------------------------------------------------------------------------------------- */
 
+static _Atomic bool has_written; /* during the walk */
+
 static void write_during_the_walk(void *arg, enum sim_call kind, const char *path) {
     (void)path;
     struct hand *h = arg;
-    static _Atomic bool done;
-    if (kind == SIM_CREATE && strstr(path, "snap-") != NULL && !atomic_exchange(&done, true)) {
+    if (kind == SIM_CREATE && strstr(path, "snap-") != NULL &&
+        !atomic_exchange(&has_written, true)) {
         bool existed;
         for (uint32_t i = 0; i < 3; i++) {
             rig_must(hand_set(h, 0, BYTES("1"), BYTES("later"), EXPIRY_NONE));
             rig_must(hand_del(h, 0, BYTES("2"), &existed));
         }
+        expect(log_wait(node_log, LOG_LEVEL_OS, log_head(node_log), 10000000));
     }
+}
+
+static void hook_writes(sim_hook_fn hook) {
+    atomic_store(&has_written, false);
+    sim_disk_set_hook(rig.disk, hook, &rig.hand);
 }
 
 START_TEST(a_flipped_byte_of_the_tail_is_seen) {
@@ -394,7 +404,7 @@ START_TEST(a_flipped_byte_of_the_tail_is_seen) {
     rig_set(0, "1", BYTES("v"), EXPIRY_NONE);
     rig_set(0, "2", BYTES("v"), EXPIRY_NONE);
     struct snap_write_opts opts = opts_with_log();
-    sim_disk_set_hook(rig.disk, write_during_the_walk, &rig.hand);
+    hook_writes(write_during_the_walk);
     rig_must(snap_write(&opts, &rig.written));
     sim_disk_set_hook(rig.disk, NULL, NULL);
     expect(rig.written.tail_len > 100);
@@ -430,7 +440,7 @@ START_TEST(test_h03_a_snapshot_gets_its_name_when_the_log_is_durable_up_to_its_e
     rig_set(0, "1", BYTES("v"), EXPIRY_NONE);
     rig_set(0, "2", BYTES("v"), EXPIRY_NONE);
     struct snap_write_opts opts = opts_with_log();
-    sim_disk_set_hook(rig.disk, sync_the_log_late, &rig.hand);
+    hook_writes(sync_the_log_late);
     rig_must(snap_write(&opts, &rig.written));
     sim_disk_set_hook(rig.disk, NULL, NULL);
     expect(durable_when_named >= rig.written.end_lsn);
@@ -457,6 +467,46 @@ START_TEST(test_h03_a_log_that_cant_be_made_durable_ends_the_snapshot) {
 }
 END_TEST
 
+/* The log's calls, but for the one that counts here: nobody else asks for it. */
+static const char *const logs_own[] = {"unlink segment-", "create segment-", "allocate segment-",
+                                       "write segment-", NULL};
+#define TMP  "snap-0000000000100062-000000000000bbbb.tmp"
+#define LAST "snap-00000000001000d4-000000000000bbbb.dcs"
+
+START_TEST(a_snapshot_is_published_in_this_order) {
+    enum { TAIL_LEN = 0xd4 - 0x62 };
+    rig_open();
+    open_log(true);
+    log_set_sync(node_log, LOG_SYNC_NO);
+    rig_set(0, "1", BYTES("v"), EXPIRY_NONE);
+    struct snap_write_opts opts = opts_with_log();
+    expect(log_wait(node_log, LOG_LEVEL_DISK, log_head(node_log), 10000000));
+    mem_free(sim_disk_take_trace(rig.disk));
+    hook_writes(write_during_the_walk);
+    rig_must(snap_write(&opts, &rig.written));
+    sim_disk_set_hook(rig.disk, NULL, NULL);
+    uint64_t footer = rig.written.file_len - snap_footer_len(1);
+    uint64_t index = footer - SNAP_INDEX_ENTRY_LEN;
+    uint64_t tail = index - TAIL_LEN;
+    expect_trace_without(rig.disk, logs_own,
+                         "unlink " TMP " -> ENOENT\n" /* of an earlier run */
+                         "create " TMP "\n"
+                         "write " TMP " 0+112\n"
+                         "write " TMP " 112+%" PRIu64 "\n" /* the block */
+                         "sync segment-0.tmp\n"            /* the log, up to E */
+                         "write " TMP " %" PRIu64 "+%d\n"  /* tail, index, footer */
+                         "write " TMP " %" PRIu64 "+%d\n"
+                         "write " TMP " %" PRIu64 "+%zu\n"
+                         "sync " TMP "\n"
+                         "rename " TMP " " LAST "\n"
+                         "sync_dir data\n",
+                         tail - 112, tail, TAIL_LEN, index, SNAP_INDEX_ENTRY_LEN, footer,
+                         snap_footer_len(1));
+    close_log();
+    rig_close();
+}
+END_TEST
+
 /* --- of a log that follows another one, and histories ------------------------------------------------------- */
 
 static void apply_late(void *arg) {
@@ -473,8 +523,9 @@ START_TEST(test_h26_a_walk_begins_when_all_before_it_is_applied) {
     open_log(true);
     rig_set(0, "1", BYTES("v"), EXPIRY_NONE);
     struct lsn before = log_head(node_log);
+    rig_set(0, "2", BYTES("v"), EXPIRY_NONE); /* as if it had been put ... */
     log_set_follows(node_log, true);
-    rig_set(0, "2", BYTES("v"), EXPIRY_NONE); /* as if it had been put */
+    atomic_store(&node_log->applied, before.v); /* ... and not yet applied */
     expect(log_wait(node_log, LOG_LEVEL_OS, log_head(node_log), 1000000));
     expect_eq(log_applied(node_log).v, before.v);
     struct snap_write_opts opts = opts_with_log();
@@ -530,4 +581,5 @@ CHECK_MAIN("snap_log", test_h20_h22_h25_image_and_tail_are_the_state_at_the_end_
            a_flipped_byte_of_the_tail_is_seen,
            test_h03_a_snapshot_gets_its_name_when_the_log_is_durable_up_to_its_end,
            test_h03_a_log_that_cant_be_made_durable_ends_the_snapshot,
+           a_snapshot_is_published_in_this_order,
            test_h26_a_walk_begins_when_all_before_it_is_applied, a_snapshot_is_of_one_history)

@@ -127,6 +127,11 @@ START_TEST(hello_has_its_bytes_and_comes_back) {
     ck_assert(bytes_equal(got.address, m.address));
     ck_assert_uint_eq(got.chain_count, 2);
     chain_is(got.chain, 2);
+    b.ptr[WIRE_HELLO_LEN] = '\n'; /* INFO has lines */
+    ck_assert(!wire_hello_decode(buf_bytes(&b), room, &got));
+    b.ptr[WIRE_HELLO_LEN] = ':';
+    b.ptr[47] = 1; /* an epoch that leaves none above it */
+    ck_assert(!wire_hello_decode(buf_bytes(&b), room, &got));
     buf_fini(&b);
 }
 END_TEST
@@ -212,13 +217,15 @@ START_TEST(the_short_ones_have_their_bytes_and_come_back) {
     ck_assert(a.received == 0x30 && a.durable == 0x10 && a.applied == 0x20);
     buf_fini(&b);
 
-    wire_beat_encode(&(struct wire_beat){0x30, 0x10, -2}, beat);
+    wire_beat_encode(&(struct wire_beat){0x30, 0x10, 0x2345}, beat);
     b = fixed(beat, sizeof(beat));
     check_golden(&b, "3000000000000000"
                      "1000000000000000"
-                     "feffffffffffffff");
+                     "4523000000000000");
     ck_assert(wire_beat_decode(buf_bytes(&b), &be));
-    ck_assert(be.head == 0x30 && be.durable == 0x10 && be.clock_ms == -2);
+    ck_assert(be.head == 0x30 && be.durable == 0x10 && be.clock_ms == 0x2345);
+    b.ptr[23] = (char)0xff; /* before 1970, or at the end of time */
+    ck_assert(!wire_beat_decode(buf_bytes(&b), &be));
     buf_fini(&b);
 
     wire_hurry_encode(0x1234, hurry);
@@ -240,6 +247,8 @@ START_TEST(the_short_ones_have_their_bytes_and_come_back) {
     check_golden(&b, "3412000000000000"
                      "0700000000000000");
     ck_assert(wire_promote_decode(buf_bytes(&b), &p) && p.lsn == 0x1234 && p.epoch == 7);
+    b.ptr[15] = 1; /* an epoch that leaves none above it */
+    ck_assert(!wire_promote_decode(buf_bytes(&b), &p));
     buf_fini(&b);
 
     wire_copy_end_encode(&(struct wire_copy_end){0x1234, 0x55}, end);

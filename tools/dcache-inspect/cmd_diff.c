@@ -237,9 +237,12 @@ static void side_fini(struct side *s) {
 
 enum status cmd_diff(struct inspect *in) {
     struct diff d = {.in = in};
+    struct view_opts opts = view_opts_of(in);
     enum status status = STATUS_FINE;
-    enum dc_err err = view_open(&d.old.view, in->args[0], complain_text, NULL);
-    err = err == DC_OK ? view_open(&d.new.view, in->args[1], complain_text, NULL) : err;
+    opts.memory /= 2; /* one half for each side */
+    opts.segment_too = false;
+    enum dc_err err = view_open(&d.old.view, in->args[0], &opts);
+    err = err == DC_OK ? view_open(&d.new.view, in->args[1], &opts) : err;
     if (err != DC_OK) {
         status = complain(err);
     } else {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* stats: one pass over all entries: sums and histograms per keyspace, and a heap of the biggest keys. */
+/* stats: one pass over all entries: sums and histograms per keyspace, a heap of the biggest keys, sums per prefix. */
 #include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "tools/dcache-inspect/inspect.h"
+#include "tools/dcache-inspect/prefixes.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { SIZE_BUCKETS = 14, TTL_BUCKETS = 10, KINDS = VALUE_BLOB + 1 };
+enum { SIZE_BUCKETS = 14, TTL_BUCKETS = 10, KINDS = VALUE_BLOB + 1, KEYSPACES = KEYSPACE_MAX + 1 };
 
 static const int64_t ttl_limits_s[TTL_BUCKETS] = {0,     60,     600,     3600,     21600,
                                                   86400, 604800, 2592000, 31536000, INT64_MAX};
@@ -17,6 +18,7 @@ static const char *const ttl_names[TTL_BUCKETS] = {
 
 struct keyspace_stats {
     uint64_t keys, volatile_keys, expired, key_bytes, value_bytes;
+    uint64_t partial, removed; /* of a segment */
     uint64_t kinds[KINDS];
     uint64_t sizes[SIZE_BUCKETS]; /* values up to 16 << (2 * i) bytes; the last one: all larger */
     uint64_t ttls[TTL_BUCKETS];
@@ -31,10 +33,16 @@ struct big {
     enum value_kind kind;
 };
 
+/* So many times as many counters as prefixes are shown. */
+enum { PREFIX_COUNTERS = 10 };
+
 struct stats {
-    struct keyspace_stats keyspaces[KEYSPACE_MAX + 1]; /* the last one is that of the system */
-    struct big *heap;                                  /* the smallest first */
+    struct keyspace_stats keyspaces[KEYSPACES]; /* the last one is that of the system */
+    struct big *heap;                           /* the smallest first */
     uint32_t count, cap;
+    struct bytes delimiter;
+    struct prefixes prefixes;             /* if they are asked for */
+    struct prefix_sums others[KEYSPACES]; /* keys without a delimiter */
 };
 
 static uint64_t size_limit(uint32_t bucket) {
@@ -101,12 +109,36 @@ static int largest_first(const void *a, const void *b) {
 
 /* --- sums ---------------------------------------------------------------------------------------------------------------- */
 
+static uint32_t keyspace_index(uint32_t keyspace) {
+    return keyspace == KEYSPACE_SYSTEM ? KEYSPACE_MAX : keyspace % KEYSPACE_MAX;
+}
+
+static uint32_t keyspace_at(uint32_t index) {
+    return index < KEYSPACE_MAX ? index : KEYSPACE_SYSTEM;
+}
+
+static void note_prefix(struct stats *s, const struct item *item) {
+    struct prefix_sums one = {.keys = 1,
+                              .with_expiry = item->fold.expiry_ms != EXPIRY_NONE,
+                              .key_bytes = item->key.len,
+                              .value_bytes = item->fold.value_len};
+    struct bytes text;
+    if (prefix_of(item->key, s->delimiter, &text)) {
+        prefixes_add(&s->prefixes, item->keyspace, text, &one);
+    } else {
+        prefix_sums_add(&s->others[keyspace_index(item->keyspace)], &one);
+    }
+}
+
 static bool count_item(void *arg, struct view *v, const struct item *item) {
     struct stats *s = arg;
-    bool is_system = item->keyspace == KEYSPACE_SYSTEM;
-    struct keyspace_stats *k =
-        &s->keyspaces[is_system ? KEYSPACE_MAX : item->keyspace % KEYSPACE_MAX];
+    struct keyspace_stats *k = &s->keyspaces[keyspace_index(item->keyspace)];
     uint32_t bucket = 0;
+    if (!item->fold.exists || item->fold.is_partial) {
+        k->removed += !item->fold.exists;
+        k->partial += item->fold.exists;
+        return true;
+    }
     k->keys++;
     k->key_bytes += item->key.len;
     k->value_bytes += item->fold.value_len;
@@ -125,6 +157,9 @@ static bool count_item(void *arg, struct view *v, const struct item *item) {
         k->ttls[bucket]++;
     }
     note_big(s, item);
+    if (s->prefixes.cap > 0) {
+        note_prefix(s, item);
+    }
     return true;
 }
 
@@ -183,10 +218,24 @@ static void show_ttls(struct emit *out, const struct keyspace_stats *k) {
     emit_close_list(out);
 }
 
-static void show_keyspace(struct emit *out, uint32_t id, const struct keyspace_stats *k) {
+/* What is told of a keyspace of a segment alone. */
+static void show_changes(struct emit *out, const struct view *v, uint32_t id,
+                         const struct keyspace_stats *k) {
+    emit_u64(out, "partial", k->partial);
+    emit_u64(out, "removed", k->removed);
+    if (view_flushed(v, id) != 0) {
+        emit_lsn(out, "flushed", view_flushed(v, id));
+    }
+}
+
+static void show_keyspace(struct emit *out, const struct view *v, uint32_t id,
+                          const struct keyspace_stats *k) {
     emit_open(out, out->json ? NULL : "keyspace");
     emit_keyspace(out, id);
     emit_u64(out, "keys", k->keys);
+    if (view_is_segment(v)) {
+        show_changes(out, v, id, k);
+    }
     emit_u64(out, "with_expiry", k->volatile_keys);
     emit_u64(out, "expired", k->expired);
     emit_size(out, "key_bytes", k->key_bytes);
@@ -227,6 +276,82 @@ static void show_biggest(struct emit *out, struct stats *s) {
     emit_close_list(out);
 }
 
+/* 'text' NULL: those without a delimiter. */
+static void show_prefix(struct emit *out, uint32_t keyspace, const struct bytes *text,
+                        const struct prefix *x) {
+    const struct prefix_sums *sums = &x->sums;
+    char name[EMIT_KEYSPACE_LEN];
+    if (out->json) {
+        emit_open(out, NULL);
+        emit_keyspace(out, keyspace);
+        if (text != NULL) {
+            emit_bytes(out, "prefix", *text);
+            emit_bool(out, "cut", x->is_cut);
+        }
+        emit_u64(out, "keys", sums->keys);
+        emit_u64(out, "with_expiry", sums->with_expiry);
+        emit_u64(out, "key_bytes", sums->key_bytes);
+        emit_u64(out, "value_bytes", sums->value_bytes);
+        emit_u64(out, "keys_more_at_most", x->keys_owed);
+        emit_u64(out, "bytes_more_at_most", x->bytes_owed);
+        emit_close(out);
+        return;
+    }
+    fprintf(out->to, "    %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 "  %2s  ",
+            sums->keys, sums->with_expiry, sums->key_bytes, sums->value_bytes,
+            text_keyspace(name, keyspace));
+    if (text != NULL) {
+        text_quote(out->to, *text, 0);
+        fputs(x->is_cut ? "..." : "", out->to);
+    } else {
+        fputs("(no delimiter)", out->to);
+    }
+    if (x->bytes_owed > 0) {
+        fprintf(out->to, "  up to %" PRIu64 " keys, %" PRIu64 " bytes more", x->keys_owed,
+                x->bytes_owed);
+    }
+    putc('\n', out->to);
+}
+
+/* The most that any prefix has which isn't among the first 'shown'. */
+static uint64_t hidden_bytes(const struct prefixes *p, uint32_t shown) {
+    uint64_t most = p->bytes_lost;
+    for (uint32_t i = shown; i < p->count; i++) {
+        uint64_t bytes = prefix_bytes_at_most(&p->list[i]);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static void show_prefixes(struct emit *out, struct stats *s, uint32_t shown) {
+    struct prefixes *p = &s->prefixes;
+    prefixes_sort(p);
+    emit_open(out, "prefixes");
+    emit_bytes(out, "delimiter", s->delimiter);
+    emit_bool(out, "exact", p->bytes_lost == 0);
+    emit_u64(out, p->bytes_lost == 0 ? "different" : "counters", p->count);
+    emit_size(out, "others_at_most", hidden_bytes(p, shown));
+    emit_open_list(out, "largest");
+    if (!out->json) {
+        fprintf(out->to, "    %12s %12s %12s %12s\n", "keys", "with expiry", "key bytes",
+                "value bytes");
+    }
+    for (uint32_t i = 0; i < p->count && i < shown; i++) {
+        struct bytes text = prefix_text(&p->list[i]);
+        show_prefix(out, p->list[i].keyspace, &text, &p->list[i]);
+    }
+    emit_close_list(out);
+    emit_open_list(out, "without");
+    for (uint32_t i = 0; i < KEYSPACES; i++) {
+        struct prefix x = {.sums = s->others[i]};
+        if (x.sums.keys > 0) {
+            show_prefix(out, keyspace_at(i), NULL, &x);
+        }
+    }
+    emit_close_list(out);
+    emit_close(out);
+}
+
 static void show(struct inspect *in, const struct view *v, struct stats *s) {
     struct emit *out = &in->out;
     emit_begin(out, "statistics");
@@ -234,17 +359,29 @@ static void show(struct inspect *in, const struct view *v, struct stats *s) {
         emit_str(out, "what", "statistics");
     }
     emit_str(out, "path", in->args[0]);
-    emit_str(out, "snapshot", v->snap_name);
+    if (view_is_segment(v)) {
+        emit_str(out, "segment", v->segment_name);
+        emit_lsn(out, "first_lsn", v->first_lsn);
+    } else {
+        emit_str(out, "snapshot", v->snap_name);
+    }
     emit_lsn(out, "end_lsn", v->end_lsn);
     emit_time(out, "as_of", v->time_ms);
     emit_open_list(out, out->json ? "keyspaces" : NULL);
-    for (uint32_t i = 0; i <= KEYSPACE_MAX; i++) {
-        if (s->keyspaces[i].keys > 0) {
-            show_keyspace(out, i < KEYSPACE_MAX ? i : KEYSPACE_SYSTEM, &s->keyspaces[i]);
+    for (uint32_t i = 0; i < KEYSPACES; i++) {
+        const struct keyspace_stats *k = &s->keyspaces[i];
+        uint32_t id = keyspace_at(i);
+        bool is_flushed = view_is_segment(v) && view_flushed(v, id) != 0 &&
+                          (!in->has_keyspace || in->keyspace == id);
+        if (k->keys + k->partial + k->removed > 0 || is_flushed) {
+            show_keyspace(out, v, id, k);
         }
     }
     emit_close_list(out);
     show_biggest(out, s);
+    if (in->prefixes > 0) {
+        show_prefixes(out, s, in->prefixes);
+    }
     emit_u64(out, "troubles", v->troubles);
     emit_end(out);
 }
@@ -252,12 +389,18 @@ static void show(struct inspect *in, const struct view *v, struct stats *s) {
 enum status cmd_stats(struct inspect *in) {
     struct view v;
     struct stats *s = mem_must_zalloc(sizeof(*s));
+    struct view_opts opts = view_opts_of(in);
     struct item_filter filter = filter_of(in);
     s->cap = in->top;
     s->heap = mem_must_zalloc((s->cap + 1) * sizeof(*s->heap));
+    s->delimiter = in->delimiter;
+    if (in->prefixes > 0) {
+        prefixes_init(&s->prefixes, in->prefixes * PREFIX_COUNTERS);
+    }
     enum status status = STATUS_FINE;
-    enum dc_err err = view_open(&v, in->args[0], complain_text, NULL);
+    enum dc_err err = view_open(&v, in->args[0], &opts);
     if (err == DC_OK) {
+        filter.removed = view_is_segment(&v);
         view_all(&v, &filter, count_item, s);
         show(in, &v, s);
         status = v.troubles > 0 ? STATUS_FOUND : STATUS_FINE;
@@ -268,6 +411,7 @@ enum status cmd_stats(struct inspect *in) {
         mem_free(s->heap[i].key);
     }
     mem_free(s->heap);
+    prefixes_fini(&s->prefixes);
     mem_free(s);
     view_close(&v);
     return status;

@@ -19,6 +19,7 @@ enum { PROGRESS_TTY_US = 200 * 1000, PROGRESS_US = 5 * 1000 * 1000 };
 struct verify {
     struct inspect *in;
     uint64_t all_bytes, bytes, files, keys, frames, damages;
+    uint64_t replayed_bytes;
     int64_t began_us, told_us;
     bool tty;
     const char *dir;     /* of what is being looked at */
@@ -29,14 +30,20 @@ struct verify {
 
 /* --- telling ------------------------------------------------------------------------------------------------------------- */
 
-static void progress(struct verify *w, uint64_t bytes) {
+/* Whether it is time to tell again how far it is. */
+static bool is_time(struct verify *w) {
     int64_t now_us = time_mono_us();
+    bool is = !w->in->quiet && now_us - w->told_us >= (w->tty ? PROGRESS_TTY_US : PROGRESS_US);
+    w->told_us = is ? now_us : w->told_us;
+    return is;
+}
+
+static void progress(struct verify *w, uint64_t bytes) {
     w->bytes += bytes;
-    if (w->in->quiet || now_us - w->told_us < (w->tty ? PROGRESS_TTY_US : PROGRESS_US)) {
+    if (!is_time(w)) {
         return;
     }
-    w->told_us = now_us;
-    double seconds = (double)(now_us - w->began_us) / 1e6;
+    double seconds = (double)(w->told_us - w->began_us) / 1e6;
     fprintf(stderr, "%s%5.1f %%  %.1f of %.1f MB, %.0f MB/s, %" PRIu64 " damaged%s",
             w->tty ? "\r" : "",
             w->all_bytes > 0 ? 100.0 * (double)w->bytes / (double)w->all_bytes : 100.0,
@@ -287,15 +294,43 @@ static bool count_key(void *arg, struct view *v, const struct item *item) {
     return true;
 }
 
+/* Progress of the replay. The line before may have been longer. */
+static void replay_line(const struct verify *w, const char *text) {
+    fprintf(stderr, "%sreplay: %s, %" PRIu64 " damaged%s", w->tty ? "\r" : "", text, w->damages,
+            w->tty ? "\033[K" : "\n");
+}
+
+static void replay_log(void *arg, uint64_t bytes) {
+    struct verify *w = arg;
+    char text[64];
+    w->replayed_bytes += bytes;
+    if (is_time(w)) {
+        snprintf(text, sizeof(text), "%.1f MB of the log noted", (double)w->replayed_bytes / 1e6);
+        replay_line(w, text);
+    }
+}
+
+static void replay_range(struct verify *w, uint32_t range, uint32_t count) {
+    char text[64];
+    if (is_time(w)) {
+        snprintf(text, sizeof(text), "%.1f %% of the keys", 100.0 * (range + 1) / count);
+        replay_line(w, text);
+    }
+}
+
 /* Whether each effect finds what it was made for. Only when all else is whole: it would tell the same again. */
 static void check_replay(struct verify *w, const char *path) {
     struct view v;
+    struct view_opts opts = {
+        .trouble = trouble, .progress = replay_log, .arg = w, .memory = w->in->memory};
     struct item_filter filter = {.has_keyspace = false};
-    enum dc_err err = view_open(&v, path, trouble, w);
+    enum dc_err err = view_open(&v, path, &opts);
     if (err != DC_OK) {
         damage_of(w, path, err);
-    } else {
-        view_all(&v, &filter, count_key, NULL);
+    }
+    for (uint32_t range = 0; err == DC_OK && range <= v.range_count; range++) {
+        view_range(&v, range, &filter, count_key, NULL);
+        replay_range(w, range, v.range_count + 1);
     }
     view_close(&v);
 }

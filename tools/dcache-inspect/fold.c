@@ -99,6 +99,9 @@ static enum match match(const struct fold *f, const struct effect_view *e, bool 
     if (e->prev == 0) {
         return e->kind == MUT_WRITE ? MATCH_APPLY : MATCH_DAMAGE;
     }
+    if (f->unknown_until != 0) {
+        return e->prev != PREV_FRAME && e->prev <= f->unknown_until ? MATCH_APPLY : MATCH_DAMAGE;
+    }
     if (f->exists && (f->version == e->prev || e->prev == PREV_FRAME)) {
         return MATCH_APPLY;
     }
@@ -110,6 +113,20 @@ static enum dc_err damaged(const struct fold *f, const struct effect_view *e) {
                    "the effect at LSN %" PRIu64 " of keyspace %u was made for version %" PRIu64
                    " of its key, but finds %" PRIu64,
                    e->version - e->len, e->keyspace, e->prev, f->exists ? f->version : 0);
+}
+
+/* What is known of an entry of which nothing was known, or a part. */
+static void learn(struct fold *f, const struct effect_view *e) {
+    bool is_patch = e->kind == MUT_EXPIRE || (e->kind == MUT_WRITE && e->prev != 0);
+    if (is_patch && f->unknown_until != 0) {
+        f->exists = true;
+        f->is_partial = true;
+    } else if (!is_patch) {
+        f->is_partial = false;
+    }
+    f->unknown_until = 0;
+    f->has_piece = f->is_partial && (f->has_piece || e->kind == MUT_WRITE);
+    f->has_expiry = f->is_partial && (f->has_expiry || e->kind == MUT_EXPIRE);
 }
 
 enum dc_err fold_effect(struct fold *f, const struct effect_view *e, bool in_window) {
@@ -137,6 +154,7 @@ enum dc_err fold_effect(struct fold *f, const struct effect_view *e, bool in_win
     case MUT_FLUSH:
         return DC_OK; /* kept apart: whoever asks knows the keyspace's last one */
     }
+    learn(f, e);
     f->version = e->version;
     f->idle_ms = e->kind == MUT_EXPIRE ? f->idle_ms : -1;
     return DC_OK;

@@ -22,6 +22,12 @@ struct fold {
     uint8_t freq;
     int64_t idle_ms;     /* -1 = not known: written by the log */
     struct buf *content; /* NULL = not wanted */
+    /* Of a piece of log alone. */
+    uint64_t
+        unknown_until; /* what was written up to this LSN isn't known; 0 = it is, or doesn't matter any more */
+    bool is_partial; /* it exists, and only changes of it are known: */
+    bool has_piece;  /* bytes were written, so the value has 'value_len' at least */
+    bool has_expiry; /* the expiry is known */
 };
 
 /* The entry of a block. The content of a blob isn't set. */

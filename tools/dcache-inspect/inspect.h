@@ -18,7 +18,7 @@ enum status {
     STATUS_TROUBLE = 2 /* usage, or something can't be read */
 };
 
-enum { ARGS_MAX = 2, TOP_MAX = 10000 };
+enum { ARGS_MAX = 2, TOP_MAX = 10000, DELIMITER_LEN_MAX = 64 };
 
 struct inspect {
     struct emit out;
@@ -31,6 +31,9 @@ struct inspect {
     uint64_t from_lsn, to_lsn; /* 0 = not given */
     uint64_t limit;            /* 0 = none */
     uint32_t top;
+    uint32_t prefixes; /* 0 = none */
+    struct bytes delimiter;
+    uint64_t memory;
     bool follow, values, raw, quiet;
 };
 
@@ -48,6 +51,8 @@ enum status cmd_verify(struct inspect *in);
 enum status complain(enum dc_err err);
 /* For view_open(): the same for what the view meets on its way. */
 void complain_text(void *arg, const char *text);
+/* For a view that tells its troubles so. */
+struct view_opts view_opts_of(const struct inspect *in);
 /* The options --keyspace and --match. */
 struct item_filter filter_of(const struct inspect *in);
 const char *kind_name(enum value_kind kind);
@@ -63,7 +68,9 @@ enum {
     OPT_FOLLOW = 32,
     OPT_VALUES = 64,
     OPT_RAW = 128,
-    OPT_QUIET = 256
+    OPT_QUIET = 256,
+    OPT_PREFIXES = 512,
+    OPT_MEMORY = 1024
 };
 struct command {
     const char *name;

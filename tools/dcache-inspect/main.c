@@ -33,6 +33,10 @@ void complain_text(void *arg, const char *text) {
     fprintf(stderr, "dcache-inspect: %s\n", text);
 }
 
+struct view_opts view_opts_of(const struct inspect *in) {
+    return (struct view_opts){.trouble = complain_text, .memory = in->memory, .segment_too = true};
+}
+
 struct item_filter filter_of(const struct inspect *in) {
     return (struct item_filter){
         .has_keyspace = in->has_keyspace, .keyspace = in->keyspace, .match = in->match};
@@ -150,6 +154,25 @@ static bool take_option(struct parse *p, const char *name, const char *value) {
         in->top = (uint32_t)number;
         return good;
     }
+    if (strcmp(name, "--prefixes") == 0) {
+        p->used |= OPT_PREFIXES;
+        bool good = parse_u64(name, value, TOP_MAX, &number);
+        in->prefixes = (uint32_t)number;
+        return good;
+    }
+    if (strcmp(name, "--delimiter") == 0) {
+        p->used |= OPT_PREFIXES;
+        in->delimiter = bytes_str(value);
+        return (in->delimiter.len > 0 && in->delimiter.len <= DELIMITER_LEN_MAX) ||
+               wrong("one to 64 bytes are needed", name);
+    }
+    if (strcmp(name, "--memory") == 0) {
+        int64_t size = 0;
+        p->used |= OPT_MEMORY;
+        bool good = num_parse_size(bytes_str(value), &size) && size >= 0;
+        in->memory = (uint64_t)size;
+        return good || wrong("not a size that it takes", name);
+    }
     if (strcmp(name, "--limit") == 0) {
         p->used |= OPT_LIMIT;
         return parse_u64(name, value, UINT64_MAX, &in->limit);
@@ -216,7 +239,8 @@ static bool check_args(const struct parse *p) {
 }
 
 int main(int argc, char **argv) {
-    struct inspect in = {.out = {.to = stdout}, .top = TOP_DEFAULT};
+    struct inspect in = {
+        .out = {.to = stdout}, .top = TOP_DEFAULT, .delimiter = BYTES(":"), .memory = VIEW_MEMORY};
     struct parse p = {.in = &in};
     if (!parse_args(&p, argc, argv)) {
         return STATUS_TROUBLE;

@@ -7,6 +7,7 @@
 #include "server/base/glob.h"
 #include "server/base/limits.h"
 #include "server/base/mem.h"
+#include "server/base/sum.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -74,9 +75,7 @@ bool path_split(const char *path, char dir[VIEW_PATH_MAX], const char **name) {
 
 void view_trouble(struct view *v, enum dc_err err) {
     v->troubles++;
-    if (v->trouble != NULL) {
-        v->trouble(v->trouble_arg, dc_fail_take(err));
-    }
+    v->opts.trouble(v->opts.arg, dc_fail_take(err));
 }
 
 /* Names of snapshots in a directory. */
@@ -174,10 +173,25 @@ static void take_facts(struct view *v) {
     set_chain(v, f->chain, f->chain_count);
 }
 
+static void queue_begin_all(struct view *v) {
+    uint32_t first = 0;
+    queue_init(&v->queue, v->io, v->range_bits);
+    v->range_count = v->queue.range_count;
+    uint32_t below = v->range_count + 1;
+    if (v->opts.key != NULL) {
+        first = view_range_of(v, v->opts.keyspace, *v->opts.key);
+        below = first + 1;
+    }
+    queue_bound(&v->queue, first, below, v->opts.memory / VIEW_PLACE_LEN);
+}
+
 static enum dc_err take_frame(struct view *v, const char *name, const struct frame_ref *frame) {
     uint64_t end = frame->lsn + frame->len;
     v->end_lsn = end > v->end_lsn ? end : v->end_lsn;
     v->time_ms = frame->head.time_ms > v->time_ms ? frame->head.time_ms : v->time_ms;
+    if (v->opts.progress != NULL) {
+        v->opts.progress(v->opts.arg, frame->len);
+    }
     return queue_frame(&v->queue, name, frame);
 }
 
@@ -245,10 +259,28 @@ static enum dc_err open_dir(struct view *v) {
     if (d.chain_count > 0) {
         set_chain(v, d.chain, d.chain_count);
     }
-    queue_init(&v->queue, v->io, v->range_bits);
+    queue_begin_all(v);
     err = v->snap != NULL ? queue_tail(v) : DC_OK;
     err = err == DC_OK ? queue_log(v, &d) : err;
 out:
+    log_dir_close(&d);
+    return err;
+}
+
+static enum dc_err open_segment(struct view *v, const char *path) {
+    struct log_dir d;
+    enum dc_err err = log_dir_open_file(&d, v->io, path);
+    if (err != DC_OK) {
+        return err;
+    }
+    const struct segment_info *s = &d.segments[0];
+    snprintf(v->segment_name, sizeof(v->segment_name), "%s", s->name);
+    v->first_lsn = s->head.first_lsn;
+    memcpy(v->seed, s->head.seed, SEED_LEN);
+    v->seed_known = s->verdict == HEAD_OK;
+    v->range_bits = VIEW_RANGE_BITS;
+    queue_begin_all(v);
+    err = queue_log(v, &d);
     log_dir_close(&d);
     return err;
 }
@@ -262,30 +294,30 @@ static enum dc_err open_file(struct view *v, const char *name) {
         return dc_fail(DC_EIO, "%s: a shorter name is needed", name);
     }
     take_facts(v);
-    queue_init(&v->queue, v->io, v->range_bits);
+    queue_begin_all(v);
     return queue_tail(v);
 }
 
-enum dc_err view_open(struct view *v, const char *path, view_trouble_fn trouble, void *arg) {
+enum dc_err view_open(struct view *v, const char *path, const struct view_opts *opts) {
     enum path_kind kind;
     const char *name = "";
-    *v = (struct view){.io = &io_posix, .trouble = trouble, .trouble_arg = arg};
+    *v = (struct view){.io = &io_posix, .opts = *opts};
     enum dc_err err = path_look(path, &kind);
     if (err != DC_OK) {
         return err;
     }
-    if (kind == PATH_SEGMENT) {
-        return dc_fail(DC_EGENERIC,
-                       "%s is a log segment: only 'summary', 'log' and 'verify' can be asked for",
+    if (kind == PATH_SEGMENT && !opts->segment_too) {
+        return dc_fail(DC_EGENERIC, "%s is a log segment, which has no keys but only changes",
                        path);
     }
     if (kind == PATH_DIR ? snprintf(v->dir, sizeof(v->dir), "%s", path) >= VIEW_PATH_MAX
                          : !path_split(path, v->dir, &name)) {
         return dc_fail(DC_EIO, "%s: the path is too long", path);
     }
-    err = kind == PATH_DIR ? open_dir(v) : open_file(v, name);
+    err = kind == PATH_DIR       ? open_dir(v)
+          : kind == PATH_SEGMENT ? open_segment(v, path)
+                                 : open_file(v, name);
     err = err == DC_OK ? queue_map(&v->queue, v->dir) : err;
-    v->range_count = v->queue.range_count;
     v->block = snap_block_create();
     return err == DC_OK && v->block == NULL ? dc_fail(DC_ENOMEM, "no memory for blocks") : err;
 }
@@ -334,37 +366,67 @@ static bool is_wanted(const struct item_filter *f, uint32_t keyspace, struct byt
            (f->match.ptr == NULL || glob_match(f->match, key, false));
 }
 
-static void collect_touched(struct view *v, uint32_t range, const struct item_filter *filter) {
+/* A range that has too many keys in the log is visited in parts, by a hash of the key: its upper half, for the table of touched keys
+ * uses the lower one. */
+static bool is_in_part(const struct view *v, uint32_t keyspace, struct bytes key) {
+    return v->parts == 1 || (sum64(key.ptr, key.len, keyspace) >> 32) % v->parts == v->part;
+}
+
+/* False: there are too many keys; some of them are missing. */
+static bool collect_touched(struct view *v, uint32_t range, const struct item_filter *filter) {
     struct effect_cursor cursor;
     struct effect_view e;
     enum queue_step step;
+    uint64_t keys_max = v->opts.memory / VIEW_KEY_LEN;
+    keys_max = keys_max > VIEW_KEYS_MIN ? keys_max : VIEW_KEYS_MIN;
     touched_clear(&v->touched);
+    enum dc_err err = queue_note(&v->queue, range);
+    if (err != DC_OK) {
+        view_trouble(v, err);
+        return true;
+    }
     queue_begin(&v->queue, range, &cursor);
     while ((step = queue_next(&cursor, &e)) == QUEUE_EFFECT) {
-        if (is_wanted(filter, e.keyspace, e.key)) {
+        if (is_wanted(filter, e.keyspace, e.key) && is_in_part(v, e.keyspace, e.key)) {
             touched_add(&v->touched, &e);
         }
+        if (v->part == 0 && v->touched.key_count > keys_max) { /* the other parts are as large */
+            return false;
+        }
     }
-    enum dc_err err = queue_check(&v->queue, range);
+    err = queue_check(&v->queue, range);
     if (err == DC_OK && step == QUEUE_BAD) {
         err = dc_fail(DC_ECORRUPT, "the log of range %u isn't what it was", range);
     }
     if (err != DC_OK) {
         view_trouble(v, err);
     }
+    return true;
 }
 
 /* Puts the key's effects over what there is. 'tell': troubles are to be told. */
 static void fold_touched(struct view *v, const struct touched *t, struct fold *f, bool tell) {
     for (uint32_t i = t->first; i != TOUCHED_END; i = v->touched.effects[i].next) {
-        const struct effect_view *e = &v->touched.effects[i].view;
-        enum dc_err err = fold_effect(f, e, v->snap != NULL && e->version <= v->window_end);
+        struct effect_view e;
+        touched_view(&v->touched.effects[i], f->exists ? f->version : 0, &e);
+        enum dc_err err = fold_effect(f, &e, v->snap != NULL && e.version <= v->window_end);
         if (err != DC_OK && tell) {
             view_trouble(v, err);
         } else if (err != DC_OK) {
             (void)dc_fail_take(err);
         }
     }
+}
+
+uint64_t view_flushed(const struct view *v, uint32_t keyspace) {
+    return keyspace < KEYSPACE_MAX ? v->queue.flushed[keyspace] : 0;
+}
+
+/* What is known of a key before its first effect, when no block has it. */
+static struct fold fold_nothing(const struct view *v, uint32_t keyspace) {
+    bool is_known = !view_is_segment(v) || view_flushed(v, keyspace) != 0;
+    return (struct fold){
+        .expiry_ms = EXPIRY_NONE, .idle_ms = -1, .unknown_until = is_known ? 0 : v->first_lsn};
 }
 
 /* What is visited, for whom. */
@@ -378,8 +440,8 @@ struct visit {
 static bool visit_entry(const struct visit *w, uint32_t keyspace, uint32_t block,
                         const struct snap_entry *e) {
     struct view *v = w->v;
-    if (!is_wanted(w->filter, keyspace, e->key) ||
-        (keyspace < KEYSPACE_MAX && e->version < v->queue.flushed[keyspace])) {
+    if (!is_wanted(w->filter, keyspace, e->key) || !is_in_part(v, keyspace, e->key) ||
+        e->version < view_flushed(v, keyspace)) {
         return true;
     }
     struct touched *t = touched_find(&v->touched, keyspace, e->key);
@@ -429,29 +491,45 @@ static bool block_is_wanted(const struct visit *w, uint32_t block, uint32_t end)
     return next->keyspace != info->keyspace || next->kind != SNAP_ENTRIES || next->first_pos >= pos;
 }
 
-bool view_range(struct view *v, uint32_t range, const struct item_filter *filter, item_fn each,
-                void *arg) {
-    struct visit w = {v, filter, each, arg};
+/* With the touched keys of this part. */
+static bool visit_part(const struct visit *w, uint32_t range) {
+    struct view *v = w->v;
     uint32_t first = 0;
     uint32_t count = 0;
     bool more = true;
-    collect_touched(v, range, filter);
     if (v->snap != NULL) {
         snap_range_blocks(v->snap, range, &first, &count);
     }
     for (uint32_t i = first; i < first + count && more; i++) {
-        if (block_is_wanted(&w, i, first + count)) {
-            more = visit_block(&w, i);
+        if (block_is_wanted(w, i, first + count)) {
+            more = visit_block(w, i);
         }
     }
     for (uint32_t i = 0; i < v->touched.key_count && more; i++) {
         const struct touched *t = &v->touched.keys[i];
         struct item item = {.keyspace = t->keyspace, .key = t->key, .touched = t};
-        item.fold.idle_ms = -1;
+        item.fold = fold_nothing(v, t->keyspace);
         if (!t->seen) {
             fold_touched(v, t, &item.fold, true);
-            more = !item.fold.exists || each(arg, v, &item);
+            bool is_shown = item.fold.exists || (w->filter->removed && item.fold.version != 0);
+            more = !is_shown || w->each(w->arg, v, &item);
         }
+    }
+    return more;
+}
+
+bool view_range(struct view *v, uint32_t range, const struct item_filter *filter, item_fn each,
+                void *arg) {
+    struct visit w = {v, filter, each, arg};
+    v->part = 0;
+    v->parts = 1;
+    while (!collect_touched(v, range, filter)) {
+        v->parts *= 2;
+    }
+    bool more = visit_part(&w, range);
+    for (v->part = 1; v->part < v->parts && more; v->part++) {
+        (void)collect_touched(v, range, filter);
+        more = visit_part(&w, range);
     }
     return more;
 }
@@ -478,8 +556,9 @@ static enum dc_err read_blob(struct view *v, const struct item *item, struct buf
 }
 
 enum dc_err item_content(struct view *v, const struct item *item, struct buf *out) {
-    struct fold f = {.content = out};
+    struct fold f = fold_nothing(v, item->keyspace);
     enum dc_err err = DC_OK;
+    f.content = out;
     buf_reset(out, SIZE_MAX);
     if (item->base != NULL) {
         fold_begin(&f, item->base);
@@ -489,6 +568,10 @@ enum dc_err item_content(struct view *v, const struct item *item, struct buf *ou
         fold_touched(v, item->touched, &f, false);
     }
     return err == DC_OK && out->failed ? dc_fail(DC_ENOMEM, "no memory for a value") : err;
+}
+
+bool view_is_segment(const struct view *v) {
+    return v->segment_name[0] != '\0';
 }
 
 bool item_has_expired(const struct view *v, const struct item *item) {

@@ -6,6 +6,7 @@
  *
  * Everything is put into a store as a restart does it (persist/warm.h), filtered there, and written as a node writes a snapshot.
  */
+#include "persist/new_dir.h"
 #include "server/base/crypto.h"
 #include "server/base/diag.h"
 #include "server/base/time.h"
@@ -134,8 +135,9 @@ static void report_all(void) {
 
 static enum dc_err work(void) {
     const struct options *o = &run.o;
-    enum dc_err err = o->target != NULL ? target_check(o->target) : DC_OK;
+    enum dc_err err = o->target != NULL ? new_dir_check(&io_posix, o->target) : DC_OK;
     err = err != DC_OK ? err : source_look(&run.s, o->source);
+    err = err != DC_OK || o->repair ? err : new_dir_check_finished(o->source);
     if (err == DC_OK) {
         err = o->repair ? repair_load(&run.s, o, &run.repair) : source_load(&run.s, o);
     }
@@ -146,9 +148,9 @@ static enum dc_err work(void) {
     if (err != DC_OK || o->dry_run) {
         return err;
     }
-    return o->push != NULL
-               ? push_all(&run.s, o, run.shape.entries, &run.push)
-               : target_write(o->target, &run.s, o->keep_identity || o->repair, &run.written);
+    return o->push != NULL ? push_all(&run.s, o, run.shape.entries, &run.push)
+                           : target_write(&io_posix, o->target, &run.s,
+                                          o->keep_identity || o->repair, &run.written);
 }
 
 int main(int argc, char **argv) {

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "persist/new_dir.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Where the rest of the name is 'incomplete'. */
+static const char UNFINISHED[] = ".incomplete";
+
+static enum dc_err failed(const char *what, const char *path, int err) {
+    return dc_fail(DC_EIO, "%s %s: %s", what, path, dc_errno_text(-err));
+}
+
+static void note_entry(void *arg, const char *name) {
+    (void)name;
+    ++*(uint32_t *)arg;
+}
+
+enum dc_err new_dir_check(const struct io *io, const char *path) {
+    uint32_t entries = 0;
+    if (path[0] == '\0' || strlen(path) > PATH_MAX - 2 * sizeof(UNFINISHED)) {
+        return dc_fail(DC_EGENERIC, "'%.64s' isn't the name of a directory", path);
+    }
+    int rc = io->list(io, path, note_entry, &entries);
+    if (rc < 0) {
+        return rc == -ENOENT ? DC_OK : failed("open", path, rc);
+    }
+    return entries == 0 ? DC_OK : dc_fail(DC_EGENERIC, "the directory %s isn't empty", path);
+}
+
+/* --- what was begun ---------------------------------------------------------------------------------- */
+
+static void remove_part(void *arg, const char *name) {
+    const struct new_dir *d = arg;
+    char path[2 * PATH_MAX];
+    if (strncmp(name, "snap-", 5) == 0 || strncmp(name, "log-", 4) == 0 ||
+        strcmp(name, BACKUP_MANIFEST) == 0) {
+        snprintf(path, sizeof(path), "%s/%s", d->work, name);
+        (void)d->io->unlink(d->io, path);
+    }
+}
+
+void new_dir_drop(struct new_dir *d) {
+    if (d->io->list(d->io, d->work, remove_part, d) >= 0) {
+        (void)d->io->rmdir(d->io, d->work);
+    }
+}
+
+enum dc_err new_dir_begin(struct new_dir *d, const struct io *io, const char *path) {
+    uint32_t entries = 0;
+    enum dc_err err = new_dir_check(io, path);
+    if (err != DC_OK) {
+        return err;
+    }
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/') {
+        len--;
+    }
+    d->io = io;
+    snprintf(d->path, sizeof(d->path), "%.*s", (int)len, path);
+    snprintf(d->work, sizeof(d->work), "%.*s%s", (int)len, path, UNFINISHED);
+    new_dir_drop(d); /* of a process that died */
+    if (io->list(io, d->work, note_entry, &entries) >= 0) {
+        return dc_fail(DC_EIO, "%s is there and has something else in it", d->work);
+    }
+    int rc = io->mkdir(io, d->work);
+    return rc < 0 ? failed("mkdir", d->work, rc) : DC_OK;
+}
+
+/* --- its name ---------------------------------------------------------------------------------------- */
+
+/* The directory that holds the name. */
+static void parent_of(const char *path, char to[PATH_MAX]) {
+    snprintf(to, PATH_MAX, "%s", path);
+    char *slash = strrchr(to, '/');
+    if (slash == NULL) {
+        snprintf(to, PATH_MAX, ".");
+    } else {
+        slash[slash == to ? 1 : 0] = '\0';
+    }
+}
+
+enum dc_err new_dir_publish(const struct new_dir *d) {
+    char parent[PATH_MAX];
+    parent_of(d->path, parent);
+    int rc = d->io->sync_dir(d->io, d->work);
+    if (rc < 0) {
+        return failed("sync of", d->work, rc);
+    }
+    rc = d->io->rename(d->io, d->work, d->path);
+    if (rc < 0) {
+        return failed("rename to", d->path, rc);
+    }
+    rc = d->io->sync_dir(d->io, parent);
+    return rc < 0 ? failed("sync of", parent, rc) : DC_OK;
+}
+
+enum dc_err new_dir_check_finished(const char *dir) {
+    char real[PATH_MAX];
+    const char *name = realpath(dir, real) != NULL ? real : dir;
+    size_t len = strlen(name);
+    size_t tail = strlen(UNFINISHED);
+    if (len <= tail || strcmp(name + len - tail, UNFINISHED) != 0) {
+        return DC_OK;
+    }
+    return dc_fail(DC_ECORRUPT,
+                   "%.300s was never finished: what wrote this backup, or restored this directory, "
+                   "was broken off. What is in it is saved by: dcache-restore --repair %.300s <new "
+                   "dir>",
+                   name, name);
+}
