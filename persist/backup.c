@@ -106,8 +106,7 @@ static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_fr
     if (err != DC_OK || rc < 0) {
         return err != DC_OK ? err : failed("open", path, -rc);
     }
-    rc = io->sync(
-        io, &f); /* also if it is linked: of a segment that was finished the mark may still lack */
+    rc = io->sync(io, &f); /* of a segment that is linked the mark may still lack */
     int64_t len = io->size(io, &f);
     const char *map = rc == 0 && len > 0 ? io->map(io, &f, (uint64_t)len) : NULL;
     io->close(io, &f);

@@ -212,22 +212,19 @@ static void wait_for_sync(struct repl *r, const struct failover *f, int64_t end_
     }
     int64_t now_us = time_mono_us();
     replicas_ask(r->self.replicas, now_us);
-    bool late = now_us >= end_us;
-    if (late && f->force) {
+    if (now_us >= end_us) {
         end_question(r);
-        if (r->switch_quiet && choose(r, f, true)) {
+        if (f->force && r->switch_quiet && choose(r, f, true)) {
             promote(r, true);
-            return;
+        } else {
+            give_back(r, "no replica has received everything in time");
         }
-    }
-    if (!late && r->switch_inquiry != NULL) {
+    } else if (r->switch_inquiry != NULL) {
         if (inquiry_is_over(r->switch_inquiry)) {
             promote_if_reached(r);
         }
-    } else if (!late && r->switch_quiet && choose(r, f, false)) {
+    } else if (r->switch_quiet && choose(r, f, false)) {
         ask_peer(r);
-    } else if (late) {
-        give_back(r, "no replica has received everything in time");
     }
 }
 

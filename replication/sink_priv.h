@@ -36,9 +36,8 @@ struct sink {
     uint64_t pending_lsn; /* of its first byte */
     struct blob *playing; /* helpers play what is in it; NULL = all of the log is shown */
     uint64_t playing_end;
-    int64_t beat_us; /* when the last heartbeat was sent, monotonic, as far as is known */
-    int64_t
-        ahead_us; /* by so much our monotonic clock is ahead of the source's clock; INT64_MAX = not known */
+    int64_t beat_us;    /* when the last heartbeat was sent, monotonic, as far as is known */
+    int64_t ahead_us;   /* our monotonic clock before the source's clock; INT64_MAX = not known */
     int64_t beat_ms;    /* its clock, */
     uint64_t beat_head; /* and the head that it told */
     struct rng rng;

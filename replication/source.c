@@ -363,8 +363,8 @@ static void join_registry(struct session *s, const struct greeting *g) {
     }
 }
 
-/* What the peer said on an older link may be true no more. */
-static void end_older(struct session *s) {
+/* The peer's session from now on: what it said on an older link may be true no more. */
+static void begin_attending(struct session *s) {
     struct source *src = s->source;
     lock_acquire(&src->lock);
     for (struct session *other = src->sessions; other != NULL; other = other->next) {
@@ -373,6 +373,7 @@ static void end_older(struct session *s) {
             end_session(other);
         }
     }
+    s->attends = true;
     lock_release(&src->lock);
 }
 
@@ -383,8 +384,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
         return dc_fail(DC_ELIMIT, "too many replicas");
     }
     self_store_peers(s->self);
-    end_older(s);
-    session_attends(s);
+    begin_attending(s);
     source_unpin(s->source, s->peer_id);
     atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,
                           memory_order_relaxed);

@@ -102,7 +102,6 @@ void source_push(void *source, uint64_t lsn, const char *bytes, size_t len); /* 
 /* source_switch.c */
 /* Tells the peer to be the primary, if that is to be told now. send_lock held. */
 DC_MUST enum dc_err session_promote(struct session *s);
-void session_attends(struct session *s);
 /* A peer has greeted that wants to follow. */
 void source_note_follower(struct source *s, const uint8_t *peer_id);
 

@@ -55,13 +55,6 @@ enum dc_err session_promote(struct session *s) {
     return link_send(s->link, WIRE_PROMOTE, bytes_of((const char *)body, sizeof(body)), NULL, 0);
 }
 
-void session_attends(struct session *s) {
-    struct source *src = s->source;
-    lock_acquire(&src->lock);
-    s->attends = true;
-    lock_release(&src->lock);
-}
-
 void source_note_follower(struct source *src, const uint8_t *peer_id) {
     lock_acquire(&src->lock);
     if (src->switches && memcmp(src->switch_peer, peer_id, PEER_ID_LEN) == 0) {

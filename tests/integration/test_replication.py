@@ -479,19 +479,22 @@ class PowerCuts(ReplicaCase):
         self.eventually(lambda: self.written(replica) >= self.written(primary))  # applied isn't written
         return primary, replica, lsn
 
+    def has_fetched(self, primary, replica):
+        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
+        self.assertEqual(self.ask(primary, "GET", "late:99"), self.ask(replica, "GET", "late:99"))
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.same_log(primary, replica)
+        self.assertEqual(self.state(primary)["role"], "master")
+
     def test_h02_a_primary_fetches_what_it_lost_from_its_replica(self):
         primary, replica, lsn = self.pair()
         self.eventually(lambda: "slave0" in self.state(primary))
         time.sleep(3)  # the metadata know the replica: noted each second, and synced
         self.lose(primary, lsn)
         primary.start()
-        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
-        self.assertEqual(self.ask(primary, "GET", "late:99"), self.ask(replica, "GET", "late:99"))
-        self.in_sync(primary, replica)
-        self.same(primary, replica)
-        self.same_log(primary, replica)
+        self.has_fetched(primary, replica)
         self.assertEqual(self.state(primary)["sync_full"], "0")
-        self.assertEqual(self.state(primary)["role"], "master")
 
     def test_h02_what_does_not_fit_into_memory_is_left_out_once_nobody_has_more(self):
         """Leaving out is a write, which may not stand where a peer may have other bytes."""
@@ -506,12 +509,7 @@ class PowerCuts(ReplicaCase):
         self.assertEqual(self.written(primary), lsn)
         conn.ok("CONFIG", "SET", "maxmemory", 0)
         os.kill(replica.process.pid, signal.SIGCONT)
-        self.assertEqual(self.ask(primary, "SET", "new", 1), "OK")
-        self.assertEqual(self.ask(primary, "GET", "late:99"), self.ask(replica, "GET", "late:99"))
-        self.in_sync(primary, replica)
-        self.same(primary, replica)
-        self.same_log(primary, replica)
-        self.assertEqual(self.state(primary)["role"], "master")
+        self.has_fetched(primary, replica)
 
     def test_h05_runs_without_a_log_give_no_version_twice(self):
         """What the first of them handed out no log can tell, and nobody who is asked."""

@@ -101,6 +101,18 @@ static void expect_told(const char *part) {
 /* Checks what a start would find now, and lets one go on with what is noted. 'deep': to the last entry. */
 typedef void (*check_fn)(struct sim_disk *after, bool deep);
 
+/* On such a disk a start ends at its n-th change; 'done': it has fewer. */
+static struct sim_disk *end_start(void (*put)(struct sim_disk *d), void (*note)(void), uint64_t n,
+                                  bool *done) {
+    struct sim_disk *d = sim_disk_create();
+    put(d);
+    note();
+    sim_disk_stop_after(d, n);
+    *done = adopt_begin(sim_disk_io(d), "d", meta, &told) == DC_OK;
+    (void)dc_fail_take(DC_EIO);
+    return d;
+}
+
 /* Lets a start end at its n-th change, for all n, and looks at what every way of a power cut leaves. 'note' makes it again, 'put' fills a
  * disk. Returns the number of changes. */
 static uint64_t cut_everywhere(void (*put)(struct sim_disk *d), void (*note)(void),
@@ -109,12 +121,7 @@ static uint64_t cut_everywhere(void (*put)(struct sim_disk *d), void (*note)(voi
     for (bool done = false; !done; n++) {
         struct meta_node node;
         char text[META_TEXT_MAX], unlogged[META_TEXT_MAX];
-        struct sim_disk *d = sim_disk_create();
-        put(d);
-        note();
-        sim_disk_stop_after(d, n);
-        done = adopt_begin(sim_disk_io(d), "d", meta, &told) == DC_OK;
-        (void)dc_fail_take(DC_EIO);
+        struct sim_disk *d = end_start(put, note, n, &done);
         must(meta_get_text(meta, "adopt", text, sizeof(text)));
         must(meta_get_text(meta, "unlogged", unlogged, sizeof(unlogged)));
         must(meta_get_node(meta, &node));
@@ -137,12 +144,7 @@ static uint64_t cut_everywhere(void (*put)(struct sim_disk *d), void (*note)(voi
 static void kill_everywhere(void (*put)(struct sim_disk *d), void (*note)(void), check_fn check) {
     uint64_t n = 1;
     for (bool done = false; !done; n++) {
-        struct sim_disk *d = sim_disk_create();
-        put(d);
-        note();
-        sim_disk_stop_after(d, n);
-        done = adopt_begin(sim_disk_io(d), "d", meta, &told) == DC_OK;
-        (void)dc_fail_take(DC_EIO);
+        struct sim_disk *d = end_start(put, note, n, &done);
         sim_disk_stop_after(d, 0);
         must(adopt_begin(sim_disk_io(d), "d", meta, &told));
         struct sim_disk *after = sim_disk_crash(d, SIM_CUT_NOTHING, 0);

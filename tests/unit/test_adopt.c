@@ -229,14 +229,27 @@ static void add_way_in(struct buf *calls) {
     buf_append(calls, "", 1);
 }
 
-START_TEST(a_copy_is_taken_over_in_this_order) {
+/* A disk with both data sets, and the note; 'calls' is to be what is asked of it. */
+static struct sim_disk *begin_traced(struct buf *calls) {
     struct sim_disk *d = sim_disk_create();
-    struct buf calls;
-    buf_init(&calls, 0);
+    buf_init(calls, 0);
     begin();
     make_two();
     put_two(d);
     note_copy();
+    return d;
+}
+
+static void end_traced(struct sim_disk *d, struct buf *calls) {
+    expect_trace(d, "%s", calls->ptr);
+    buf_fini(calls);
+    sim_disk_destroy(d);
+    end_two();
+}
+
+START_TEST(a_copy_is_taken_over_in_this_order) {
+    struct buf calls;
+    struct sim_disk *d = begin_traced(&calls);
     last_step = ADOPT_NOTED;
     sim_disk_set_hook(d, watch_note, d);
     must(adopt_begin(sim_disk_io(d), "d", meta, &told));
@@ -245,22 +258,14 @@ START_TEST(a_copy_is_taken_over_in_this_order) {
     expect_eq(sim_disk_unsynced(d), 0); /* and then "copy-open" */
     add_way_out(&calls, true);
     add_way_in(&calls);
-    expect_trace(d, "%s", calls.ptr);
-    buf_fini(&calls);
-    sim_disk_destroy(d);
-    end_two();
+    end_traced(d, &calls);
 }
 END_TEST
 
 /* Killed when the snapshots had gone, which needn't be on the disk. */
 START_TEST(it_is_gone_on_with_in_this_order) {
-    struct sim_disk *d = sim_disk_create();
     struct buf calls;
-    buf_init(&calls, 0);
-    begin();
-    make_two();
-    put_two(d);
-    note_copy();
+    struct sim_disk *d = begin_traced(&calls);
     sim_disk_stop_after(d, 3);
     expect_eq(adopt_begin(sim_disk_io(d), "d", meta, &told), DC_EIO);
     sim_disk_stop_after(d, 0);
@@ -268,10 +273,7 @@ START_TEST(it_is_gone_on_with_in_this_order) {
     must(adopt_begin(sim_disk_io(d), "d", meta, &told));
     add_way_out(&calls, false);
     add_way_in(&calls);
-    expect_trace(d, "%s", calls.ptr);
-    buf_fini(&calls);
-    sim_disk_destroy(d);
-    end_two();
+    end_traced(d, &calls);
 }
 END_TEST
 
