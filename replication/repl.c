@@ -345,7 +345,7 @@ bool repl_is_current(const struct repl *r) {
 }
 
 int64_t repl_reap_ms(const struct repl *r, int64_t now_ms) {
-    if (r == NULL || atomic_load_explicit(&r->self.role, memory_order_acquire) != ROLE_REPLICA) {
+    if (r == NULL || !log_follows(r->self.log)) {
         return now_ms;
     }
     int64_t passed_ms = atomic_load_explicit(&r->self.passed_ms, memory_order_relaxed);

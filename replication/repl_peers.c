@@ -151,11 +151,14 @@ static void begin_pull(struct repl *r, const struct peers_entry *peer) {
 }
 
 static void take_pulled(struct repl *r) {
-    if (r->puller != NULL && sink_pull_state(r->puller) != SINK_PULLS) {
-        bool all = sink_pull_state(r->puller) == SINK_PULLED_ALL;
+    enum sink_pull state = r->puller != NULL ? sink_pull_state(r->puller) : SINK_PULLS;
+    if (state != SINK_PULLS) {
         sink_stop(r->puller);
         r->puller = NULL;
-        peers_pulled(r->peers, r->pulled_from, all, now_ms());
+        peers_pulled(r->peers, r->pulled_from, state == SINK_PULLED_ALL, now_ms());
+    }
+    if (state == SINK_PULL_UNSHOWN) {
+        repl_replay(r);
     }
 }
 
@@ -232,15 +235,18 @@ static bool act(struct repl *r, const struct peers_todo *todo) {
 void repl_peers_step(struct repl *r) {
     struct chain_view self;
     struct peers_todo todo;
-    if (r->restarting) {
+    if (repl_is_restarting(r)) {
         return;
     }
     take_answers(r);
     take_pulled(r);
+    if (repl_is_restarting(r)) {
+        return;
+    }
     do {
         self_view(&r->self, &self);
         todo = peers_next(r->peers, &self, now_ms());
-    } while (act(r, &todo) && !r->restarting);
+    } while (act(r, &todo) && !repl_is_restarting(r));
 }
 
 int64_t repl_peers_wait_ms(const struct repl *r, int64_t ms) {

@@ -38,6 +38,7 @@ struct self {
     _Atomic uint64_t epoch; /* the highest that was seen */
     _Atomic bool linked;    /* a replica that its source feeds now */
     _Atomic bool shared;    /* others have had these data */
+    _Atomic bool restarts;  /* a start in place is on its way: nothing is begun any more */
     _Atomic uint32_t
         orders; /* REPLICAOF so often since a source took it: each target may have been promoted */
     _Atomic int64_t

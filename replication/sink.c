@@ -278,6 +278,7 @@ static enum dc_err attend(struct sink *s, bool acks, enum dc_err (*what)(struct 
 
 void sink_begin_anew(struct sink *s) {
     s->restarts = true;
+    atomic_store_explicit(&s->self->restarts, true, memory_order_release);
     s->self->host->restart(s->self->host_arg);
 }
 
@@ -412,9 +413,11 @@ static void run(void *arg) {
         pause_a_while(s);
     }
     if (s->target.pulls) {
-        bool all = s->pull_to > 0 && log_head(s->self->log).v >= s->pull_to;
-        atomic_store_explicit(&s->pulled, all ? SINK_PULLED_ALL : SINK_PULL_FAILED,
-                              memory_order_release);
+        uint64_t head = log_head(s->self->log).v;
+        enum sink_pull pulled = log_applied(s->self->log).v < head     ? SINK_PULL_UNSHOWN
+                                : s->pull_to > 0 && head >= s->pull_to ? SINK_PULLED_ALL
+                                                                       : SINK_PULL_FAILED;
+        atomic_store_explicit(&s->pulled, pulled, memory_order_release);
         wake_raise(s->target.wake);
     }
     mem_free(g);

@@ -75,6 +75,8 @@ static enum dc_err note_shown(struct sink *s, enum dc_err shown, uint64_t end) {
     if (shown == DC_OK) {
         log_set_applied(s->self->log, (struct lsn){end});
         note_time(s);
+    } else if (s->target.pulls) {
+        diag(DIAG_WARNING, "sink.unshown lsn=%" PRIu64, log_applied(s->self->log).v);
     } else if (shown == DC_ECORRUPT) {
         note_damage(s);
     } else { /* no memory: the log is right, the store isn't */
