@@ -355,6 +355,18 @@ class Warming(DiskCase):
         self.assertGreater(hot_share, 0.9 if BUILD == 1 else 0.6)
         self.assertGreater(hot_share, cold_share)
 
+    def test_h33_a_limit_that_is_lifted_while_warming_counts_no_longer(self):
+        server = self.server_with_data(slow=True)
+        for option, lifted in (("maxmemory", 0), ("maxmemory-policy", "noeviction")):
+            server.disk.read_takes(0.02 * slowness(at_most=10))  # loading takes seconds
+            conn = self.restarted(server, maxmemory=1)  # nothing fits
+            conn.ok("CONFIG", "SET", option, lifted)
+            left_out = self.field(conn, "warm_keys_left_out")
+            self.assertLess(self.field(conn, "warm_ranges"), self.field(conn, "warm_ranges_total") // 2)
+            server.disk.heal()
+            self.eventually(lambda: self.field(conn, "async_loading") == 0, 60)
+            self.assertLess(self.field(conn, "warm_keys_left_out") - left_out, COUNT // 20)  # of the range that was in hand
+
     def end_quickly(self, server):
         start = time.monotonic()
         server.terminate()
