@@ -26,6 +26,7 @@ struct saver {
     pthread_mutex_t lock;
     pthread_cond_t moved;
     bool asked; /* a snapshot is wanted */
+    bool over;  /* retention can't get below its limit of bytes */
     bool running;
     struct saver_job *jobs; /* in order */
     uint64_t ended;         /* snapshots that came to an end, good or bad */
@@ -34,6 +35,7 @@ struct saver {
     uint64_t seen_failures; /* of fdatasync */
     uint64_t base_lsn;      /* the log behind the last snapshot begins here, */
     uint64_t found_len;     /* after so many bytes of earlier runs */
+    uint64_t floor_lsn;     /* end of the snapshot before the last one: retention keeps the log from here on */
     struct saver_state state;
 };
 
@@ -66,6 +68,15 @@ static bool log_has_grown(struct saver *s) {
     return limit > 0 && conf_get(s->node->conf, appendonly) && grown > limit;
 }
 
+/* Beyond retain-size: the log goes a file at a time, and behind the last snapshot but one only. What two snapshots and one file take no
+ * further snapshot makes less. */
+static bool could_make_room(struct saver *s) {
+    struct log_stats now;
+    log_stats(s->node->log, &now);
+    return s->over && s->floor_lsn < now.segment_first_lsn &&
+           log_head(s->node->log).v > s->base_lsn;
+}
+
 /* An fdatasync has failed: what it should have made durable was written again, and a snapshot makes the files before superfluous. */
 static bool disk_has_lied(struct saver *s) {
     struct log_stats now;
@@ -89,7 +100,7 @@ static bool is_due(struct saver *s, int64_t now_ms) {
         return false;
     }
     return log_wants_base(s->node->log) || rule_applies(s, passed_ms / 1000, changes_since(s)) ||
-           log_has_grown(s);
+           log_has_grown(s) || could_make_room(s);
 }
 
 /* --- one snapshot ------------------------------------------------------------------------------------ */
@@ -196,6 +207,8 @@ static void save(struct saver *s) {
         s->state.last_ms = s->tried_ms;
         s->base_changes = changes;
         s->state.written++;
+        s->over = false; /* as far as is known */
+        s->floor_lsn = s->state.last_end_lsn;
         s->state.last_end_lsn = w.end_lsn;
         s->base_lsn = w.end_lsn;
         s->found_len = 0;
@@ -237,7 +250,7 @@ static void tidy(struct saver *s) {
         diag(DIAG_WARNING, "retain.failed error=\"%s\"", dc_fail_take(err));
     }
     pthread_mutex_lock(&s->lock);
-    s->asked = s->asked || (over && log_head(s->node->log).v > s->base_lsn);
+    s->over = over;
 }
 
 /* --- jobs -------------------------------------------------------------------------------------------- */

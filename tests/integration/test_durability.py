@@ -682,6 +682,34 @@ class Retention(DiskCase):
         self.assertGreater(len(server.snapshots()), 2)
         self.check_newest_stay(server)
 
+    def writing(self, conn, seconds):
+        """A little at a time."""
+        start = time.monotonic()
+        while time.monotonic() < start + seconds:
+            conn.ok("SET", "little", "v")
+            time.sleep(0.02)
+
+    def test_retain_size_below_what_has_to_stay(self):
+        """Snapshots are written when they could make room, not all the time."""
+        server = self.own_server(log_segment_size="1mb", snapshot_log_size=0, retain_size=1)
+        conn = self.connect(server, timeout=30)
+        conn.ok("SAVE")
+        self.writing(conn, 3)
+        self.assertLessEqual(int(server.info(conn, "rdb_saves")), 3)
+        for _ in self.rounds(conn, 10):
+            pass
+        self.eventually(lambda: conn.ok("SET", "little", "v") and len(server.segments()) == 1, 30)  # what can go goes
+
+    def test_a_snapshot_that_failed_is_not_tried_at_once_because_of_retain_size(self):
+        server, conn = self.kept(slow=True)
+        server.disk.snapshots_fail()
+        start = time.monotonic()
+        conn = self.restarted(server, retain_size=1)
+        conn.ok("SET", "little", "v")
+        self.eventually(lambda: "snapshot.failed" in server.last_output())
+        self.writing(conn, 3)
+        self.assertLessEqual(server.last_output().count("snapshot.failed"), 1 + (time.monotonic() - start) // 5)
+
     def test_h18_failing_snapshots_cost_no_log_that_recovery_needs(self):
         """Beyond retain-size writes are still taken: what recovery needs stays, and snapshots are tried again."""
         server, conn = self.kept(slow=True)
