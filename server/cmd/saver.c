@@ -255,10 +255,6 @@ static void tidy(struct saver *s) {
 
 /* --- jobs -------------------------------------------------------------------------------------------- */
 
-static bool is_cold(const struct saver *s) {
-    return s->node->warm != NULL && !warm_is_over(s->node->warm);
-}
-
 /* 'lock' held at the beginning and the end. */
 static bool run_job(struct saver *s, struct saver_job *j, const char *failed) {
     pthread_mutex_unlock(&s->lock);
@@ -270,7 +266,7 @@ static bool run_job(struct saver *s, struct saver_job *j, const char *failed) {
 /* The first job that can be done; 'lock' held at the beginning and the end. False: there is none. */
 static bool do_job(struct saver *s) {
     struct saver_job **at = &s->jobs;
-    while (*at != NULL && (*at)->waits && is_cold(s)) {
+    while (*at != NULL && (*at)->waits && !warm_is_settled(s->node->warm)) {
         at = &(*at)->next;
     }
     struct saver_job *j = *at;
