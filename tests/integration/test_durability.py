@@ -595,6 +595,34 @@ class Damage(DiskCase):
                 self.assertEqual(reply, b"value %d" % i)
         self.assertTrue(newest.exists())
 
+    def with_a_lost_range(self):
+        """Without a log there is nothing to rebuild a block from."""
+        server, conn = self.filled(20_000, snapshot_block_size="4096", appendonly="no")
+        conn.ok("SAVE")
+        server.kill()
+        flip(server.snapshots()[-1], server.snapshots()[-1].stat().st_size // 2)
+        conn = self.restarted(server)
+        self.eventually(lambda: server.info(conn, "async_loading") == "0")
+        self.assertEqual(server.info(conn, "warm_ranges_failed"), "1")
+        return server, conn
+
+    def test_h34_a_backup_that_needs_a_snapshot_says_that_a_range_is_lost(self):
+        server, conn = self.with_a_lost_range()
+        for words in ((), ("FRESH",)):
+            self.assertIn("damaged and not loaded", conn.call("BACKUP", server.dir / "backup", *words))
+        self.assertFalse((server.dir / "backup").exists())
+
+    def test_h34_no_log_begins_when_a_range_is_lost(self):
+        """It could only go on from a snapshot, and until there is one nothing counts."""
+        server, conn = self.with_a_lost_range()
+        self.assertIn("dcache-restore --repair", conn.call("CONFIG", "SET", "maxmemory", "1gb", "AppendOnly", "YES"))
+        self.assertEqual(conn.ok("CONFIG", "GET", "appendonly"), [b"appendonly", b"no"])
+        self.assertEqual(conn.ok("CONFIG", "GET", "maxmemory"), [b"maxmemory", b"0"])
+        conn.ok("CONFIG", "SET", "appendonly", "no")
+        conn = self.restarted(server, appendonly="yes")  # this one does: the snapshot is there
+        self.eventually(lambda: server.info(conn, "async_loading") == "0")
+        conn.ok("CONFIG", "SET", "appendonly", "yes")
+
     def test_metadata_that_is_missing_is_rebuilt(self):
         server, conn = self.filled()
         conn.ok("SAVE")
