@@ -32,10 +32,11 @@ struct saver {
     uint64_t ended;         /* snapshots that came to an end, good or bad */
     uint64_t base_changes;
     int64_t tried_ms;       /* when one last ended, good or bad */
+    bool base_failed;       /* the log couldn't go on from it */
     uint64_t seen_failures; /* of fdatasync */
     uint64_t base_lsn;      /* the log behind the last snapshot begins here, */
     uint64_t found_len;     /* after so many bytes of earlier runs */
-    uint64_t floor_lsn;     /* end of the snapshot before the last one: retention keeps the log from here on */
+    uint64_t floor_lsn;     /* end of the last but one: retention keeps the log from here on */
     struct saver_state state;
 };
 
@@ -96,7 +97,8 @@ static bool is_due(struct saver *s, int64_t now_ms) {
         return true;
     }
     int64_t passed_ms = now_ms - s->state.last_ms;
-    if ((s->state.last_failed && now_ms - s->tried_ms < RETRY_MS) || !warm_is_over(s->node->warm)) {
+    if (((s->state.last_failed || s->base_failed) && now_ms - s->tried_ms < RETRY_MS) ||
+        !warm_is_over(s->node->warm)) {
         return false;
     }
     return log_wants_base(s->node->log) || rule_applies(s, passed_ms / 1000, changes_since(s)) ||
@@ -173,11 +175,12 @@ static void note_unlogged(struct saver *s, uint64_t lsn) {
 }
 
 /* A log that has begun to be kept counts from the snapshot on; the note goes first, so that it is never there for a log that says all. */
-static void base_log(struct saver *s, uint64_t end_lsn) {
-    if (log_wants_base(s->node->log)) {
-        note_unlogged(s, 0);
-        log_base(s->node->log, end_lsn, &s->stop);
+static bool base_log(struct saver *s, uint64_t end_lsn) {
+    if (!log_wants_base(s->node->log)) {
+        return true;
     }
+    note_unlogged(s, 0);
+    return log_base(s->node->log, end_lsn, &s->stop);
 }
 
 /* 'lock' held at the beginning and the end. */
@@ -194,10 +197,11 @@ static void save(struct saver *s) {
     snprintf(why, sizeof(why), "%s", err == DC_OK ? "" : dc_fail_take(err));
     if (err == DC_OK) {
         catalogue(s, &w);
-        base_log(s, w.end_lsn);
     }
+    bool based = err != DC_OK || base_log(s, w.end_lsn);
     pthread_mutex_lock(&s->lock);
     s->running = false;
+    s->base_failed = !based;
     s->ended++;
     s->state.last_failed = err != DC_OK;
     memcpy(s->state.last_error, why, sizeof(why));
@@ -207,7 +211,7 @@ static void save(struct saver *s) {
         s->state.last_ms = s->tried_ms;
         s->base_changes = changes;
         s->state.written++;
-        s->over = false; /* as far as is known */
+        s->over = false; /* until retention has looked again */
         s->floor_lsn = s->state.last_end_lsn;
         s->state.last_end_lsn = w.end_lsn;
         s->base_lsn = w.end_lsn;
