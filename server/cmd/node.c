@@ -103,6 +103,13 @@ static void settle_keeping(struct node *n) {
     }
 }
 
+void node_limit_warming(struct node *n) {
+    if (n->warm != NULL && !log_follows(n->log)) {
+        warm_set_limit(n->warm, (uint64_t)conf_get(n->conf, maxmemory),
+                       (enum evict_policy)conf_get(n->conf, maxmemory_policy));
+    }
+}
+
 void node_options_changed(struct node *n) {
     char text[256];
     size_t len = conf_text(n->conf, CONF_ID_notify_keyspace_events, text, sizeof(text));
@@ -121,6 +128,7 @@ void node_options_changed(struct node *n) {
         log_set_sync(n->log, (enum log_sync)conf_get(n->conf, appendfsync));
         log_set_segment_len(n->log, (uint64_t)conf_get(n->conf, log_segment_size));
         settle_keeping(n);
+        node_limit_warming(n);
     }
     int64_t ms = conf_get(n->conf, latency_monitor_threshold);
     atomic_store_explicit(&n->latency_ticks, ms == 0 ? UINT64_MAX : ticks_of_us(ms * 1000),

@@ -196,6 +196,9 @@ int64_t node_staleness_ms(const struct node *n);
 /* An LSN that a history had and the one that followed it hasn't. */
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn);
 
+/* What loading has to fit into, as the options say. Not where the log follows another one: that one says what goes. It does also on a
+ * primary that doesn't know yet whether a peer has more. */
+void node_limit_warming(struct node *n);
 /* Options changed: copies what the node keeps in atomics. */
 void node_options_changed(struct node *n);
 

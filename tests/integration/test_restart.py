@@ -355,6 +355,18 @@ class Warming(DiskCase):
         self.assertGreater(hot_share, 0.9 if BUILD == 1 else 0.6)
         self.assertGreater(hot_share, cold_share)
 
+    def test_h33_a_limit_that_is_lifted_while_warming_counts_no_longer(self):
+        server = self.server_with_data(slow=True)
+        for option, lifted in (("maxmemory", 0), ("maxmemory-policy", "noeviction")):
+            server.disk.read_takes(0.02 * slowness(at_most=10))  # loading takes seconds
+            conn = self.restarted(server, maxmemory=1)  # nothing fits
+            conn.ok("CONFIG", "SET", option, lifted)
+            left_out = self.field(conn, "warm_keys_left_out")
+            self.assertLess(self.field(conn, "warm_ranges"), self.field(conn, "warm_ranges_total") // 2)
+            server.disk.heal()
+            self.eventually(lambda: self.field(conn, "async_loading") == 0, 60)
+            self.assertLess(self.field(conn, "warm_keys_left_out") - left_out, COUNT // 20)  # of the range that was in hand
+
     def end_quickly(self, server):
         start = time.monotonic()
         server.terminate()
@@ -516,6 +528,25 @@ class Reports(DiskCase):
             conn.ok("SELECT", i)
             self.assertEqual(conn.ok("GET", "big"), text[:100] + b"here" + text[104:])
             self.assertGreater(conn.ok("TTL", "big"), 900)
+
+    def test_a_database_with_keys_that_the_options_leave_out(self):
+        server = self.own_server()
+        conn = self.connect(server)
+        conn.ok("SET", "a", 1)
+        conn.ok("SELECT", 5)
+        conn.ok("SET", "b", 1)
+        for act in (None, "SAVE"):
+            if act:
+                conn.ok(act)
+            server.options["databases"] = 4
+            self.assertIn("the data has database 5; databases is 4", self.refusal(server))
+            conn = self.restarted(server, databases=6)
+            conn.ok("SELECT", 5)
+            self.assertEqual(conn.ok("GET", "b"), b"1")
+        conn.ok("FLUSHDB")
+        conn = self.restarted(server, databases=4)
+        self.assertEqual(conn.ok("GET", "a"), b"1")
+        self.assertEqual(server.info(conn, "warm_ranges_failed"), "0")
 
 
 if __name__ == "__main__":
