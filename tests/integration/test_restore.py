@@ -28,6 +28,7 @@ from support.server import Server, ServerFailed, server_binary, temp_dir  # noqa
 TOOL = str(Path(server_binary()).parent / "dcache-restore")
 SNAP_HEADER_LEN = 112
 SEGMENT_HEADER_LEN = 4096
+SEGMENT_MARK_AT, SEGMENT_MARK_LEN = 512, 24
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 
 
@@ -301,6 +302,42 @@ class Ttl(RestoreCase):
         time.sleep(1.2)
         self.assertEqual(self.restore("--dry-run", self.server.dir)["ttl_shift_ms"], 0)
         self.assertGreater(self.restore("--dry-run", "--shift-ttl", "yes", self.server.dir)["entries"], 0)
+
+    def test_h37_also_when_what_is_behind_the_point_is_damaged(self):
+        with self.server.connect() as conn:
+            conn.ok("SAVE")
+            self.write()
+            conn.ok("SET", "behind", 1)
+            conn.ok("BACKUP", self.folder / "b")
+        point = ("--dry-run", "--to-lsn", self.lsn, self.folder / "b")
+        whole = self.restore(*point)
+        self.assertEqual((whole["entries"], whole["expired"], whole["ttl_shifted"]), (4, 1, 2))
+        self.assertGreater(int(whole["behind_bytes"]), 0)
+        (segment,) = (self.folder / "b").glob("log-*")
+        flip(segment, segment.stat().st_size - 10)
+        said = self.restore(*point, code=PARTLY)
+        self.assertRegex(said.pop("behind"), r"^not readable: .*%s is damaged at offset \d+" % segment.name)
+        self.assertGreaterEqual(said.pop("ttl_shift_ms"), whole.pop("ttl_shift_ms"))
+        del whole["behind_bytes"], whole["behind_until"]
+        self.assertEqual(said, whole)
+        self.assertRegex(run_tool(*point).stdout, r"(?m)^behind +not readable: ")
+        self.restore(*point[1:], self.folder / "t", code=PARTLY)
+        self.assertEqual(sorted(self.serve(self.folder / "t").ok("KEYS", "*"))[:3], [b"ever", b"last", b"long"])
+
+    def test_a_backup_that_lost_its_end_is_as_old_as_the_point(self):
+        self.write()
+        with self.server.connect() as conn:
+            conn.ok("BACKUP", self.folder / "b")
+        (segment,), (snapshot,) = ((self.folder / "b").glob(names) for names in ("log-*", "snap-*"))
+        snapshot.unlink()
+        first = int(segment.name.split("-")[1], 16)
+        os.truncate(segment, SEGMENT_HEADER_LEN + self.lsn - first)
+        with open(segment, "r+b") as file:  # without its mark the file looks whole
+            file.seek(SEGMENT_MARK_AT)
+            file.write(bytes(SEGMENT_MARK_LEN))
+        said = self.restore("--dry-run", "--to-lsn", self.lsn, self.folder / "b", code=PARTLY)
+        self.assertEqual((said["entries"], said["expired"]), (4, 1))
+        self.assertIn("promises everything up to LSN", said["behind"])
 
     def test_a_backup_is_as_old_as_it_says(self):
         self.write()
