@@ -771,9 +771,10 @@ class Backup(RestoreCase):
         server = self.start()
         conn = self.connect(server)
         conn.ok("SET", "k", 1)
-        conn.ok("BACKUP", "inside")  # relative to the data directory
-        self.check_files(server.dir / "inside")
-        self.assertIn("isn't empty", conn.call("BACKUP", "inside"))
+        (server.dir / "saved").mkdir()
+        conn.ok("BACKUP", "saved/first")  # relative to the data directory
+        self.check_files(server.dir / "saved/first")
+        self.assertIn("isn't empty", conn.call("BACKUP", "saved/first"))
         self.assertIn("No such file", conn.call("BACKUP", self.folder / "no" / "such"))
         (self.folder / "empty").mkdir()
         conn.ok("BACKUP", str(self.folder / "empty") + "/")
@@ -782,6 +783,21 @@ class Backup(RestoreCase):
         conn.ok("BACKUP", self.folder / "x")
         self.assertEqual(self.restore("--dry-run", self.folder / "x")["entries"], 1)
         self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["empty", "x"])
+
+    def test_names_that_a_start_would_take_for_its_own_are_refused(self):
+        server = self.start()
+        conn = self.connect(server)
+        conn.ok("SET", "k", 1)
+        (self.folder / "link").symlink_to(server.dir)
+        for name in ("x.tmp", "incoming", "replaced-5/", "./plain", "../%s/plain" % server.dir.name, server.dir / "plain",
+                     "log-%016x-%016x.dcl" % (1, 1), "snap-%016x-%016x.dcs" % (1, 1), self.folder / "link" / "plain"):
+            self.assertRegex(conn.call("BACKUP", name), "would lie in the data directory.*Choose a place outside", name)
+            self.assertFalse((server.dir / name).exists())
+        for name in ("z.incomplete", "z.incomplete/"):
+            self.assertIn("choose another one", conn.call("BACKUP", "%s/%s" % (self.folder, name)))
+        self.assertEqual([p.name for p in self.folder.iterdir()], ["link"])
+        said = self.restore(server.dir, self.folder / "z.incomplete", code=FAILED)
+        self.assertIn("choose another one", said)
 
     def test_what_was_never_finished_is_refused_by_name(self):
         conn = self.connect(self.start())

@@ -20,8 +20,8 @@ struct source {
     struct data_plan *plan; /* the point that was reached */
     struct data_plan
         *all; /* the end of the directory's log; the same as 'plan' when that was asked for */
-    char all_bad
-        [ERR_TEXT_MAX]; /* why that end isn't known, since what is behind the point can't be read; "" = it is */
+    /* Why that end isn't known: what is behind the point can't be read. "" = it is known. */
+    char all_bad[ERR_TEXT_MAX];
     struct store *store;
     struct store_thread thread;
     struct metric_slot metrics; /* nobody counts these */
