@@ -84,16 +84,19 @@ void new_dir_drop(struct new_dir *d) {
     }
 }
 
+void new_dir_beside(const char *path, const char *suffix, char to[PATH_MAX]) {
+    snprintf(to, PATH_MAX, "%.*s%s", (int)name_len(path), path, suffix);
+}
+
 enum dc_err new_dir_begin(struct new_dir *d, const struct io *io, const char *path) {
     uint32_t entries = 0;
     enum dc_err err = new_dir_check(io, path);
     if (err != DC_OK) {
         return err;
     }
-    size_t len = name_len(path);
     d->io = io;
-    snprintf(d->path, sizeof(d->path), "%.*s", (int)len, path);
-    snprintf(d->work, sizeof(d->work), "%.*s%s", (int)len, path, UNFINISHED);
+    new_dir_beside(path, "", d->path);
+    new_dir_beside(path, UNFINISHED, d->work);
     new_dir_drop(d); /* of a process that died */
     if (io->list(io, d->work, note_entry, &entries) >= 0) {
         return dc_fail(DC_EIO, "%s is there and has something else in it", d->work);

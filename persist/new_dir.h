@@ -31,6 +31,8 @@ DC_MUST enum dc_err new_dir_check(const struct io *io, const char *path);
 DC_MUST enum dc_err new_dir_begin(struct new_dir *d, const struct io *io, const char *path);
 DC_MUST enum dc_err new_dir_publish(const struct new_dir *d);
 void new_dir_drop(struct new_dir *d);
+/* The name with something behind it: in the same directory, so on the same file system. */
+void new_dir_beside(const char *path, const char *suffix, char to[PATH_MAX]);
 
 /* Of the real file system: was it begun and never published? What is in it may be a part. Errors: DC_ECORRUPT then. */
 DC_MUST enum dc_err new_dir_check_finished(const char *dir);

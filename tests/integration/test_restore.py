@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import resource
 import select
 import shutil
 import socket
@@ -514,6 +515,32 @@ class Repair(RestoreCase):
         said, found = self.repair(source)
         self.assertIn("made anew", " ".join(said["damage"]))
         self.assertEqual(found, content)
+
+    def test_it_is_mended_where_there_is_room_for_the_target(self):
+        source, content = self.saved(1)
+        snapshot = next(source.glob("snap-*"))
+        os.truncate(snapshot, snapshot.stat().st_size - 100)
+        for path in source.glob("log-*"):
+            if int(path.name.split("-")[1], 16) == 1 << 20:
+                path.unlink()  # the snapshot has it
+        elsewhere = dict(os.environ, TMPDIR=str(self.folder / "nosuch"))
+        done = run_tool("--json", "--repair", source, str(self.folder / "t") + "/", env=elsewhere)
+        self.assertEqual(done.returncode, PARTLY, done.stderr)
+        self.assertIn("made anew", done.stdout)
+        self.assertLessEqual({k: v for k, v in content.items() if k[:1] == b"k"}.items(),
+                             self.content(self.serve(self.folder / "t")).items())
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["data", "t"])
+
+    def test_without_that_room_there_is_no_target(self):
+        source, _ = self.saved(1)
+        snapshot = next(source.glob("snap-*"))
+        os.truncate(snapshot, snapshot.stat().st_size - 100)
+        limit = snapshot.stat().st_size // 2
+        done = run_tool("--repair", "--match", "late*", source, self.folder / "t", restore_signals=False,
+                        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        self.assertEqual(done.returncode, FAILED, done.stdout)
+        self.assertRegex(done.stderr, r"temporary file .*/t\.mended-\w+: File too large")
+        self.assertEqual([p.name for p in self.folder.iterdir()], ["data"])
 
     def test_a_flipped_frame_is_passed_over_by_the_command_that_the_server_names(self):
         server = self.start(self.folder / "data")

@@ -89,7 +89,10 @@ enum dc_err repair_load(struct source *s, const struct options *o, struct repair
         mem_free(r);
         return err;
     }
-    repair_find_snapshots(r);
+    err = repair_find_snapshots(r);
+    if (err != DC_OK) {
+        goto out;
+    }
     repair_choose_base(r);
     if (!r->has_identity) {
         err = dc_fail(DC_EIO, "%s: no snapshot can be opened, and no segment has a good header",

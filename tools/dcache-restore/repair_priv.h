@@ -25,7 +25,8 @@ struct repair {
     struct snap **snaps;
     char (*names)[SEGMENT_NAME_MAX];
     uint32_t snap_count, snap_cap;
-    uint32_t base; /* index; snap_count = none */
+    enum dc_err snap_err; /* one that is there can't be mended for want of something else */
+    uint32_t base;        /* index; snap_count = none */
     struct log_dir dir;
     bool has_identity; /* node id and seed are known */
     struct hole *holes;
@@ -38,7 +39,8 @@ struct repair {
 };
 
 /* repair_snap.c */
-void repair_find_snapshots(struct repair *r);
+/* Errors: as mend_snapshot(), but for DC_ECORRUPT. */
+DC_MUST enum dc_err repair_find_snapshots(struct repair *r);
 void repair_choose_base(struct repair *r);
 DC_MUST enum dc_err repair_load_snapshots(struct repair *r);
 void repair_free_snapshots(struct repair *r);
@@ -47,9 +49,8 @@ bool repair_in_hole(const struct repair *r, uint32_t keyspace, uint64_t pos, uin
 /* repair_log.c */
 DC_MUST enum dc_err repair_load_log(struct repair *r);
 
-/* mend.c: a snapshot whose footer or index is damaged, from its blocks: a temporary file that has lost its name already. */
-DC_MUST enum dc_err mend_snapshot(const char *path, const struct history *chain,
-                                  uint32_t chain_count, struct repair_report *report,
-                                  struct snap **out);
+/* mend.c: a snapshot whose footer or index is damaged, from its blocks: a temporary file that has lost its name already. Errors: DC_ECORRUPT
+ * when nothing can be made of it; DC_EIO when the temporary file can't be written. */
+DC_MUST enum dc_err mend_snapshot(struct repair *r, const char *path, struct snap **out);
 
 #endif
