@@ -602,6 +602,52 @@ class Repair(RestoreCase):
                 for key, value in self.content(conn).items():
                     self.assertIn(value, ever[key] | {now.get(key)}, (number, key))
 
+    def test_changes_of_what_is_lost_are_counted(self):
+        source = self.folder / "data"
+        server = self.start(source, snapshot_block_size="4kb")
+        conn = self.connect(server)
+        conn.pipeline([("SET", "k%d" % i, i) for i in range(2000)])
+        conn.ok("SAVE")
+        lsn = conn.ok("LASTVER")
+        conn.pipeline([("EXPIRE", "k%d" % i, 10000) for i in range(2000)])
+        conn.ok("SET", "late", "x" * 100)
+        late = conn.ok("LASTVER")
+        conn.pipeline([("SETRANGE", "late", 1, "y"), ("EXPIRE", "late", 10000)])
+        server.process.terminate()
+        self.assertEqual(server.wait(), 0)
+        self.assertEqual(self.restore("--dry-run", "--repair", source)["effects_lost"], 0)
+        flip(next(source.glob("snap-*")), SNAP_HEADER_LEN + 100)
+        (segment,) = source.glob("log-*")
+        first = int(segment.name.split("-")[1], 16)
+        with open(segment, "r+b") as file:
+            file.seek(SEGMENT_HEADER_LEN)
+            file.write(b"x" * (lsn - first))  # what is in the snapshot
+        flip(segment, SEGMENT_HEADER_LEN + late - first - 10)
+        said, found = self.repair(source)
+        self.assertGreater(said["entries_lost"], 10)
+        self.assertEqual(said["effects_lost"], said["entries_lost"] + 2)
+        self.assertEqual((len(found), said["frames"]), (2000 - said["entries_lost"], 2003))
+
+    def test_to_a_point_with_what_a_flipped_block_held(self):
+        source = self.folder / "data"
+        server = self.start(source, snapshot_block_size="4kb")
+        conn = self.connect(server)
+        for number in range(2):
+            conn.pipeline([("SET", "k%d" % i, "%d:%d" % (number, i)) for i in range(1000)])
+            conn.ok("SAVE")
+        conn.ok("SET", "late", 1)
+        lsn = conn.ok("LASTVER")
+        content = self.content(conn)
+        conn.ok("SET", "late", 2)
+        end = conn.ok("LASTVER")
+        server.kill()
+        server.process.returncode = 0  # that is how it was to end
+        flip(sorted(source.glob("snap-*"))[-1], SNAP_HEADER_LEN + 100)
+        said = self.restore("--repair", "--to-lsn", lsn, source, self.folder / "t", code=PARTLY)
+        self.assertEqual((said["reached_lsn"], said["behind_bytes"]), (str(lsn), str(end - lsn)))
+        self.assertTrue(said["behind_until"])
+        self.assertEqual(self.content(self.serve(self.folder / "t")), content)
+
     def test_a_repaired_node_keeps_its_identity(self):
         source, _ = self.saved(1)
         node = self.restore("--dry-run", source)["node"]

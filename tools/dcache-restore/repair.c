@@ -70,9 +70,13 @@ static void settle(struct repair *r) {
         plan->snapshot_end = r->base_end;
     }
     *s->all = *plan;
+    if (r->log_end > r->reached) {
+        s->all->end_lsn = r->log_end;
+        s->all->last_time_ms = r->log_time_ms;
+    }
     s->end_lsn = r->reached;
     s->image_ms = r->time_ms;
-    if (s->backup_lsn > r->reached && !r->enough) {
+    if (s->backup_lsn > s->all->end_lsn) {
         repair_note(r->report, "the backup promises everything up to LSN %llu",
                     (unsigned long long)s->backup_lsn);
     }

@@ -13,6 +13,7 @@ struct hole {
     uint64_t entries;
     uint64_t
         since; /* effects from there on count: begin of the snapshot that filled it; 0 = none did */
+    uint64_t until; /* E of that snapshot: up to there its entries may be ahead; 0 = none */
     bool filled;
 };
 
@@ -32,9 +33,13 @@ struct repair {
     struct hole *holes;
     uint32_t hole_count, hole_cap;
     uint64_t base_start, base_end; /* S, E; 0 without one */
-    uint64_t reached;              /* end of the last frame */
-    int64_t time_ms;               /* of the last frame */
+    uint64_t tail_end;             /* so far the base's own tail was good */
+    uint64_t reached;              /* end of the last frame that counts */
+    int64_t time_ms;               /* of that frame */
     bool enough;                   /* the point asked for was passed */
+    uint64_t log_end;              /* end of the last frame, also behind the point */
+    int64_t log_time_ms;
+    bool is_early; /* older snapshots' tails: what doesn't fit now may do when the segments come */
     bool before_base; /* frames up to S are gone through, for holes; else those behind it */
 };
 
@@ -45,6 +50,8 @@ void repair_choose_base(struct repair *r);
 DC_MUST enum dc_err repair_load_snapshots(struct repair *r);
 void repair_free_snapshots(struct repair *r);
 bool repair_in_hole(const struct repair *r, uint32_t keyspace, uint64_t pos, uint64_t version);
+/* Up to where the image that a key's entry is from may be ahead of the log: E of its snapshot. */
+uint64_t repair_window_end(const struct repair *r, uint32_t keyspace, uint64_t pos);
 
 /* repair_log.c */
 DC_MUST enum dc_err repair_load_log(struct repair *r);

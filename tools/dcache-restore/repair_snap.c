@@ -159,6 +159,16 @@ bool repair_in_hole(const struct repair *r, uint32_t keyspace, uint64_t pos, uin
     return false;
 }
 
+uint64_t repair_window_end(const struct repair *r, uint32_t keyspace, uint64_t pos) {
+    for (uint32_t i = 0; i < r->hole_count; i++) {
+        const struct hole *h = &r->holes[i];
+        if (h->keyspace == keyspace && pos >= h->first && pos < h->end) {
+            return h->until;
+        }
+    }
+    return r->base_end;
+}
+
 static uint64_t range_begin(const struct snap *s, uint32_t range) {
     return (uint64_t)range << snap_facts(s)->range_bits << POS_HASH_BITS;
 }
@@ -302,6 +312,7 @@ static enum dc_err fill_hole(struct repair *r, struct block_pass *p, uint32_t ho
     }
     h->filled = all;
     h->since = snap_facts(p->snap)->start_lsn;
+    h->until = h->until == 0 ? snap_facts(p->snap)->end_lsn : h->until;
     return err;
 }
 
