@@ -403,7 +403,9 @@ class CommandLine(RestoreCase):
                       ["--to-time", "2026-02-30T00:00:00Z", "a", "b"], ["--keyspace", "16", "a", "b"],
                       ["--keyspace", "65535", "a", "b"], ["--push", "h:1", "--keyspace", "system", "a"],
                       ["--shift-ttl", "maybe", "a", "b"], ["--push", "h:1", "a", "b"], ["--replace", "a", "b"],
-                      ["--to-lsn", "5", "--to-time", "5", "a", "b"]):
+                      ["--to-lsn", "5", "--to-time", "5", "a", "b"],
+                      ["--push", "", "a"], ["--push", "h", "a"], ["--push", ":1", "a"], ["--push", "h:", "a"],
+                      ["--push", "h:0", "a"], ["--push", "h:-1", "a"], ["--push", "127.0.0.1:65536", "a"]):
             done = run_tool(*words)
             self.assertEqual(done.returncode, USAGE, words)
             self.assertIn("--help", done.stderr)
@@ -675,6 +677,9 @@ class Push(RestoreCase):
         where = "127.0.0.1:%d" % server.port
         refused = self.restore("--push", where, self.folder / "b", code=FAILED)
         self.assertIn("NOAUTH", refused)
+        for path, why in ((self.folder / "nosuch", "No such file"), (self.folder, "Is a directory"), ("/dev/null", "it is empty")):
+            said = self.restore("--push", where, "--password-file", path, self.folder / "b", code=FAILED)
+            self.assertIn("%s: %s" % (path, why), said)
         said = self.restore("--push", where, "--password-file", secret, self.folder / "b")
         self.assertEqual((said["taken"], said["refused"], said["existing"]), (len(self.values) + 1, 0, 0))
         self.assertEqual(self.content(conn), self.values)
