@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import DiskCase, log_position  # noqa: E402
 from support.resp import Closed, Error  # noqa: E402
+from support.server import temp_dir  # noqa: E402
 
 FOREVER = 1000  # seconds; until the kill
 REMOVED = "were removed: the node ended"
@@ -451,8 +452,9 @@ class AtRunTime(Case):
         conn.ok("SET", "a", "1")
         self.switch(conn, "yes")
         conn.ok("SET", "b", "1")
-        conn.ok("BACKUP", server.dir / "backup")  # with or without the log
-        other = self.own_server(dir=server.dir / "backup")
+        backup = temp_dir(self) / "backup"
+        conn.ok("BACKUP", backup)  # with or without the log
+        other = self.own_server(dir=backup)
         self.assertEqual(self.connect(other).ok("MGET", "a", "b"), [b"1", b"1"])
         other.kill()
 

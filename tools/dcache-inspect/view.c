@@ -19,6 +19,10 @@ enum { HASH_BITS = 50 };
 
 /* --- paths --------------------------------------------------------------------------------------------------------------- */
 
+static enum dc_err neither(const char *path) {
+    return dc_fail(DC_ECORRUPT, "%s: neither a snapshot nor a log segment nor a directory", path);
+}
+
 enum dc_err path_look(const char *path, enum path_kind *out) {
     struct stat st;
     if (stat(path, &st) != 0) {
@@ -27,6 +31,9 @@ enum dc_err path_look(const char *path, enum path_kind *out) {
     if (S_ISDIR(st.st_mode)) {
         *out = PATH_DIR;
         return DC_OK;
+    }
+    if (!S_ISREG(st.st_mode)) { /* to open a pipe would be to wait for who writes to it */
+        return neither(path);
     }
     char dir[VIEW_PATH_MAX];
     char magic[8] = "";
@@ -47,10 +54,7 @@ enum dc_err path_look(const char *path, enum path_kind *out) {
         is_segment = segment_name_parse(name, &lsn, &history);
     }
     *out = is_snapshot ? PATH_SNAPSHOT : PATH_SEGMENT;
-    return is_snapshot || is_segment
-               ? DC_OK
-               : dc_fail(DC_ECORRUPT, "%s: neither a snapshot nor a log segment nor a directory",
-                         path);
+    return is_snapshot || is_segment ? DC_OK : neither(path);
 }
 
 bool path_split(const char *path, char dir[VIEW_PATH_MAX], const char **name) {
