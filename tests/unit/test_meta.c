@@ -592,6 +592,12 @@ START_TEST(values_of_another_name_or_kind_do_not_decode) {
     ck_assert(bytes_equal(payload, text));
     ck_assert(!meta_value_read(META_TEXT, BYTES("rule"), bytes_of(raw, len), &payload));
     ck_assert(!meta_value_read(META_NODE, name, bytes_of(raw, len), &payload));
+    struct bytes two = bytes_of("a\0b", 3); /* read as strings: what follows would be another one */
+    meta_value_write(META_TEXT, name, two, raw);
+    ck_assert(!meta_value_read(META_TEXT, name, bytes_of(raw, 3 + META_VALUE_FRAME_LEN), &payload));
+    meta_value_write(META_TEXT, two, text, raw);
+    ck_assert(!meta_value_read(META_TEXT, two, bytes_of(raw, len), &payload));
+    meta_value_write(META_TEXT, name, text, raw);
     for (size_t i = 0; i < len; i++) {
         ck_assert(!meta_value_read(META_TEXT, name, bytes_of(raw, i), &payload));
         for (int bit = 0; bit < 8; bit++) {
