@@ -81,9 +81,8 @@ enum dc_err sink_ack(struct sink *s) {
 }
 
 static enum dc_err send_beat(struct sink *s) {
-    struct wire_beat m = {.durable = self_durable(s->self),
-                          .head = log_head(s->self->log).v,
-                          .clock_ms = clock_now_ms(s->self->clock)};
+    struct wire_beat m;
+    repl_beat(s->self, &m);
     pthread_mutex_lock(&s->send_lock);
     enum dc_err err = link_send_beat(s->link, &m);
     pthread_mutex_unlock(&s->send_lock);
@@ -142,8 +141,9 @@ static enum dc_err note_beat(struct sink *s, struct bytes body) {
     if (!wire_beat_decode(body, &beat)) {
         return dc_fail(DC_EPROTO, "a heartbeat can't be read");
     }
-    s->beat_us = sent_us(s, beat.clock_ms);
-    s->beat_ms = beat.clock_ms;
+    int64_t sent = sent_us(s, beat.clock_ms);
+    s->beat_us = beat.age_ms == WIRE_AGE_UNKNOWN ? 0 : sent - beat.age_ms * 1000;
+    s->beat_ms = beat.shown_ms;
     s->beat_head = beat.head;
     lock_acquire(&s->lock);
     s->stats.source_head = beat.head;

@@ -34,8 +34,8 @@ static struct history current(const struct sink *s) {
 
 /* Asked by who says how stale an answer may be. It counts from when the source said so, as far as is known. */
 static void note_fresh(struct sink *s) {
-    if (s->self->fresh_us != NULL && s->beat_us > 0) {
-        atomic_store_explicit(s->self->fresh_us, s->beat_us, memory_order_relaxed);
+    if (s->beat_us > 0) {
+        atomic_store_explicit(&s->self->fresh_us, s->beat_us, memory_order_relaxed);
     }
 }
 

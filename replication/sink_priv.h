@@ -36,9 +36,10 @@ struct sink {
     uint64_t pending_lsn; /* of its first byte */
     struct blob *playing; /* helpers play what is in it; NULL = all of the log is shown */
     uint64_t playing_end;
-    int64_t beat_us;    /* when the last heartbeat was sent, monotonic, as far as is known */
+    int64_t
+        beat_us; /* when the source had all that there was, monotonic, as far as the last heartbeat tells; 0 = unknown */
     int64_t ahead_us;   /* our monotonic clock before the source's clock; INT64_MAX = not known */
-    int64_t beat_ms;    /* its clock, */
+    int64_t beat_ms;    /* the primary's clock at the time that the source shows, */
     uint64_t beat_head; /* and the head that it told */
     struct rng rng;
     uint8_t told[PEERS_MAX + 1][PEER_ID_LEN]; /* on this link: the source, and whom it knows */

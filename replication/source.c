@@ -64,10 +64,8 @@ enum dc_err session_beat(struct session *s) {
         return DC_OK;
     }
     s->beat_us = now_us + self_beat_ms(s->self) * 1000;
-    /* The clock is read first: whatever has an older time is below the head by then, but for commands under way. */
-    struct wire_beat m = {.clock_ms = clock_now_ms(s->self->clock)};
-    m.durable = self_durable(s->self);
-    m.head = log_head(s->self->log).v;
+    struct wire_beat m;
+    repl_beat(s->self, &m);
     enum dc_err err = link_send_beat(s->link, &m);
     return err == DC_OK ? send_peers(s) : err;
 }

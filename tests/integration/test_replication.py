@@ -565,6 +565,28 @@ class Time(ReplicaCase):
         left = self.ask(replica, "TTL", "session")
         self.assertGreater(left + time.monotonic() - began, 1790)
 
+    def test_h30_a_session_lives_on_a_replica_of_a_replica_that_is_cut_off(self):
+        """The source's clock runs on, but it hasn't heard what the primary did meanwhile."""
+        primary = self.node()
+        middle = self.replica(primary)
+        last = self.replica(middle)
+        conn = self.connect(primary)
+        life = 2 * slowness()
+        conn.ok("SET", "session", "s", "PX", int(life * 1000))
+        conn.ok("SET", "gone", "s", "PX", int(life * 1000))
+        self.in_sync(primary, middle, last)
+        copies = self.state(middle)["sync_full"]
+        self.assertEqual(self.ask(middle, "REPLICAOF", "127.0.0.1", 1), "OK")
+        self.assertEqual(conn.ok("EXPIRE", "session", 1800), 1)
+        time.sleep(life + 5 + 1 * slowness())  # by the clock alone both could be reclaimed
+        self.assertEqual(self.ask(last, "DBSIZE"), 2)
+        self.follow(middle, primary)
+        self.in_sync(primary, middle, last)
+        for node in (middle, last):
+            self.assertEqual(self.ask(node, "MGET", "session", "gone"), [b"s", None])
+        self.eventually(lambda: self.ask(last, "DBSIZE") == 1, 30)  # by the primary's clock one of them is
+        self.assertEqual(self.state(middle)["sync_full"], copies)
+
 
 if __name__ == "__main__":
     unittest.main()
