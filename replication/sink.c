@@ -199,11 +199,22 @@ enum dc_err sink_receive(struct sink *s, int64_t timeout_ms, struct link_message
     return out->type == WIRE_BEAT ? note_beat(s, out->body) : DC_OK;
 }
 
+int64_t sink_pull_ms(const struct sink *s) {
+    int64_t ms = conf_get(s->self->conf, pull_timeout);
+    return ms > PULL_MIN_MS ? ms : PULL_MIN_MS;
+}
+
+/* To connect, and for the answer. */
+static int64_t greet_ms(const struct sink *s) {
+    int64_t timeout_ms = self_timeout_ms(s->self);
+    return s->target.pulls && sink_pull_ms(s) < timeout_ms ? sink_pull_ms(s) : timeout_ms;
+}
+
 /* --- the link ---------------------------------------------------------------------------------------------------- */
 
 static enum dc_err open_link(struct sink *s) {
     struct link *link;
-    enum dc_err err = greet_create(s->self, self_timeout_ms(s->self), &link);
+    enum dc_err err = greet_create(s->self, greet_ms(s), &link);
     if (err != DC_OK) {
         return err;
     }
@@ -367,7 +378,7 @@ static enum dc_err one_link(struct sink *s, struct greeting *g) {
     sink_set_link(s, LINK_CONNECTING);
     enum dc_err err = open_link(s);
     err = err == DC_OK ? greet_exchange(s->self, s->link, pulls ? WIRE_PULL : WIRE_FOLLOW,
-                                        s->target.ask, self_timeout_ms(s->self), g)
+                                        s->target.ask, greet_ms(s), g)
                        : err;
     if (err != DC_OK) {
         return err;

@@ -20,6 +20,7 @@ enum {
     BACKOFF_MAX_MS = 5000,
     BACKOFF_END_US = 1000 * 1000, /* a link that lasted so long begins it anew */
     DRIFT_US = 1000,              /* between two heartbeats, of two clocks */
+    PULL_MIN_MS = 1000,           /* that a pull is given to get on, and to begin */
     FORK_FRAME_MAX = FRAME_HEADER_LEN + 8 + WIRE_CHAIN_MAX * WIRE_HISTORY_LEN,
 };
 
@@ -47,6 +48,8 @@ struct sink {
     int64_t pause_ms;
     int64_t asked_until_us; /* somebody waits for acknowledgements */
     uint64_t pull_to;       /* a pull ends there; 0 = not one, or not yet known */
+    uint64_t pull_has;      /* where it is, */
+    int64_t pull_moved_us;  /* and since when */
     bool restarts;          /* a start in place is on its way */
     bool handed_over;       /* its owner makes the node the primary: it doesn't connect again */
     /* sending */
@@ -67,6 +70,8 @@ struct sink {
 };
 
 bool sink_must_end(const struct sink *s);
+/* For so long a pull may get nowhere: writes wait for it. */
+int64_t sink_pull_ms(const struct sink *s);
 void sink_set_link(struct sink *s, enum repl_link state);
 void sink_note_io(struct sink *s);
 /* Tells the source how far the log has come. Errors: those of the link. */
