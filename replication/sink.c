@@ -105,7 +105,7 @@ static void send_acks(void *arg) {
         }
         int64_t now_us = time_mono_us();
         if (err == DC_OK && now_us >= beat_us) {
-            beat_us = now_us + self_beat_ms(s->self) * 1000;
+            beat_us = now_us + SINK_BEAT_US;
             err = send_beat(s);
         }
         uint64_t hurry = atomic_load_explicit(&s->hurry_lsn, memory_order_acquire);

@@ -16,6 +16,7 @@
 
 enum {
     SINK_LOOK_MS = 50,
+    SINK_BEAT_US = 500 * 1000, /* the least min-replicas-max-lag is a second */
     BACKOFF_MIN_MS = 50,
     BACKOFF_MAX_MS = 5000,
     BACKOFF_END_US = 1000 * 1000, /* a link that lasted so long begins it anew */
