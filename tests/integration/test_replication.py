@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.disk import first_lsn, flip, offset_of  # noqa: E402
 from support.pace import BUILD, slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.resp import Error  # noqa: E402
@@ -543,6 +544,34 @@ class PowerCuts(ReplicaCase):
         self.same_log(primary, replica)
         self.assertEqual(self.state(primary)["sync_full"], "0")
         self.assertTrue(list(replica.dir.glob("cut-*")), "what was cut is kept aside")
+
+
+class Damage(ReplicaCase):
+    def test_who_needs_a_part_of_the_log_that_has_rotted_gets_a_copy(self):
+        """The snapshot that is there ends before it: only a fresh one helps."""
+        primary = self.node()
+        replica = self.replica(primary)
+        conn = self.connect(primary)
+        fill(conn, 100)
+        self.in_sync(primary, replica)
+        copies = int(self.state(primary)["sync_full"])
+        replica.terminate()
+        fill(conn, 100, "before")
+        conn.ok("SAVE")
+        fill(conn, 100, "behind")
+        version = conn.ok("GETVER", "behind:50")[1]
+        conn.ok("WAITAOF", 1, 0, 0)
+        segment = max((s for s in primary.segments() if first_lsn(s) <= version), key=first_lsn)
+        flip(segment, offset_of(segment, version) - 1)
+        replica.start()
+        self.in_sync(primary, replica, timeout=40)
+        self.same(primary, replica)
+        conn.ok("SET", "later", 1)
+        self.in_sync(primary, replica)
+        state = self.state(primary)
+        self.assertEqual(int(state["sync_full"]), copies + 1)
+        self.assertIn("can't be read", state["replication_full_sent_reason"])
+        self.assertIn("source.log_damaged", primary.output())
 
 
 class Time(ReplicaCase):
