@@ -216,7 +216,6 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     r->self.replicas = opts->replicas;
     r->self.host = opts->host;
     r->self.host_arg = opts->arg;
-    r->self.fresh_us = opts->fresh_us;
     r->self.link_key = opts->link_key;
     r->writes = opts->writes;
     r->standing = *standing;
@@ -342,6 +341,40 @@ bool repl_is_current(const struct repl *r) {
     }
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
     return role == ROLE_PRIMARY || role == ROLE_PULLING;
+}
+
+int64_t repl_staleness_ms(const struct repl *r) {
+    if (r == NULL) {
+        return 0;
+    }
+    int64_t fresh_us = atomic_load_explicit(&r->self.fresh_us, memory_order_relaxed);
+    switch ((enum writes)atomic_load_explicit(r->writes, memory_order_acquire)) {
+    case WRITES_TAKEN:
+        return 0;
+    case WRITES_HELD: /* perhaps because others may have more */
+        return log_follows(r->self.log) ||
+                       atomic_load_explicit(&r->self.hands_over, memory_order_acquire)
+                   ? INT64_MAX
+                   : 0;
+    case WRITES_FENCED:
+        return INT64_MAX;
+    case WRITES_READONLY:
+        return fresh_us == 0 ? INT64_MAX : (time_mono_us() - fresh_us) / 1000;
+    }
+    dc_unreachable();
+}
+
+void repl_beat(const struct self *self, struct wire_beat *out) {
+    const struct repl *r = (const struct repl *)self;
+    /* The clock is read first: whatever has an older time is below the head by then, but for commands under way. */
+    out->clock_ms = clock_now_ms(self->clock);
+    out->age_ms = repl_staleness_ms(r);
+    bool leads = out->age_ms == 0 &&
+                 atomic_load_explicit(r->writes, memory_order_acquire) != WRITES_READONLY;
+    out->shown_ms =
+        leads ? out->clock_ms : atomic_load_explicit(&self->passed_ms, memory_order_relaxed);
+    out->durable = self_durable(self);
+    out->head = log_head(self->log).v;
 }
 
 int64_t repl_reap_ms(const struct repl *r, int64_t now_ms) {

@@ -31,7 +31,6 @@ struct self {
     const struct repl_host *host;
     void *host_arg;
     uint8_t peer_id[PEER_ID_LEN];
-    _Atomic int64_t *fresh_us; /* see repl_opts */
     const uint8_t *link_key;
     /* atomic */
     _Atomic uint32_t role;  /* enum repl_role */
@@ -41,8 +40,11 @@ struct self {
     _Atomic bool restarts;  /* a start in place is on its way: nothing is begun any more */
     _Atomic uint32_t
         orders; /* REPLICAOF so often since a source took it: each target may have been promoted */
+    _Atomic bool hands_over; /* FAILOVER: somebody else may be the primary already */
     _Atomic int64_t
-        passed_ms; /* the source's clock when all that the store shows had been written; 0 = unknown */
+        passed_ms; /* the primary's clock when all that the store shows had been written; 0 = unknown */
+    _Atomic int64_t
+        fresh_us; /* monotonic: when a replica last had all that its primary had, as far as was told; 0 = never */
 };
 
 /* Valid as long as the log. */

@@ -151,21 +151,6 @@ uint64_t node_applied(const struct node *n) {
     return log_applied(n->log).v;
 }
 
-int64_t node_staleness_ms(const struct node *n) {
-    int64_t fresh_us = atomic_load_explicit(&n->fresh_us, memory_order_relaxed);
-    switch ((enum writes)atomic_load_explicit(&n->writes, memory_order_relaxed)) {
-    case WRITES_TAKEN:
-        return 0;
-    case WRITES_HELD: /* perhaps because others may have more */
-        return log_follows(n->log) ? INT64_MAX : 0;
-    case WRITES_FENCED:
-        return INT64_MAX;
-    case WRITES_READONLY:
-        return fresh_us == 0 ? INT64_MAX : (time_mono_us() - fresh_us) / 1000;
-    }
-    dc_unreachable();
-}
-
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn) {
     return histories_lost(log_chain(n->log), lsn);
 }

@@ -161,10 +161,8 @@ struct node {
         memory_budget; /* bytes that may still be allocated; below 0 = evict. See memory.h */
     _Atomic uint32_t active_expire; /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
-    _Atomic uint32_t restarting; /* 1: host->restart() was called */
-    _Atomic uint32_t writes;     /* enum writes: whether they are taken */
-    _Atomic int64_t
-        fresh_us; /* of a replica: when (time_mono_us) it is known to have shown all that its primary had; 0 = never */
+    _Atomic uint32_t restarting;     /* 1: host->restart() was called */
+    _Atomic uint32_t writes;         /* enum writes: whether they are taken */
     _Atomic uint32_t ack_level;      /* ack-level, see ack_of_word() */
     _Atomic uint32_t tracks_latency; /* latency-tracking: histograms are kept */
     struct output_limit output_limits[OUTPUT_CLASSES];
@@ -190,8 +188,6 @@ bool node_is_replica(const struct node *n);
 
 /* Up to where the log is shown by the store. */
 uint64_t node_applied(const struct node *n);
-/* How far a replica may be behind its primary, in ms; INT64_MAX = nobody knows. 0 on a primary. */
-int64_t node_staleness_ms(const struct node *n);
 
 /* An LSN that a history had and the one that followed it hasn't. */
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn);

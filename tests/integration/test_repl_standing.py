@@ -50,6 +50,24 @@ class Standing(ReplicaCase):
         self.order(stranger, "127.0.0.1", nowhere)
         self.eventually(lambda: self.seen(stranger) == ("slave", "0", True))
 
+    def test_a_promotion_does_not_wait_for_ever_for_what_a_peer_cannot_send(self):
+        """The peer lives, and its memory has more than its disk takes."""
+        primary, other = self.pair(**{"pull-timeout": 300})
+        full = self.replica(primary, slow=True)
+        self.in_sync(primary, other, full)
+        self.eventually(lambda: self.state(primary)["connected_slaves"] == "2")
+        time.sleep(2)  # a heartbeat tells each of the other one
+        self.sent_away(other)
+        full.disk.write_fails()
+        with primary.connect(timeout=20) as conn:
+            conn.ok("CLIENT", "ACK", "MEMORY+REPLICAS:1")
+            self.assertEqual(conn.call("SET", "x", 2), "OK")
+        primary.kill()
+        self.assertEqual(self.ask(other, "REPLICAOF", "NO", "ONE", timeout=30), "OK")
+        self.assertIn("sink.pull", other.output())
+        self.assertIn("has sent nothing behind LSN", other.output())
+        self.assertEqual(self.ask(other, "SET", "x", 3), "OK")
+
     def test_what_was_replicated_may_be_promoted_and_shows_no_branch_of_its_own(self):
         primary, replica = self.pair()
         self.assertEqual(self.seen(replica), ("slave", "100", False))

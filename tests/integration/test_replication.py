@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.disk import first_lsn, flip, offset_of  # noqa: E402
 from support.pace import BUILD, slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.resp import Error  # noqa: E402
@@ -545,6 +546,34 @@ class PowerCuts(ReplicaCase):
         self.assertTrue(list(replica.dir.glob("cut-*")), "what was cut is kept aside")
 
 
+class Damage(ReplicaCase):
+    def test_who_needs_a_part_of_the_log_that_has_rotted_gets_a_copy(self):
+        """The snapshot that is there ends before it: only a fresh one helps."""
+        primary = self.node()
+        replica = self.replica(primary)
+        conn = self.connect(primary)
+        fill(conn, 100)
+        self.in_sync(primary, replica)
+        copies = int(self.state(primary)["sync_full"])
+        replica.terminate()
+        fill(conn, 100, "before")
+        conn.ok("SAVE")
+        fill(conn, 100, "behind")
+        version = conn.ok("GETVER", "behind:50")[1]
+        conn.ok("WAITAOF", 1, 0, 0)
+        segment = max((s for s in primary.segments() if first_lsn(s) <= version), key=first_lsn)
+        flip(segment, offset_of(segment, version) - 1)
+        replica.start()
+        self.in_sync(primary, replica, timeout=40)
+        self.same(primary, replica)
+        conn.ok("SET", "later", 1)
+        self.in_sync(primary, replica)
+        state = self.state(primary)
+        self.assertEqual(int(state["sync_full"]), copies + 1)
+        self.assertIn("can't be read", state["replication_full_sent_reason"])
+        self.assertIn("source.log_damaged", primary.output())
+
+
 class Time(ReplicaCase):
     def test_h30_a_session_lives_on_a_replica_that_lags(self):
         primary = self.node()
@@ -564,6 +593,28 @@ class Time(ReplicaCase):
         self.assertEqual(self.ask(replica, "MGET", "session", "gone"), [b"s", None])
         left = self.ask(replica, "TTL", "session")
         self.assertGreater(left + time.monotonic() - began, 1790)
+
+    def test_h30_a_session_lives_on_a_replica_of_a_replica_that_is_cut_off(self):
+        """The source's clock runs on, but it hasn't heard what the primary did meanwhile."""
+        primary = self.node()
+        middle = self.replica(primary)
+        last = self.replica(middle)
+        conn = self.connect(primary)
+        life = 2 * slowness()
+        conn.ok("SET", "session", "s", "PX", int(life * 1000))
+        conn.ok("SET", "gone", "s", "PX", int(life * 1000))
+        self.in_sync(primary, middle, last)
+        copies = self.state(middle)["sync_full"]
+        self.assertEqual(self.ask(middle, "REPLICAOF", "127.0.0.1", 1), "OK")
+        self.assertEqual(conn.ok("EXPIRE", "session", 1800), 1)
+        time.sleep(life + 5 + 1 * slowness())  # by the clock alone both could be reclaimed
+        self.assertEqual(self.ask(last, "DBSIZE"), 2)
+        self.follow(middle, primary)
+        self.in_sync(primary, middle, last)
+        for node in (middle, last):
+            self.assertEqual(self.ask(node, "MGET", "session", "gone"), [b"s", None])
+        self.eventually(lambda: self.ask(last, "DBSIZE") == 1, 30)  # by the primary's clock one of them is
+        self.assertEqual(self.state(middle)["sync_full"], copies)
 
 
 if __name__ == "__main__":
