@@ -173,6 +173,31 @@ START_TEST(who_was_only_killed_waits_for_one_answer_and_who_can_be_reached) {
 }
 END_TEST
 
+START_TEST(whatever_the_start_was_it_rises_above_an_epoch_that_a_peer_has_seen) {
+    setup_with(1);
+    static const enum peers_why whys[] = {PEERS_CLEAN_START, PEERS_KILLED, PEERS_POWER_CUT};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct chain_view told = replica_at(1000);
+        told.epoch = 2; /* it was to follow somebody who may have been promoted */
+        peers_ask(p, whys[i], &self, 0, 3000);
+        expect_todo(PEERS_PROBE, 0, 0);
+        answer(0, told, 1);
+        struct peers_todo todo = expect_go_on(0, 1);
+        expect(todo.forks);
+        expect_eq(todo.fork, CHAIN_PROMOTION);
+        expect_eq(todo.epoch, 2);
+    }
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 3000); /* nobody has */
+    expect_todo(PEERS_PROBE, 0, 0);
+    answer(0, replica_at(1000), 1);
+    expect(!expect_go_on(0, 1).forks);
+    self.epoch = 2; /* it was told of one in another run */
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 0);
+    expect(expect_go_on(1, 0).forks);
+    peers_destroy(p);
+}
+END_TEST
+
 START_TEST(a_promoted_replica_pulls_from_the_others_and_does_not_wait_for_the_dead) {
     setup_with(2);
     peers_ask(p, PEERS_PROMOTED, &self, 0, 3000);
@@ -314,3 +339,4 @@ CHECK_MAIN("peers", a_node_without_peers_goes_on_at_once,
            test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence,
            test_h51_what_nobody_asked_for_is_no_evidence,
            the_list_is_bounded_and_forgets_who_is_gone_for_long, a_view_that_cannot_be_is_silence)
+           whatever_the_start_was_it_rises_above_an_epoch_that_a_peer_has_seen,
