@@ -233,6 +233,20 @@ void peers_pulled(struct peers *p, const uint8_t id[PEER_ID_LEN], bool all, int6
     k->peer.spent = all || (++k->pulls >= PULLS_MAX && now_ms >= p->deadline_ms);
 }
 
+bool peers_replace(struct peers *p, const uint8_t id[PEER_ID_LEN], const uint8_t by[PEER_ID_LEN],
+                   int64_t now_ms) {
+    const struct known *k = find(p, id);
+    const struct known *other = find(p, by);
+    if (k == NULL || (other != NULL && (other->entry.port != k->entry.port ||
+                                        strcmp(other->entry.host, k->entry.host) != 0))) {
+        peers_silent(p, id, now_ms);
+        return false;
+    }
+    struct peers_entry at = k->entry;
+    peers_forget(p, id);
+    return peers_learn(p, by, at.host, at.port, now_ms);
+}
+
 /* --- actions --------------------------------------------------------------------------------------------------- */
 
 static struct peers_todo nothing_until(int64_t until_ms) {

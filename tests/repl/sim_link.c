@@ -170,9 +170,8 @@ static void asker_receive(struct sim *s, struct conn *c, struct node *n, const s
     if (m->type == M_ANSWER && c->purpose == WIRE_PROBE) {
         c->answered = true;
         net_close(c, 0);
-        if (memcmp(id, m->id, PEER_ID_LEN) != 0) { /* another disk: who was asked for is no more */
-            peers_forget(n->peers, id);
-            peers_learn(n->peers, m->id, "", (uint16_t)c->node[1], s->now_ms);
+        if (memcmp(id, m->id, PEER_ID_LEN) != 0) {
+            (void)peers_replace(n->peers, id, m->id, s->now_ms);
         } else {
             peers_answered(n->peers, id, &m->view->v, s->now_ms);
         }
