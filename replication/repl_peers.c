@@ -119,9 +119,10 @@ static void take_answer(struct repl *r, struct inquiry *q) {
     const struct chain_view *view = inquiry_answer(q, &id);
     if (view == NULL) {
         peers_silent(r->peers, asked, now_ms());
-    } else if (memcmp(id, asked, PEER_ID_LEN) != 0) { /* another node has its address now */
-        peers_forget(r->peers, asked);
-        replicas_forget(r->self.replicas, asked);
+    } else if (memcmp(id, asked, PEER_ID_LEN) != 0) {
+        if (peers_replace(r->peers, asked, id, now_ms())) {
+            replicas_replace(r->self.replicas, asked, id);
+        }
     } else {
         peers_answered(r->peers, asked, view, now_ms());
     }

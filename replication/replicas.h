@@ -63,6 +63,8 @@ void replicas_know(struct replicas *r, const uint8_t *peer, const char *addr, ui
                    uint64_t received, uint64_t durable);
 /* A peer that won't come back. No effect while it is attached. */
 void replicas_forget(struct replicas *r, const uint8_t *peer);
+/* The same, and 'by' is known where it was: nothing of what that one may have is. */
+void replicas_replace(struct replicas *r, const uint8_t *peer, const uint8_t *by);
 
 /* --- marks ------------------------------------------------------------------------------------------- */
 

@@ -180,8 +180,7 @@ static enum dc_err open_data(struct server *s, bool continues) {
     if (err != DC_OK) {
         return err;
     }
-    struct store_opts opts = {.keyspaces = (uint32_t)conf_get(conf, databases),
-                              .seed = s->data.plan->seed};
+    struct store_opts opts = {.seed = s->data.plan->seed}; /* all databases: node_database() */
     s->store = store_create(&opts);
     node_init(n, &s->conf, s->store, &net_host);
     if (s->handover.run_id[0] != '\0') {

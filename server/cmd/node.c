@@ -147,6 +147,11 @@ bool node_is_replica(const struct node *n) {
     return atomic_load_explicit(&n->writes, memory_order_relaxed) == WRITES_READONLY;
 }
 
+struct keyspace *node_database(const struct node *n, int64_t id) {
+    return id >= 0 && id < conf_get(n->conf, databases) ? store_keyspace(n->store, (uint32_t)id)
+                                                        : NULL;
+}
+
 uint64_t node_applied(const struct node *n) {
     return log_applied(n->log).v;
 }

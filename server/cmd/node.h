@@ -186,6 +186,10 @@ enum log_level node_level(const struct node *n);
 
 bool node_is_replica(const struct node *n);
 
+/* A database that clients reach; NULL = none has this number, or it is beyond the option. The store has all of them: the log of a primary, or of an earlier run, may
+ * have more. */
+struct keyspace *node_database(const struct node *n, int64_t id);
+
 /* Up to where the log is shown by the store. */
 uint64_t node_applied(const struct node *n);
 

@@ -263,6 +263,25 @@ class Standing(ReplicaCase):
         self.eventually(lambda: self.seen(replica)[0] == "master")
         self.assertEqual(self.epoch(replica), epoch + 1 + 3)
 
+    def test_a_primary_that_started_in_order_is_followed_again_and_again(self):
+        """Its replica was to follow a node that may have been promoted: what it tells of that is above the primary's epoch."""
+        primary, replica = self.pair()
+        self.assertEqual(self.epoch(primary), 1)
+        self.sent_away(replica)
+        primary.terminate()
+        primary.start()
+        self.eventually(lambda: self.ask(primary, "SET", "x", 2) == "OK", 20)
+        self.assertGreater(self.epoch(primary), 2)
+        self.follow(replica, primary)
+        self.in_sync(primary, replica)
+        for node in (replica, primary, replica):
+            node.terminate()
+            node.start()
+            self.eventually(lambda: self.ask(primary, "SET", "x", 3) == "OK", 20)
+            self.in_sync(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "0")
+        self.same(primary, replica)
+
     def test_a_copy_of_other_data_brings_other_peers(self):
         primary, replica = self.pair()
         other = self.node()

@@ -375,6 +375,30 @@ class Roles(ReplicaCase):
         self.assertEqual(self.ask(replica, "SET", "session", 2, "NX"), "OK")
         self.assertEqual(self.ask(replica, "GET", "stays"), b"1")
 
+    def test_databases_that_a_replica_does_not_show_are_followed_and_kept(self):
+        primary = self.node()
+        replica = self.replica(primary, databases=4)
+        self.assertEqual(self.ask(primary, "SET", "x", 1), "OK")
+        self.in_sync(primary, replica)
+        with primary.connect() as conn:
+            conn.ok("SELECT", 10)
+            conn.ok("SET", "x", 10)
+        self.in_sync(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "1")
+        self.assertNotIn(b"db10:", self.ask(replica, "INFO", "keyspace"))
+        self.assertIn("DB index is out of range", self.ask(replica, "SELECT", 10))
+        self.assertEqual(self.ask(replica, "REPLICAOF", "NO", "ONE"), "OK")
+        for command in (("COPY", "x", "x", "DB", 10, "REPLACE"), ("MOVE", "x", 10)):
+            self.assertIn("DB index is out of range", self.ask(replica, *command))
+        replica.terminate()
+        replica.start()  # from its log, with as few
+        replica.terminate()
+        replica.options["databases"] = 16
+        replica.start()
+        with replica.connect() as conn:
+            conn.ok("SELECT", 10)
+            self.assertEqual(conn.ok("GET", "x"), b"10")
+
     def test_a_replica_of_a_replica(self):
         primary = self.node()
         middle = self.replica(primary)
