@@ -279,10 +279,8 @@ static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t 
     }
     if (dc_unlikely(e->kind == MUT_FLUSH)) {
         q->flushed[e->keyspace] = e->version; /* I2 */
-        q->touched &= ~(1u << e->keyspace);
         return DC_OK;
     }
-    q->touched |= e->keyspace < KEYSPACE_MAX ? 1u << e->keyspace : 0;
     q->effects++;
     q->bytes += e->len;
     uint32_t range = range_of(q, e);
@@ -358,12 +356,8 @@ enum dc_err queue_append(struct effect_queue *q, struct effect_queue *behind) {
         list_append(&q->ranges[r], &behind->ranges[r]);
     }
     for (uint32_t i = 0; i < KEYSPACE_MAX; i++) {
-        if (behind->flushed[i] > 0) {
-            q->flushed[i] = behind->flushed[i];
-            q->touched &= ~(1u << i);
-        }
+        q->flushed[i] = behind->flushed[i] > 0 ? behind->flushed[i] : q->flushed[i];
     }
-    q->touched |= behind->touched;
     q->effects += behind->effects;
     q->bytes += behind->bytes;
     struct effect_table *last = behind->tables;

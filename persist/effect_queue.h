@@ -56,7 +56,6 @@ struct effect_queue {
     uint32_t noted_from, noted_below; /* ranges that have their places; all, unless it is bounded */
     uint64_t places, places_max;      /* of those */
     uint64_t flushed[KEYSPACE_MAX];   /* version of the keyspace's last flush; 0 = none */
-    uint32_t touched;                 /* a bit for each database with effects behind that */
 };
 
 void queue_init(struct effect_queue *q, const struct io *io, uint32_t range_bits);

@@ -102,28 +102,6 @@ static void mark_cold(struct warm *w, struct store *s) {
     atomic_store_explicit(&w->not_warm, cold, memory_order_relaxed);
 }
 
-/* Databases beyond those of the store may hold nothing; what is left of them isn't wanted. */
-static enum dc_err check_databases(struct warm *w, const struct store *s) {
-    uint32_t count = store_keyspace_count(s), held = w->image.queue.touched;
-    uint32_t blocks = w->image.snap != NULL ? snap_facts(w->image.snap)->block_count : 0;
-    for (uint32_t i = 0; i < blocks && count < KEYSPACE_MAX; i++) {
-        uint32_t ks = snap_block_info(w->image.snap, i)->keyspace;
-        if (ks < KEYSPACE_MAX && w->image.queue.flushed[ks] < w->image.window_end) {
-            held |= 1u << ks;
-        }
-    }
-    for (uint32_t ks = KEYSPACE_MAX; ks-- > count;) {
-        if (held >> ks & 1) {
-            return dc_fail(DC_ECONF,
-                           "%s: the data has database %u; databases is %u. Start with at least "
-                           "%u, or flush it there first",
-                           w->dir, ks, count, ks + 1);
-        }
-    }
-    atomic_store_explicit(&w->dropped, UINT32_MAX << count, memory_order_relaxed);
-    return DC_OK;
-}
-
 static void kit_destroy(struct kit *kit) {
     load_run_fini(&kit->run);
     mut_fini(&kit->mut);
@@ -219,8 +197,7 @@ enum dc_err warm_attach(struct warm *w, struct store *s) {
         return DC_OK;
     }
     mark_cold(w, s);
-    enum dc_err err = check_databases(w, s);
-    err = err != DC_OK ? err : system_load(w);
+    enum dc_err err = system_load(w);
     if (err == DC_OK && w->unfinished == 0) {
         finish(w);
     }

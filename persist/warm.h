@@ -68,8 +68,7 @@ DC_MUST enum dc_err data_scan(const struct warm_opts *opts, struct data_plan *pl
                               struct warm **out);
 
 /* The store to load into (it has the plan's seed), before anything is touched. Marks what is cold, and loads the system keyspace: it
- * is there before anybody is served. Errors: DC_ECORRUPT with what is damaged and the command that saves the rest; DC_ECONF: there are
- * keys in a database that the store hasn't; DC_ENOMEM. */
+ * is there before anybody is served. Errors: DC_ECORRUPT with what is damaged and the command that saves the rest; DC_ENOMEM. */
 DC_MUST enum dc_err warm_attach(struct warm *w, struct store *s);
 /* Loaders: 'threads' of them; 'done' is called once, by the last one. */
 void warm_start(struct warm *w, uint32_t threads, void (*done)(void *arg), void *arg);

@@ -91,13 +91,13 @@ static enum dc_err load_block(struct pass *p, const struct image *image, uint32_
     if (info->kind != KIND_ENTRIES) {
         return DC_OK; /* blobs are read with their entries */
     }
-    if (info->keyspace >= KEYSPACE_MAX) {
+    struct keyspace *ks = store_keyspace(p->kit->scratch, info->keyspace);
+    if (ks == NULL) {
         return dc_fail(DC_ECORRUPT, "block %u is of database %u", block, info->keyspace);
     }
     if (!is_wanted(p, info->keyspace)) {
         return DC_OK;
     }
-    struct keyspace *ks = store_keyspace(p->kit->scratch, info->keyspace);
     uint64_t flushed = flushed_below(p, image, info->keyspace);
     enum dc_err err = snap_block_read(p->kit->block, image->snap, block);
     struct snap_entry e;

@@ -105,7 +105,7 @@ struct warm {
     _Atomic uint64_t limit;
     _Atomic uint32_t policy; /* enum evict_policy */
     /* atomic, relaxed: each orders itself by the slot locks */
-    _Atomic uint32_t dropped; /* a bit for each keyspace that was flushed, or isn't in the store */
+    _Atomic uint32_t dropped; /* a bit for each keyspace that was flushed since */
     _Atomic uint64_t entries_loaded, entries_left_out, effects_applied;
     _Atomic uint64_t cost_left;     /* of ranges that aren't loaded */
     _Atomic uint64_t scratch_bytes; /* of the kits' stores: allocated, but hardly used */

@@ -529,25 +529,6 @@ class Reports(DiskCase):
             self.assertEqual(conn.ok("GET", "big"), text[:100] + b"here" + text[104:])
             self.assertGreater(conn.ok("TTL", "big"), 900)
 
-    def test_a_database_with_keys_that_the_options_leave_out(self):
-        server = self.own_server()
-        conn = self.connect(server)
-        conn.ok("SET", "a", 1)
-        conn.ok("SELECT", 5)
-        conn.ok("SET", "b", 1)
-        for act in (None, "SAVE"):
-            if act:
-                conn.ok(act)
-            server.options["databases"] = 4
-            self.assertIn("the data has database 5; databases is 4", self.refusal(server))
-            conn = self.restarted(server, databases=6)
-            conn.ok("SELECT", 5)
-            self.assertEqual(conn.ok("GET", "b"), b"1")
-        conn.ok("FLUSHDB")
-        conn = self.restarted(server, databases=4)
-        self.assertEqual(conn.ok("GET", "a"), b"1")
-        self.assertEqual(server.info(conn, "warm_ranges_failed"), "0")
-
 
 if __name__ == "__main__":
     unittest.main()

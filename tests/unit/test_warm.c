@@ -256,65 +256,6 @@ START_TEST(test_h32_a_flush_while_warming) {
 }
 END_TEST
 
-/* --- fewer databases --------------------------------------------------------------------------------- */
-
-static enum dc_err attach_with(uint32_t databases) {
-    case_forget(&c);
-    must(case_scan(&c));
-    struct store_opts opts = {.keyspaces = databases, .seed = c.plan->seed};
-    c.store = store_create(&opts);
-    store_tick(c.store, engine_now(&c.engine));
-    store_thread_init(&c.thread, c.store, &c.metrics, 1);
-    return warm_attach(c.warm, c.store);
-}
-
-static void expect_refused(uint32_t databases) {
-    expect_eq(attach_with(databases), DC_ECONF);
-    expect(strstr(dc_fail_take(DC_ECONF), "the data has database 5; databases is 4") != NULL);
-    must(attach_with(6));
-}
-
-static void expect_loaded(uint32_t databases, uint32_t keys) {
-    must(attach_with(databases));
-    must(warm_all(c.warm, &c.thread));
-    expect_eq(store_count(c.store), keys);
-}
-
-START_TEST(databases_that_the_store_has_not_hold_nothing_or_it_is_refused) {
-    for (uint32_t threads = 0; threads < 4; threads += 3) {
-        char name[32];
-        case_open(&c);
-        c.opts.threads = threads;
-        set_many(0, "key:", 3000);
-        set_many(5, "key:", 3000);
-        case_write_log(&c, 0, 0);
-        expect_refused(4);
-        case_snapshot(&c);
-        expect_refused(4);
-        must(hand_flush(&c.hand, 5));
-        set_many(0, "new:", 100);
-        case_write_log(&c, 0, 0);
-        expect_loaded(4, 3100);
-        set_many(5, "late:", 100);
-        case_write_log(&c, 0, 0);
-        expect_refused(4);
-        must(hand_flush(&c.hand, 5));
-        case_write_log(&c, 0, 0);
-        expect_loaded(4, 3100);
-        set_many(5, "last:", 1000);
-        for (uint32_t i = 0; i < 1000; i++) {
-            bool existed;
-            must(hand_del(&c.hand, 5, key_of(name, "last:", i), &existed));
-        }
-        case_write_log(&c, 0, 0);
-        case_snapshot(&c);
-        damage_a_block(c.snapshot); /* the older one and its log have the keys */
-        expect_loaded(4, 3100);
-        case_close(&c);
-    }
-}
-END_TEST
-
 /* --- damage ------------------------------------------------------------------------------------------ */
 
 START_TEST(test_h34_a_damaged_block_is_rebuilt_from_the_older_snapshot) {
@@ -636,7 +577,6 @@ END_TEST
 CHECK_MAIN("warm", a_touch_loads_a_range_and_nothing_else, values_of_every_kind_come_back,
            loaders_load_everything_and_say_so_once, loading_can_be_stopped_in_the_middle,
            clients_and_loaders_at_the_same_time, test_h32_a_flush_while_warming,
-           databases_that_the_store_has_not_hold_nothing_or_it_is_refused,
            test_h34_a_damaged_block_is_rebuilt_from_the_older_snapshot,
            test_h34_a_range_that_cannot_be_loaded_answers_an_error_for_ever,
            effects_that_cannot_be_read_any_more_are_an_error_and_no_signal,
