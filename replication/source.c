@@ -354,7 +354,7 @@ static void join_registry(struct session *s, const struct greeting *g) {
     char addr[REPLICA_ADDR_MAX];
     const char *peer = link_peer(s->link);
     const char *colon = strrchr(peer, ':');
-    if (g->hello.address.len > 0 && g->hello.address.len < sizeof(addr)) {
+    if (g->hello.address.len > 0) {
         snprintf(addr, sizeof(addr), "%.*s", (int)g->hello.address.len, g->hello.address.ptr);
     } else {
         snprintf(addr, sizeof(addr), "%.*s", colon != NULL ? (int)(colon - peer) : 0, peer);
