@@ -110,9 +110,7 @@ enum dc_err self_hello(const struct self *s, enum wire_purpose purpose, struct c
                  (ask.damaged ? WIRE_DAMAGED : 0) | (v.empty ? WIRE_EMPTY : 0),
         .epoch = v.epoch,
         .head = v.head,
-        .port = (uint16_t)(!conf_get(s->conf, replica_announced) ? 0
-                           : port != 0                           ? port
-                                                                 : conf_get(s->conf, port)),
+        .port = (uint16_t)(port != 0 ? port : conf_get(s->conf, port)),
         .address = bytes_of(address, len < sizeof(address) ? len : 0),
         .chain = v.chain,
         .chain_count = v.count,
