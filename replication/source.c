@@ -386,7 +386,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     if (s->slot < 0) {
         return dc_fail(DC_ELIMIT, "too many replicas");
     }
-    self_store_peers(s->self);
+    (void)self_store_peers(s->self); /* if it fails, again with the next period */
     begin_attending(s);
     source_unpin(s->source, s->peer_id);
     atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,
