@@ -222,6 +222,7 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     r->start_time_ms = opts->data->plan->last_time_ms;
     atomic_init(&r->self.epoch, standing->epoch);
     lock_init(&r->lock, LOCK_RANK_REPL);
+    lock_init(&r->self.peers_lock, LOCK_RANK_PEERS);
     wake_init(&r->wake);
     r->source = source_create(&r->self);
     r->peers = peers_create(&(struct peers_opts){.ask_again_ms = 0});
@@ -283,6 +284,7 @@ void repl_destroy(struct repl *r) {
     if (r != NULL) {
         source_destroy(r->source);
         peers_destroy(r->peers);
+        lock_fini(&r->self.peers_lock);
         lock_fini(&r->lock);
         mem_free(r);
     }

@@ -41,9 +41,10 @@ void repl_peers_note(struct repl *r, bool now) {
         replicas_each(r->self.replicas, learn_peer, r);
     }
     if (moves != r->peers_noted && (now || now_ms() * 1000 >= r->peers_due_us)) {
-        r->peers_noted = moves;
         r->peers_due_us = (now_ms() + PEERS_PERIOD_MS) * 1000;
-        self_store_peers(&r->self);
+        if (self_store_peers(&r->self)) {
+            r->peers_noted = moves;
+        }
     }
 }
 

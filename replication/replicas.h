@@ -39,7 +39,7 @@ enum replica_state { REPLICA_GREETS, REPLICA_COPIES, REPLICA_ONLINE };
 /* As Redis calls it. */
 const char *replica_state_name(enum replica_state state);
 
-enum { REPLICA_ADDR_MAX = 64 };
+enum { REPLICA_ADDR_MAX = WIRE_ADDRESS_MAX + 1 };
 
 /* --- links ------------------------------------------------------------------------------------------- */
 

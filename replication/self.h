@@ -19,6 +19,7 @@
 #include "replication/repl.h"
 #include "replication/wire_fmt.h"
 #include "server/base/conf.h"
+#include "server/base/lock.h"
 #include "server/base/time.h"
 
 struct self {
@@ -32,6 +33,7 @@ struct self {
     void *host_arg;
     uint8_t peer_id[PEER_ID_LEN];
     const uint8_t *link_key;
+    struct lock peers_lock; /* an older list isn't stored behind a newer one */
     /* atomic */
     _Atomic uint32_t role;  /* enum repl_role */
     _Atomic uint64_t epoch; /* the highest that was seen */
@@ -51,7 +53,8 @@ struct self {
 void self_view(const struct self *s, struct chain_view *out);
 
 /* The metadata remember who has followed this node. What a replica acknowledges counts only behind this: after a power cut it has to be asked. */
-void self_store_peers(const struct self *s);
+/* False: not now, it has been reported. */
+bool self_store_peers(struct self *s);
 
 /* What a promotion adds to the highest epoch seen, besides 1. */
 uint64_t self_more_epochs(const struct self *s);

@@ -163,7 +163,7 @@ static enum dc_err note_peers(struct sink *s, struct bytes body) {
     for (uint32_t i = 0; i < count; i++) {
         const struct wire_peer *p = &peers[i];
         memcpy(s->told[s->told_count++], p->id, PEER_ID_LEN);
-        if (memcmp(p->id, s->self->peer_id, PEER_ID_LEN) != 0 && p->address.len < sizeof(addr)) {
+        if (memcmp(p->id, s->self->peer_id, PEER_ID_LEN) != 0) {
             snprintf(addr, sizeof(addr), "%.*s", (int)p->address.len, p->address.ptr);
             replicas_know(s->self->replicas, p->id, addr, p->port, 0, 0);
         }

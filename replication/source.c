@@ -354,7 +354,7 @@ static void join_registry(struct session *s, const struct greeting *g) {
     char addr[REPLICA_ADDR_MAX];
     const char *peer = link_peer(s->link);
     const char *colon = strrchr(peer, ':');
-    if (g->hello.address.len > 0 && g->hello.address.len < sizeof(addr)) {
+    if (g->hello.address.len > 0) {
         snprintf(addr, sizeof(addr), "%.*s", (int)g->hello.address.len, g->hello.address.ptr);
     } else {
         snprintf(addr, sizeof(addr), "%.*s", colon != NULL ? (int)(colon - peer) : 0, peer);
@@ -386,7 +386,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     if (s->slot < 0) {
         return dc_fail(DC_ELIMIT, "too many replicas");
     }
-    self_store_peers(s->self);
+    (void)self_store_peers(s->self); /* if it fails, again with the next period */
     begin_attending(s);
     source_unpin(s->source, s->peer_id);
     atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,

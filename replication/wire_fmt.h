@@ -98,7 +98,7 @@ struct wire_hello {
     uint64_t epoch;               /* the highest that it has seen */
     uint64_t head;                /* where its log ends; 0 = it has none */
     uint64_t hash;                /* of the log before 'head': log_tail_hash() */
-    uint16_t port;                /* where it can be reached; 0 = don't announce it */
+    uint16_t port;                /* where it can be reached; 0 = nowhere */
     struct bytes address;         /* empty = where the connection comes from */
     const struct history *chain;
     uint32_t chain_count;

@@ -295,6 +295,28 @@ class Standing(ReplicaCase):
         self.eventually(lambda: self.seen(replica)[0] == "master")
         self.assertIn("peers_missing count=1", replica.output())
 
+    def test_a_host_name_may_be_long(self):
+        """That of a source, of a replica, and of one that the source tells of: each is asked before a promotion."""
+        host = "127.0.0.%0200d" % 1
+        primary = self.node()
+        one, two = [self.node(replicaof=[host, primary.port], **{"replica-announce-ip": host, "pull-timeout": 60000}) for _ in range(2)]
+        self.in_sync(primary, one, two)
+        self.eventually(lambda: self.state(primary)["connected_slaves"] == "2")
+        for name in ("slave0", "slave1"):
+            self.assertIn("ip=%s," % host, self.state(primary)[name])
+        time.sleep(2)  # a heartbeat tells each of the other one
+        self.sent_away(two)
+        with primary.connect(timeout=20) as conn:
+            conn.ok("CLIENT", "ACK", "REPLICAS:1")
+            self.assertEqual(conn.call("SET", "x", 2), "OK")
+        primary.kill()
+        self.order(two, "NO", "ONE")
+        self.assertEqual(self.ask(two, "GET", "x"), b"2")
+        self.order(one, host, two.port)
+        self.in_sync(two, one)
+        self.order(one, "NO", "ONE")
+        self.assertIn("peers_missing count=1 ", one.output())  # only who is dead
+
     def test_the_backlog_is_the_log_on_the_disk(self):
         primary = self.node()
         self.ask(primary, "SET", "x", "v" * 10000)

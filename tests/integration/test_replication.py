@@ -493,9 +493,9 @@ class Restarts(ReplicaCase):
 class PowerCuts(ReplicaCase):
     """The primary's disk has less than the primary had told its replicas."""
 
-    def pair(self, **options):
+    def pair(self, announced="yes", **options):
         primary = self.node(appendfsync="no", **options)
-        replica = self.replica(primary)
+        replica = self.replica(primary, replica_announced=announced)
         fill(self.connect(primary), 100)
         self.in_sync(primary, replica)
         lsn = self.written(primary)
@@ -520,6 +520,17 @@ class PowerCuts(ReplicaCase):
         primary.start()
         self.has_fetched(primary, replica)
         self.assertEqual(self.state(primary)["sync_full"], "0")
+
+    def test_h02_a_replica_that_is_not_announced_is_asked_too(self):
+        """replica-announced is for Sentinel: what such a replica acknowledges counts like that of any other."""
+        primary, replica, lsn = self.pair(announced="no")
+        self.eventually(lambda: "slave0" in self.state(primary))
+        self.assertIn("port=%d," % replica.port, self.state(primary)["slave0"])
+        self.assertEqual(self.state(replica)["replica_announced"], "0")
+        time.sleep(3)  # as above
+        self.lose(primary, lsn)
+        primary.start()
+        self.has_fetched(primary, replica)
 
     def test_h02_what_does_not_fit_into_memory_is_left_out_once_nobody_has_more(self):
         """Leaving out is a write, which may not stand where a peer may have other bytes."""

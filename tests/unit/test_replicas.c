@@ -324,6 +324,23 @@ START_TEST(links_are_told_in_the_order_in_which_they_came_then_who_is_away) {
 }
 END_TEST
 
+START_TEST(a_host_name_of_any_length_is_told_whole) {
+    struct replicas *r = create();
+    struct list l = {.count = 0};
+    uint8_t linked[PEER_ID_LEN] = {1}, away[PEER_ID_LEN] = {2};
+    char host[WIRE_ADDRESS_MAX + 1];
+    memset(host, 'h', WIRE_ADDRESS_MAX);
+    host[WIRE_ADDRESS_MAX] = '\0';
+    ck_assert_int_ge(replicas_join(r, linked, host, 1), 0);
+    replicas_know(r, away, host, 2, 0, 0);
+    replicas_each(r, add, &l);
+    ck_assert_uint_eq(l.count, 2);
+    ck_assert_str_eq(l.seen[0].addr, host);
+    ck_assert_str_eq(l.seen[1].addr, host);
+    replicas_destroy(r);
+}
+END_TEST
+
 /* --- threads ----------------------------------------------------------------------------------------- */
 
 enum { LINKS = 3, STEPS = TEST_SANITIZED ? 3000 : 30000 };
@@ -403,4 +420,5 @@ CHECK_MAIN("replicas", nobody_waits_for_no_replica_and_nobody_gets_one_that_is_m
            a_hurry_is_passed_on_once_for_each_position, who_waits_is_passed_on_now_and_then,
            a_beat_counts_for_who_has_all_that_was_sent,
            links_are_told_in_the_order_in_which_they_came_then_who_is_away,
+           a_host_name_of_any_length_is_told_whole,
            a_reader_that_asks_and_looks_again_misses_no_rise)
