@@ -11,10 +11,13 @@
  *     pulling    REPLICAOF NO ONE               asked anew, as one that was chosen                                 pulling
  *     replica    PROMOTE from its source        held; the sink ends; new history, durable; noted; taken            primary
  *     (start)    of a primary                   held; peers are asked                                              pulling
- *     pulling    peers have answered, or time   new history, durable, unless the start was clean; noted; taken     primary
+ *     pulling    peers have answered, or time   new history, durable, unless the start was clean and
+ *                                               no higher epoch is known; noted; taken                             primary
  *     pulling    the history can't be stored    who was told to promote it hears so                                replica, fenced
  *     pulling    likewise, and nobody told it   held; tried again                                                  pulling
  *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
+ *     pulling,   the log has more than the      chosen is noted, if it is so; start in place                       pulling
+ *     replica    store, which is to be taken
  *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced
  *     pulling    a higher primary               or, if it was pulling and gives nothing up: as REPLICAOF           replica
  *     primary    a peer of higher rank gives    held; a higher history, durable; taken                             primary

@@ -629,6 +629,41 @@ class Time(ReplicaCase):
         left = self.ask(replica, "TTL", "session")
         self.assertGreater(left + time.monotonic() - began, 1790)
 
+    def behind_two(self):
+        """The primary is gone; of three replicas the first has all, the second lacks an EXPIRE, the third is silent: a promotion of the second asks."""
+        primary = self.node(threads=1)
+        ahead, behind, silent = [self.replica(primary, **{"pull-timeout": 600_000}) for _ in range(3)]
+        conn = self.connect(primary)
+        self.in_sync(primary, ahead, behind, silent)
+        time.sleep(2)  # a heartbeat tells each of the others
+        life = 2 * slowness()
+        began = time.monotonic()
+        conn.ok("SET", "session", "s", "PX", int(life * 1000))
+        conn.ok("SET", "gone", "s", "PX", int(life * 1000))
+        self.in_sync(primary, ahead, behind, silent)
+        self.assertEqual(self.ask(behind, "REPLICAOF", "127.0.0.1", 1), "OK")
+        os.kill(silent.process.pid, signal.SIGSTOP)
+        self.assertEqual(conn.ok("EXPIRE", "session", 1800), 1)
+        conn.ok("SET", "last", 1)
+        self.in_sync(primary, ahead)
+        primary.kill()
+        time.sleep(max(0.0, began + life + 7 - time.monotonic()))  # by the clock alone the session could be reclaimed
+        return ahead, behind, silent
+
+    def promoted(self, behind):
+        self.assertEqual(self.ask(behind, "REPLICAOF", "NO", "ONE"), "OK")
+        self.eventually(lambda: self.ask(behind, "GET", "last") == b"1")
+        self.assertEqual(self.ask(behind, "MGET", "session", "gone"), [b"s", None])
+        self.assertGreater(self.ask(behind, "TTL", "session"), 1700)
+
+    def test_h30_a_session_lives_on_a_replica_that_pulls_before_it_is_promoted(self):
+        """Its role is a primary's already, its clock isn't: what it pulls was written by another one's."""
+        ahead, behind, silent = self.behind_two()
+        self.assertEqual(self.ask(behind, "DBSIZE"), 2)
+        self.promoted(behind)
+        self.assertNotIn("sink.unshown", behind.output())
+        os.kill(silent.process.pid, signal.SIGCONT)
+
     def test_h30_a_session_lives_on_a_replica_of_a_replica_that_is_cut_off(self):
         """The source's clock runs on, but it hasn't heard what the primary did meanwhile."""
         primary = self.node()
