@@ -22,6 +22,7 @@ from support.disk import (DiskCase, first_lsn, flip, log_position, offset_of, pu
 from support.pace import slowness  # noqa: E402
 from support.resp import Closed, Error, Push, encode  # noqa: E402
 from support.rights import lacking  # noqa: E402
+from support.server import temp_dir  # noqa: E402
 
 
 class Replies(DiskCase):
@@ -608,9 +609,10 @@ class Damage(DiskCase):
 
     def test_h34_a_backup_that_needs_a_snapshot_says_that_a_range_is_lost(self):
         server, conn = self.with_a_lost_range()
+        backup = temp_dir(self) / "backup"
         for words in ((), ("FRESH",)):
-            self.assertIn("damaged and not loaded", conn.call("BACKUP", server.dir / "backup", *words))
-        self.assertFalse((server.dir / "backup").exists())
+            self.assertIn("damaged and not loaded", conn.call("BACKUP", backup, *words))
+        self.assertFalse(backup.exists())
 
     def test_h34_no_log_begins_when_a_range_is_lost(self):
         """It could only go on from a snapshot, and until there is one nothing counts."""
