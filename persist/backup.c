@@ -44,6 +44,10 @@ static enum dc_err join(const char *dir, const char *name, char to[PATH_MAX]) {
                                      : dc_fail(DC_EIO, "backup: the path of %s is too long", name);
 }
 
+static enum dc_err stopped(void) {
+    return dc_fail(DC_ESTOPPED, "backup: stopped");
+}
+
 static bool is_stopped(const struct backup *b) {
     const _Atomic bool *stop = b->opts->stop;
     return stop != NULL && atomic_load_explicit(stop, memory_order_relaxed);
@@ -91,7 +95,7 @@ static enum dc_err copy_file(const struct backup *b, const char *name, const cha
     }
     io->close(io, &from);
     if (rc == -ECANCELED) {
-        return dc_fail(DC_ESTOPPED, "backup: stopped");
+        return stopped();
     }
     return rc < 0 ? failed("copy to", to_path, -rc) : DC_OK;
 }
@@ -115,11 +119,12 @@ static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_fr
                       : dc_fail(DC_EIO, "backup: %s can't be read", path);
     }
     uint64_t from = sum_from < (uint64_t)len ? sum_from : (uint64_t)len;
-    uint64_t sum = sum64(map + from, (size_t)((uint64_t)len - from), 0);
+    uint64_t sum = 0;
+    bool whole = sum64_long(map + from, (size_t)((uint64_t)len - from), 0, b->opts->stop, &sum);
     bool lost = io->lost(io, map, (uint64_t)len);
     io->unmap(io, map, (uint64_t)len);
-    if (lost) {
-        return dc_fail(DC_EIO, "backup: a part of %s can't be read", path);
+    if (!whole || lost) {
+        return !whole ? stopped() : dc_fail(DC_EIO, "backup: a part of %s can't be read", path);
     }
     buf_printf(&b->manifest,
                "%s    {\"name\": \"%s\", \"bytes\": %" PRId64 ", \"sum_from\": %" PRIu64
@@ -222,7 +227,7 @@ static enum dc_err wait_durable(const struct backup *b, uint64_t *durable) {
     log_hurry(l);
     while (!log_wait(l, LOG_LEVEL_DISK, head, WAIT_STEP_US)) {
         if (is_stopped(b)) {
-            return dc_fail(DC_ESTOPPED, "backup: stopped");
+            return stopped();
         }
         if (log_state(l) != LOG_WELL) {
             char why[256];
@@ -317,7 +322,7 @@ static enum dc_err take_segments(struct backup *b, const struct log_dir *d, uint
     }
     for (uint32_t i = 0; last != LOG_NO_SEGMENT && i < last && err == DC_OK; i++) {
         if (is_stopped(b)) {
-            return dc_fail(DC_ESTOPPED, "backup: stopped");
+            return stopped();
         }
         err = counts(&d->segments[i]) ? take_segment(b, d, i) : DC_OK;
     }

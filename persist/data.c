@@ -368,6 +368,7 @@ struct files {
     struct meta_file *list;
     uint32_t count;
     uint32_t cap;
+    enum dc_err err; /* the first that says nothing of a file's content */
 };
 
 static struct meta_file *add_file(struct files *f) {
@@ -385,45 +386,51 @@ struct known {
 
 static void find_created(void *arg, const struct meta_file *file) {
     struct known *k = arg;
-    if (strcmp(file->name, k->name) == 0) {
+    if (strcmp(file->name, k->name) == 0 && file->created_ms > 0) {
         k->created_ms = file->created_ms;
     }
 }
 
-/* A tail that was cut; its age is that of the catalogue's entry. */
-static void add_side(struct files *f, const char *name) {
+/* What tells no age itself, a tail that was cut or a damaged snapshot: it has that of the catalogue's entry. */
+static void add_aside(struct files *f, const char *name, enum file_kind kind,
+                      enum file_state state) {
     struct known known = {.name = name, .created_ms = time_wall_us() / 1000};
     struct meta_file *file = add_file(f);
     if (meta_each_file(f->data->meta, find_created, &known) != DC_OK) {
         known.created_ms = time_wall_us() / 1000; /* too young to go */
     }
     snprintf(file->name, sizeof(file->name), "%s", name);
-    file->kind = FILE_SIDE;
-    file->state = FILE_COMPLETE;
+    file->kind = kind;
+    file->state = state;
     file->created_ms = known.created_ms;
 }
 
-static void add_snapshot(void *arg, const char *name) {
-    struct files *f = arg;
+static void add_snapshot(struct files *f, const char *name) {
     char path[PATH_MAX];
     struct snap *s = NULL;
-    if (strncmp(name, "cut-", 4) == 0 && ends_with(name, ".bad")) {
-        add_side(f, name);
-        return;
-    }
-    if (!ends_with(name, ".dcs")) {
-        return;
-    }
     snprintf(path, sizeof(path), "%s/%s", f->data->dir, name);
     enum dc_err err = snap_open(f->data->io, path, &s);
-    struct meta_file *file = add_file(f);
     if (err == DC_OK) {
-        retain_file_of_snapshot(name, snap_facts(s), file);
+        retain_file_of_snapshot(name, snap_facts(s), add_file(f));
         snap_close(s);
+    } else if (err == DC_ECORRUPT) {
+        (void)dc_fail_take(err);
+        add_aside(f, name, FILE_SNAPSHOT, FILE_BAD);
     } else {
-        snprintf(file->name, sizeof(file->name), "%s", name);
-        file->kind = FILE_SNAPSHOT;
-        file->state = FILE_BAD;
+        f->err = err; /* it may be whole, and need the log behind it */
+    }
+}
+
+static void add_named(void *arg, const char *name) {
+    struct files *f = arg;
+    uint64_t end_lsn, history;
+    if (f->err != DC_OK) {
+        return;
+    }
+    if (strncmp(name, "cut-", 4) == 0 && ends_with(name, ".bad")) {
+        add_aside(f, name, FILE_SIDE, FILE_COMPLETE);
+    } else if (snap_name_parse(name, &end_lsn, &history)) { /* what a start looks at */
+        add_snapshot(f, name);
     }
 }
 
@@ -443,8 +450,11 @@ static enum dc_err list_files(const struct data *d, struct files *f) {
         }
     }
     log_dir_close(&dir);
-    (void)d->io->list(d->io, d->dir, add_snapshot, f);
-    return DC_OK;
+    int rc = d->io->list(d->io, d->dir, add_named, f);
+    if (rc < 0 && f->err == DC_OK) {
+        return dc_fail(DC_EIO, "list %s: %s", d->dir, dc_errno_text(-rc));
+    }
+    return f->err;
 }
 
 enum dc_err data_tidy(struct data *d, const struct retain_opts *opts, bool *over) {

@@ -324,7 +324,8 @@ enum dc_err data_remove_leftovers(const struct warm_opts *opts, struct data_plan
         char path[DATA_PATH_MAX];
         err = data_path(opts->dir, l.names[i], path);
         failed = err == DC_OK ? io->unlink(io, path) : 0;
-        err = failed < 0 ? io_failed("remove", path, failed) : err;
+        /* A directory isn't of the node. */
+        err = failed < 0 && failed != -EISDIR ? io_failed("remove", path, failed) : err;
     }
     mem_free(l.names);
     if (l.segments > 0) {

@@ -380,14 +380,31 @@ bool log_is_based(const struct log *l) {
            atomic_load_explicit(&l->based, memory_order_relaxed);
 }
 
-void log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop) {
+/* False: it is done, or somebody has the role and may be about to. */
+static bool withdraw_base(struct log *l) {
+    bool withdrawn = false;
+    if (pthread_mutex_trylock(&l->role) == 0) {
+        withdrawn = atomic_exchange_explicit(&l->base_lsn, 0, memory_order_relaxed) != 0;
+        pthread_mutex_unlock(&l->role);
+    }
+    return withdrawn;
+}
+
+bool log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop) {
     struct timespec nap = {0, 1000000};
+    int64_t well_us = time_mono_us();
     atomic_store_explicit(&l->base_lsn, lsn, memory_order_release);
     wake_raise(&l->writer_wake);
-    while (atomic_load_explicit(&l->base_lsn, memory_order_acquire) != 0 &&
-           !atomic_load_explicit(stop, memory_order_relaxed)) {
+    while (atomic_load_explicit(&l->base_lsn, memory_order_acquire) != 0) {
+        int64_t now_us = time_mono_us();
+        well_us = log_state(l) == LOG_WELL ? now_us : well_us;
+        if (atomic_load_explicit(stop, memory_order_relaxed) ||
+            (now_us - well_us > BASE_PATIENCE_US && withdraw_base(l))) {
+            return false;
+        }
         nanosleep(&nap, NULL);
     }
+    return true;
 }
 
 struct lsn log_pin(struct log *l) {

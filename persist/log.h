@@ -163,8 +163,9 @@ bool log_wants_base(const struct log *l);
 /* It is kept, and the next start reads it. */
 bool log_is_based(const struct log *l);
 /* A snapshot that ends at 'lsn' was published: what was kept from there on counts. Waits until the files have their names, or for 'stop'. No
- * effect unless the log has been kept since before 'lsn', and wants it. One caller at a time. */
-void log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop);
+ * effect unless the log has been kept since before 'lsn', and wants it. False: it was stopped, or given up because the disk has let nothing be
+ * done for a second. One caller at a time. */
+bool log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop);
 
 /* What is appended from now on goes to files even if nobody keeps them ('appendonly no'). Counted. Returns the LSN from which on it
  * can be read there. */

@@ -23,6 +23,7 @@ enum {
     POOL_MAX = 8,              /* few, so that they stay in the caches */
     FEED_KEEP_LEN = 1024 * 1024,
     RETRY_US = 100 * 1000,
+    BASE_PATIENCE_US = 1000 * 1000, /* of log_base() with a disk that takes nothing */
     EVERYSEC_US = 1000 * 1000,
     LAZY_SYNC_US = 30 * 1000 * 1000, /* 'appendfsync no': memory has to be freed now and then */
     LATE_US = 2 * 1000 * 1000,       /* 'everysec' and a grace */

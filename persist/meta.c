@@ -25,8 +25,8 @@
 
 static const size_t MAP_LEN = (size_t)4 << 20; /* to begin with; doubled when it is full */
 static const size_t MAP_LEN_MAX = (size_t)1 << 30;
-/* Beside LMDB's codes and errno: a value of a newer format. */
-enum { RC_NEWER = 1 << 20 };
+/* Beside LMDB's codes and errno: a value of a newer format; what child_run() has said (DC_EIO). */
+enum { RC_NEWER = 1 << 20, RC_CHILD };
 static const char *const kind_names[META_KIND_COUNT] = {"node", "chain", "text", "file"};
 
 struct meta {
@@ -120,6 +120,11 @@ static bool is_damage(int rc) {
 static enum dc_err fail(const char *path, const char *doing, int rc) {
     if (rc == RC_NEWER) {
         return dc_fail(DC_ENEWER, "%s has a newer format than this program knows", path);
+    }
+    if (rc == RC_CHILD) {
+        char why[256];
+        snprintf(why, sizeof(why), "%s", dc_fail_take(DC_EIO));
+        return dc_fail(DC_EIO, "%s: %s: %s", path, doing, why);
     }
     if (is_damage(rc)) {
         return dc_fail(DC_ECORRUPT, "%s: %s: %s", path, doing, mdb_strerror(rc));
@@ -299,7 +304,11 @@ static bool next_told(const struct buf *all, size_t *at, struct told *told, MDB_
     }
     memcpy(told, all->ptr + *at, sizeof(*told));
     size_t len = sizeof(*told) + (size_t)told->name_len + told->value_len;
-    if (told->kind < 0 || told->kind >= META_KIND_COUNT || len > left) {
+    if (told->kind < 0 || told->kind >= META_KIND_COUNT) {
+        return false;
+    }
+    if (len > left) {
+        told->rc = MDB_CORRUPTED;
         return false;
     }
     char *from = all->ptr + *at + sizeof(*told);
@@ -326,7 +335,7 @@ static int read_env(const char *path, bool read_only, struct buf *all) {
     size_t at = 0;
     enum dc_err err = child_run(dump_env, &d, dump_limit(path), all);
     if (err != DC_OK) {
-        return err == DC_ECORRUPT ? MDB_CORRUPTED : EAGAIN;
+        return err == DC_ECORRUPT ? MDB_CORRUPTED : RC_CHILD;
     }
     while (next_told(all, &at, &told, &name, &value)) {}
     return told.rc;

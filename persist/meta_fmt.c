@@ -24,6 +24,10 @@ static bool chain_is_sound(struct bytes from) {
            (from.len - 4) / LINK_LEN == get_u32(from.ptr);
 }
 
+static bool has_no_nul(struct bytes text) {
+    return text.len == 0 || memchr(text.ptr, '\0', text.len) == NULL;
+}
+
 static bool payload_is_sound(enum meta_kind kind, struct bytes name, struct bytes payload) {
     struct meta_file f;
     switch (kind) {
@@ -32,7 +36,8 @@ static bool payload_is_sound(enum meta_kind kind, struct bytes name, struct byte
     case META_CHAIN:
         return chain_is_sound(payload);
     case META_TEXT:
-        return name.len < META_TEXT_NAME_MAX && payload.len < META_TEXT_MAX;
+        return name.len < META_TEXT_NAME_MAX && payload.len < META_TEXT_MAX && has_no_nul(name) &&
+               has_no_nul(payload);
     case META_FILE:
         return meta_file_decode(name, payload, &f);
     case META_KIND_COUNT:

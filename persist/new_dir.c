@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "persist/new_dir.h"
 
+#include "persist/segment_fmt.h"
+#include "persist/snap_fmt.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Where the rest of the name is 'incomplete'. */
 static const char UNFINISHED[] = ".incomplete";
@@ -18,10 +22,30 @@ static void note_entry(void *arg, const char *name) {
     ++*(uint32_t *)arg;
 }
 
+/* Slashes behind it don't belong to a name. */
+static size_t name_len(const char *path) {
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/') {
+        len--;
+    }
+    return len;
+}
+
+static bool is_unfinished(const char *path, size_t len) {
+    size_t tail = strlen(UNFINISHED);
+    return len > tail && memcmp(path + len - tail, UNFINISHED, tail) == 0;
+}
+
 enum dc_err new_dir_check(const struct io *io, const char *path) {
     uint32_t entries = 0;
     if (path[0] == '\0' || strlen(path) > PATH_MAX - 2 * sizeof(UNFINISHED)) {
         return dc_fail(DC_EGENERIC, "'%.64s' isn't the name of a directory", path);
+    }
+    if (is_unfinished(path, name_len(path))) {
+        return dc_fail(DC_EGENERIC,
+                       "%.300s: a name that ends in %s is that of a directory that isn't finished; "
+                       "choose another one",
+                       path, UNFINISHED);
     }
     int rc = io->list(io, path, note_entry, &entries);
     if (rc < 0) {
@@ -32,11 +56,23 @@ enum dc_err new_dir_check(const struct io *io, const char *path) {
 
 /* --- what was begun ---------------------------------------------------------------------------------- */
 
+/* A name that a backup or a restored directory gives to a file. */
+static bool is_part(const char *name) {
+    uint64_t lsn, history;
+    char snapshot[SNAP_NAME_MAX];
+    snprintf(snapshot, sizeof(snapshot), "%s", name);
+    char *ending = strrchr(snapshot, '.');
+    if (ending != NULL && strcmp(ending, ".tmp") == 0) { /* it was being written */
+        memcpy(ending, ".dcs", 4);
+    }
+    return snap_name_parse(snapshot, &lsn, &history) || segment_name_parse(name, &lsn, &history) ||
+           strcmp(name, BACKUP_MANIFEST) == 0;
+}
+
 static void remove_part(void *arg, const char *name) {
     const struct new_dir *d = arg;
     char path[2 * PATH_MAX];
-    if (strncmp(name, "snap-", 5) == 0 || strncmp(name, "log-", 4) == 0 ||
-        strcmp(name, BACKUP_MANIFEST) == 0) {
+    if (is_part(name)) {
         snprintf(path, sizeof(path), "%s/%s", d->work, name);
         (void)d->io->unlink(d->io, path);
     }
@@ -48,19 +84,19 @@ void new_dir_drop(struct new_dir *d) {
     }
 }
 
+void new_dir_beside(const char *path, const char *suffix, char to[PATH_MAX]) {
+    snprintf(to, PATH_MAX, "%.*s%s", (int)name_len(path), path, suffix);
+}
+
 enum dc_err new_dir_begin(struct new_dir *d, const struct io *io, const char *path) {
     uint32_t entries = 0;
     enum dc_err err = new_dir_check(io, path);
     if (err != DC_OK) {
         return err;
     }
-    size_t len = strlen(path);
-    while (len > 1 && path[len - 1] == '/') {
-        len--;
-    }
     d->io = io;
-    snprintf(d->path, sizeof(d->path), "%.*s", (int)len, path);
-    snprintf(d->work, sizeof(d->work), "%.*s%s", (int)len, path, UNFINISHED);
+    new_dir_beside(path, "", d->path);
+    new_dir_beside(path, UNFINISHED, d->work);
     new_dir_drop(d); /* of a process that died */
     if (io->list(io, d->work, note_entry, &entries) >= 0) {
         return dc_fail(DC_EIO, "%s is there and has something else in it", d->work);
@@ -73,7 +109,7 @@ enum dc_err new_dir_begin(struct new_dir *d, const struct io *io, const char *pa
 
 /* The directory that holds the name. */
 static void parent_of(const char *path, char to[PATH_MAX]) {
-    snprintf(to, PATH_MAX, "%s", path);
+    snprintf(to, PATH_MAX, "%.*s", (int)name_len(path), path);
     char *slash = strrchr(to, '/');
     if (slash == NULL) {
         snprintf(to, PATH_MAX, ".");
@@ -100,9 +136,7 @@ enum dc_err new_dir_publish(const struct new_dir *d) {
 enum dc_err new_dir_check_finished(const char *dir) {
     char real[PATH_MAX];
     const char *name = realpath(dir, real) != NULL ? real : dir;
-    size_t len = strlen(name);
-    size_t tail = strlen(UNFINISHED);
-    if (len <= tail || strcmp(name + len - tail, UNFINISHED) != 0) {
+    if (!is_unfinished(name, strlen(name))) {
         return DC_OK;
     }
     return dc_fail(DC_ECORRUPT,
@@ -110,4 +144,19 @@ enum dc_err new_dir_check_finished(const char *dir) {
                    "was broken off. What is in it is saved by: dcache-restore --repair %.300s <new "
                    "dir>",
                    name, name);
+}
+
+enum dc_err new_dir_check_outside(const char *path, const char *dir) {
+    char parent[PATH_MAX];
+    struct stat around, inside;
+    parent_of(path, parent);
+    if (stat(parent, &around) != 0 || stat(dir, &inside) != 0 || around.st_dev != inside.st_dev ||
+        around.st_ino != inside.st_ino) {
+        return DC_OK;
+    }
+    return dc_fail(
+        DC_EGENERIC,
+        "%.300s would lie in the data directory, where a start may take it for something "
+        "else and remove it. Choose a place outside, such as /backup/monday",
+        path);
 }

@@ -233,6 +233,20 @@ void peers_pulled(struct peers *p, const uint8_t id[PEER_ID_LEN], bool all, int6
     k->peer.spent = all || (++k->pulls >= PULLS_MAX && now_ms >= p->deadline_ms);
 }
 
+bool peers_replace(struct peers *p, const uint8_t id[PEER_ID_LEN], const uint8_t by[PEER_ID_LEN],
+                   int64_t now_ms) {
+    const struct known *k = find(p, id);
+    const struct known *other = find(p, by);
+    if (k == NULL || (other != NULL && (other->entry.port != k->entry.port ||
+                                        strcmp(other->entry.host, k->entry.host) != 0))) {
+        peers_silent(p, id, now_ms);
+        return false;
+    }
+    struct peers_entry at = k->entry;
+    peers_forget(p, id);
+    return peers_learn(p, by, at.host, at.port, now_ms);
+}
+
 /* --- actions --------------------------------------------------------------------------------------------------- */
 
 static struct peers_todo nothing_until(int64_t until_ms) {
@@ -271,15 +285,17 @@ static struct peers_todo probe_or_wait(struct peers *p, int64_t now_ms, int64_t 
 static struct peers_todo go_on(struct peers *p, const struct chain_view *self,
                                const struct chain_pull *pull) {
     struct chain_rank now = chain_rank(self);
-    /* What was pulled may be the history of another primary, which may still be one. */
-    bool strange = chain_compare(now, p->began_rank) != 0 || self->epoch > now.epoch;
+    /* What was pulled may be the history of another primary, which may still be one; so may who has a higher epoch. Whoever follows takes that epoch over,
+     * and would refuse a lower history. */
+    bool higher = pull->epoch > now.epoch;
+    bool strange = chain_compare(now, p->began_rank) != 0 || higher;
     peers_watch(p);
-    return (struct peers_todo){.action = PEERS_GO_ON,
-                               .forks = p->why != PEERS_CLEAN_START || self->head != p->began_head,
-                               .fork = p->why == PEERS_PROMOTED || strange ? CHAIN_PROMOTION
-                                                                           : CHAIN_UNCLEAN,
-                               .missing = pull->missing,
-                               .epoch = pull->epoch};
+    return (struct peers_todo){
+        .action = PEERS_GO_ON,
+        .forks = p->why != PEERS_CLEAN_START || self->head != p->began_head || higher,
+        .fork = p->why == PEERS_PROMOTED || strange ? CHAIN_PROMOTION : CHAIN_UNCLEAN,
+        .missing = pull->missing,
+        .epoch = pull->epoch};
 }
 
 static enum chain_patience patience_of(enum peers_why why) {

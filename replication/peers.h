@@ -39,6 +39,10 @@ void peers_destroy(struct peers *p); /* NULL is legal */
 bool peers_learn(struct peers *p, const uint8_t id[PEER_ID_LEN], const char *host, uint16_t port,
                  int64_t now_ms);
 void peers_forget(struct peers *p, const uint8_t id[PEER_ID_LEN]);
+/* Another node answers where 'id' was asked, whose disk is lost then: it is forgotten, and who answered is learned in its place, and will be asked. False: that one
+ * is known at another address, so this address tells nothing: 'id' is silent. */
+bool peers_replace(struct peers *p, const uint8_t id[PEER_ID_LEN], const uint8_t by[PEER_ID_LEN],
+                   int64_t now_ms);
 uint32_t peers_count(const struct peers *p);
 /* For the metadata and INFO. */
 struct peers_entry {
@@ -71,8 +75,7 @@ void peers_watch(struct peers *p);
 
 /* A peer follows this node, or no longer does. */
 void peers_link(struct peers *p, const uint8_t id[PEER_ID_LEN], bool up, int64_t now_ms);
-/* What came of PEERS_PROBE. A view that isn't sane is none. Who answers at the address with another id has lost its disk: forget the one that was
- * asked for, learn the other. */
+/* What came of PEERS_PROBE, if it wasn't peers_replace(). A view that isn't sane is none. */
 void peers_answered(struct peers *p, const uint8_t id[PEER_ID_LEN], const struct chain_view *view,
                     int64_t now_ms);
 void peers_silent(struct peers *p, const uint8_t id[PEER_ID_LEN], int64_t now_ms);

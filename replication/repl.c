@@ -216,13 +216,13 @@ enum dc_err repl_start(const struct repl_opts *opts, const struct standing *stan
     r->self.replicas = opts->replicas;
     r->self.host = opts->host;
     r->self.host_arg = opts->arg;
-    r->self.fresh_us = opts->fresh_us;
     r->self.link_key = opts->link_key;
     r->writes = opts->writes;
     r->standing = *standing;
     r->start_time_ms = opts->data->plan->last_time_ms;
     atomic_init(&r->self.epoch, standing->epoch);
     lock_init(&r->lock, LOCK_RANK_REPL);
+    lock_init(&r->self.peers_lock, LOCK_RANK_PEERS);
     wake_init(&r->wake);
     r->source = source_create(&r->self);
     r->peers = peers_create(&(struct peers_opts){.ask_again_ms = 0});
@@ -284,6 +284,7 @@ void repl_destroy(struct repl *r) {
     if (r != NULL) {
         source_destroy(r->source);
         peers_destroy(r->peers);
+        lock_fini(&r->self.peers_lock);
         lock_fini(&r->lock);
         mem_free(r);
     }
@@ -344,8 +345,42 @@ bool repl_is_current(const struct repl *r) {
     return role == ROLE_PRIMARY || role == ROLE_PULLING;
 }
 
+int64_t repl_staleness_ms(const struct repl *r) {
+    if (r == NULL) {
+        return 0;
+    }
+    int64_t fresh_us = atomic_load_explicit(&r->self.fresh_us, memory_order_relaxed);
+    switch ((enum writes)atomic_load_explicit(r->writes, memory_order_acquire)) {
+    case WRITES_TAKEN:
+        return 0;
+    case WRITES_HELD: /* perhaps because others may have more */
+        return log_follows(r->self.log) ||
+                       atomic_load_explicit(&r->self.hands_over, memory_order_acquire)
+                   ? INT64_MAX
+                   : 0;
+    case WRITES_FENCED:
+        return INT64_MAX;
+    case WRITES_READONLY:
+        return fresh_us == 0 ? INT64_MAX : (time_mono_us() - fresh_us) / 1000;
+    }
+    dc_unreachable();
+}
+
+void repl_beat(const struct self *self, struct wire_beat *out) {
+    const struct repl *r = (const struct repl *)self;
+    /* The clock is read first: whatever has an older time is below the head by then, but for commands under way. */
+    out->clock_ms = clock_now_ms(self->clock);
+    out->age_ms = repl_staleness_ms(r);
+    bool leads = out->age_ms == 0 &&
+                 atomic_load_explicit(r->writes, memory_order_acquire) != WRITES_READONLY;
+    out->shown_ms =
+        leads ? out->clock_ms : atomic_load_explicit(&self->passed_ms, memory_order_relaxed);
+    out->durable = self_durable(self);
+    out->head = log_head(self->log).v;
+}
+
 int64_t repl_reap_ms(const struct repl *r, int64_t now_ms) {
-    if (r == NULL || atomic_load_explicit(&r->self.role, memory_order_acquire) != ROLE_REPLICA) {
+    if (r == NULL || !log_follows(r->self.log)) {
         return now_ms;
     }
     int64_t passed_ms = atomic_load_explicit(&r->self.passed_ms, memory_order_relaxed);

@@ -84,9 +84,7 @@ struct repl_opts {
     struct node_clock *clock;
     struct replicas *replicas;
     _Atomic uint32_t *writes; /* enum writes; the node's */
-    _Atomic int64_t *
-        fresh_us; /* monotonic: when a replica last had all that its source had told of; NULL = nobody asks */
-    const uint8_t *link_key; /* CRYPTO_KEY_LEN bytes that stay; NULL = links are in clear */
+    const uint8_t *link_key;  /* CRYPTO_KEY_LEN bytes that stay; NULL = links are in clear */
     const struct repl_host *host;
     void *arg;
 };
@@ -136,6 +134,8 @@ DC_MUST enum dc_err repl_order_result(struct repl *r, uint64_t order);
 
 /* Commands may be answered although the primary isn't reachable: always true of a primary. */
 bool repl_is_current(const struct repl *r);
+/* So old may be what is shown here: others may have written since. 0 of a primary; INT64_MAX: nobody knows. */
+int64_t repl_staleness_ms(const struct repl *r);
 /* Entries may be reclaimed that had expired by then: 'now_ms', or on a replica what its log has surely passed. */
 int64_t repl_reap_ms(const struct repl *r, int64_t now_ms);
 
@@ -181,6 +181,9 @@ void repl_note_epoch(struct self *self, uint64_t epoch);
 void repl_ask_taken(struct self *self);
 /* Another node has followed this one, or has taken it. */
 void repl_note_shared(struct self *self);
+/* The heartbeat of this node now, to either side. */
+struct wire_beat;
+void repl_beat(const struct self *self, struct wire_beat *out);
 /* The source wants this node to go on in its place, in an epoch not below that. 'asks': others may have more. */
 void repl_handed_over(struct self *self, uint64_t epoch, bool asks);
 /* A primary begins a higher history than the peer's, because that gives way to it. Waits until it is done. Errors: DC_EIO, DC_ELIMIT: not now. */

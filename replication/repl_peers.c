@@ -41,9 +41,10 @@ void repl_peers_note(struct repl *r, bool now) {
         replicas_each(r->self.replicas, learn_peer, r);
     }
     if (moves != r->peers_noted && (now || now_ms() * 1000 >= r->peers_due_us)) {
-        r->peers_noted = moves;
         r->peers_due_us = (now_ms() + PEERS_PERIOD_MS) * 1000;
-        self_store_peers(&r->self);
+        if (self_store_peers(&r->self)) {
+            r->peers_noted = moves;
+        }
     }
 }
 
@@ -119,9 +120,10 @@ static void take_answer(struct repl *r, struct inquiry *q) {
     const struct chain_view *view = inquiry_answer(q, &id);
     if (view == NULL) {
         peers_silent(r->peers, asked, now_ms());
-    } else if (memcmp(id, asked, PEER_ID_LEN) != 0) { /* another node has its address now */
-        peers_forget(r->peers, asked);
-        replicas_forget(r->self.replicas, asked);
+    } else if (memcmp(id, asked, PEER_ID_LEN) != 0) {
+        if (peers_replace(r->peers, asked, id, now_ms())) {
+            replicas_replace(r->self.replicas, asked, id);
+        }
     } else {
         peers_answered(r->peers, asked, view, now_ms());
     }
@@ -151,11 +153,14 @@ static void begin_pull(struct repl *r, const struct peers_entry *peer) {
 }
 
 static void take_pulled(struct repl *r) {
-    if (r->puller != NULL && sink_pull_state(r->puller) != SINK_PULLS) {
-        bool all = sink_pull_state(r->puller) == SINK_PULLED_ALL;
+    enum sink_pull state = r->puller != NULL ? sink_pull_state(r->puller) : SINK_PULLS;
+    if (state != SINK_PULLS) {
         sink_stop(r->puller);
         r->puller = NULL;
-        peers_pulled(r->peers, r->pulled_from, all, now_ms());
+        peers_pulled(r->peers, r->pulled_from, state == SINK_PULLED_ALL, now_ms());
+    }
+    if (state == SINK_PULL_UNSHOWN) {
+        repl_replay(r);
     }
 }
 
@@ -232,15 +237,18 @@ static bool act(struct repl *r, const struct peers_todo *todo) {
 void repl_peers_step(struct repl *r) {
     struct chain_view self;
     struct peers_todo todo;
-    if (r->restarting) {
+    if (repl_is_restarting(r)) {
         return;
     }
     take_answers(r);
     take_pulled(r);
+    if (repl_is_restarting(r)) {
+        return;
+    }
     do {
         self_view(&r->self, &self);
         todo = peers_next(r->peers, &self, now_ms());
-    } while (act(r, &todo) && !r->restarting);
+    } while (act(r, &todo) && !repl_is_restarting(r));
 }
 
 int64_t repl_peers_wait_ms(const struct repl *r, int64_t ms) {

@@ -22,6 +22,8 @@ enum {
     DRAIN_MS = 1000,
     QUIESCE_MS = 2000,
     FORK_TRIES = 100,
+    DISK_WAIT_US =
+        1000 * 1000, /* of a primary that is to raise its history, before it holds writes */
     PEERS_PERIOD_MS = 5000,
     PROBE_TIMEOUT_MS = 1000,
     REAP_SLACK_MS = 5000, /* times of frames don't quite rise along the log */
@@ -50,8 +52,7 @@ struct repl {
     _Atomic bool shared_moved;
     int64_t start_time_ms; /* the latest time that the log had at the start */
     struct standing standing;
-    bool restarting; /* a start in place is on its way: nothing is begun any more */
-    bool goes_on;    /* as a primary, as soon as the disk takes its history */
+    bool goes_on; /* as a primary, as soon as the disk takes its history */
     enum chain_fork_kind goes_on_as;
     bool own_branch;      /* as REPL_BRANCH: its offset says nothing about what it lacks */
     uint64_t pending;     /* the order that isn't stored yet; 0 = none */
@@ -119,6 +120,10 @@ DC_MUST enum dc_err repl_store_standing(struct repl *r);
 void repl_begin_sink(struct repl *r);
 void repl_end_sink(struct repl *r);
 void repl_do_follow(struct repl *r, const struct sink_target *target);
+/* self.h, 'restarts'; of this thread or of a sink. */
+bool repl_is_restarting(const struct repl *r);
+/* The log has what the store doesn't show. A start in place has both alike, and goes on with what was ordered. */
+void repl_replay(struct repl *r);
 /* What couldn't be stored is tried again. */
 void repl_note_again(struct repl *r);
 /* 'asks': peers may have more of the log. */

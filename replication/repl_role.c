@@ -11,10 +11,13 @@
  *     pulling    REPLICAOF NO ONE               asked anew, as one that was chosen                                 pulling
  *     replica    PROMOTE from its source        held; the sink ends; new history, durable; noted; taken            primary
  *     (start)    of a primary                   held; peers are asked                                              pulling
- *     pulling    peers have answered, or time   new history, durable, unless the start was clean; noted; taken     primary
+ *     pulling    peers have answered, or time   new history, durable, unless the start was clean and
+ *                                               no higher epoch is known; noted; taken                             primary
  *     pulling    the history can't be stored    who was told to promote it hears so                                replica, fenced
  *     pulling    likewise, and nobody told it   held; tried again                                                  pulling
  *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
+ *     pulling,   the log has more than the      chosen is noted, if it is so; start in place                       pulling
+ *     replica    store, which is to be taken
  *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced
  *     pulling    a higher primary               or, if it was pulling and gives nothing up: as REPLICAOF           replica
  *     primary    a peer of higher rank gives    held; a higher history, durable; taken                             primary
@@ -46,15 +49,20 @@ void repl_set_role(struct repl *r, enum repl_role role) {
 void repl_allow_writes(struct repl *r, enum writes writes) {
     lock_acquire(&r->lock);
     bool switches = r->view.failover != FAILOVER_NONE && writes == WRITES_TAKEN;
-    if (r->order == ORDER_NONE && !r->restarting && !switches) {
+    if (r->order == ORDER_NONE && !repl_is_restarting(r) && !switches) {
         repl_set_writes(r, writes);
     }
     lock_release(&r->lock);
     r->self.host->resume(r->self.host_arg);
 }
 
+bool repl_is_restarting(const struct repl *r) {
+    return atomic_load_explicit(&r->self.restarts, memory_order_acquire);
+}
+
 static void begin_anew(struct repl *r) {
-    r->restarting = true;
+    repl_let_answer(r);
+    atomic_store_explicit(&r->self.restarts, true, memory_order_release);
     r->self.host->restart(r->self.host_arg);
 }
 
@@ -143,7 +151,7 @@ static void note_target(struct repl *r) {
         return;
     }
     repl_order_over(r, DC_OK);
-    if (r->restarting) {
+    if (repl_is_restarting(r)) {
         return;
     }
     if (log_follows(r->self.log)) { /* nobody else appends */
@@ -151,7 +159,6 @@ static void note_target(struct repl *r) {
         repl_allow_writes(r, WRITES_READONLY);
         repl_begin_sink(r);
     } else {
-        repl_let_answer(r);
         begin_anew(r);
     }
 }
@@ -213,7 +220,9 @@ static enum dc_err fork_history(struct repl *r, enum chain_fork_kind kind,
         uint64_t seen = r->self.data->seen_lsn; /* without a log there is more than its end tells */
         next.start = seen > 0 && next.start < seen + LSN_JUMP ? seen + LSN_JUMP : next.start;
         err = err == DC_OK ? data_begin_history(r->self.data, &next) : err;
-        if (err != DC_EIO) {
+        bool appended = log_head(r->self.log).v != self.head &&
+                        histories_last(log_chain(r->self.log))->id != next.id;
+        if (err != DC_EIO || !appended || atomic_load_explicit(&r->stop, memory_order_acquire)) {
             break;
         }
         usleep(1000);
@@ -227,7 +236,7 @@ static enum dc_err fork_history(struct repl *r, enum chain_fork_kind kind,
 /* Nobody writes meanwhile: those who want to are held. */
 static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
-    if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || r->restarting) {
+    if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || repl_is_restarting(r)) {
         return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
     }
     if (r->notes_target || r->standing.role == STANDING_REPLICA) {
@@ -237,6 +246,9 @@ static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
         log_follows(r->self.log)) { /* it may still lack what another peer has */
         repl_handed_over(&r->self, peer->epoch + 1, true);
         return dc_fail(DC_ELIMIT, "it asks its peers first, before it ends a fence");
+    }
+    if (!log_wait(r->self.log, LOG_LEVEL_DISK, log_head(r->self.log), DISK_WAIT_US)) {
+        return dc_fail(DC_ELIMIT, "the disk is too slow"); /* or writes would be held so long */
     }
     repl_allow_writes(r, WRITES_HELD);
     bool quiet = r->self.host->quiesce(r->self.host_arg, QUIESCE_MS);
@@ -277,15 +289,30 @@ void repl_serve_raise(struct repl *r) {
 
 /* --- to be a primary --------------------------------------------------------------------------------------------- */
 
+/* The next start finds it. */
+static enum dc_err note_chosen(struct repl *r) {
+    enum dc_err err = meta_put_text(r->self.data->meta, REPL_CHOSEN, "yes");
+    if (err != DC_OK) {
+        repl_order_fails(r, "noting the promotion", err);
+    } else {
+        repl_order_over(r, DC_OK);
+    }
+    return err;
+}
+
+void repl_replay(struct repl *r) {
+    diag(DIAG_WARNING, "repl.replay applied=%" PRIu64 " head=%" PRIu64, log_applied(r->self.log).v,
+         log_head(r->self.log).v);
+    if (r->chosen) {
+        (void)note_chosen(r);
+    }
+    begin_anew(r);
+}
+
 void repl_do_promote(struct repl *r, bool asks) {
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
-    if (r->restarting) { /* the next start finds it */
-        enum dc_err err = meta_put_text(r->self.data->meta, REPL_CHOSEN, "yes");
-        if (err != DC_OK) {
-            repl_order_fails(r, "noting the promotion", err);
-        } else {
-            repl_order_over(r, DC_OK);
-        }
+    if (repl_is_restarting(r)) {
+        (void)note_chosen(r);
         return;
     }
     bool other = r->notes_target; /* an order before this one, which isn't stored */
@@ -307,6 +334,15 @@ void repl_do_promote(struct repl *r, bool asks) {
     }
     repl_peers_end(r); /* a start that was asking: it is a chosen one now */
     repl_end_sink(r);
+    if (repl_is_restarting(r)) { /* the sink had ordered it */
+        (void)note_chosen(r);
+        return;
+    }
+    if (log_applied(r->self.log).v < log_head(r->self.log).v) {
+        r->chosen = true;
+        repl_replay(r);
+        return;
+    }
     int64_t time_ms = atomic_load_explicit(&r->self.passed_ms, memory_order_relaxed);
     if (time_ms > 0) { /* what has expired there stays so */
         clock_raise_floor(r->self.clock, time_ms * 1000, time_mono_us());
@@ -326,7 +362,18 @@ void repl_do_promote(struct repl *r, bool asks) {
     }
 }
 
+/* What the store shows is as the log has it, since the start at the latest. */
+static void forget_damage(struct repl *r) {
+    struct adopt_note note = {.what = ADOPT_NOTHING};
+    enum dc_err err = adopt_get(r->self.data->meta, &note);
+    err = err == DC_OK && note.what == ADOPT_NEEDS_COPY ? adopt_forget(r->self.data->meta) : err;
+    if (err != DC_OK) {
+        repl_warn("noting that no copy is needed", err);
+    }
+}
+
 static enum dc_err note_primary(struct repl *r) {
+    forget_damage(r);
     stand_as_primary(r);
     atomic_store_explicit(&r->self.orders, 0, memory_order_relaxed);
     return store_role(r, ""); /* I3; the history says it already */

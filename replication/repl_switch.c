@@ -134,6 +134,7 @@ enum dc_err repl_failover_abort(struct repl *r) {
 /* --- the thread -------------------------------------------------------------------------------------------------- */
 
 static void set_state(struct repl *r, enum failover_state state) {
+    atomic_store_explicit(&r->self.hands_over, state == FAILOVER_UNDER_WAY, memory_order_release);
     lock_acquire(&r->lock);
     r->view.failover = state;
     lock_release(&r->lock);
@@ -188,10 +189,12 @@ static void end_question(struct repl *r) {
 static void promote(struct repl *r, bool any) {
     struct chain_view self;
     self_view(&r->self, &self);
+    set_state(r, FAILOVER_UNDER_WAY); /* before anybody else writes */
     if (source_promote(r->source, r->switch_peer.id, any ? 0 : self.head, self.epoch + 1)) {
         diag(DIAG_NOTICE, "repl.failover target=%s:%u head=%" PRIu64, r->switch_peer.host,
              (unsigned)r->switch_peer.port, self.head);
-        set_state(r, FAILOVER_UNDER_WAY);
+    } else {
+        set_state(r, FAILOVER_WAITS);
     }
 }
 
@@ -238,8 +241,8 @@ static bool has_taken_over(struct repl *r) {
 
 /* Those who were held hear that this node is a replica now, before their connections end. */
 static void follow(struct repl *r) {
-    repl_switch_end(r);
     repl_set_writes(r, WRITES_READONLY);
+    repl_switch_end(r);
     r->self.host->resume(r->self.host_arg);
     (void)r->self.host->quiesce(r->self.host_arg, SWITCH_LEAVE_MS);
     repl_follow_peer(r, &r->switch_peer, "the node has handed over to another one");

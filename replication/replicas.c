@@ -226,14 +226,24 @@ uint32_t replicas_known_count(const struct replicas *r) {
 
 /* --- peers ------------------------------------------------------------------------------------------- */
 
+static struct peer *find_locked(struct replicas *r, const uint8_t *id) DC_REQUIRES(r->lock) {
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        if (r->peers[i].used && memcmp(r->peers[i].id, id, PEER_ID_LEN) == 0) {
+            return &r->peers[i];
+        }
+    }
+    return NULL;
+}
+
 /* The peer's index; a new one takes the place of who has been away for longest. */
 static int32_t peer_locked(struct replicas *r, const uint8_t *id) DC_REQUIRES(r->lock) {
+    const struct peer *found = find_locked(r, id);
     int32_t oldest = -1;
+    if (found != NULL) {
+        return (int32_t)(found - r->peers);
+    }
     for (int32_t i = 0; i < PEERS_MAX; i++) {
-        struct peer *p = &r->peers[i];
-        if (p->used && memcmp(p->id, id, PEER_ID_LEN) == 0) {
-            return i;
-        }
+        const struct peer *p = &r->peers[i];
         if (p->links == 0 &&
             (oldest < 0 || (p->used ? p->last_use : 0) < r->peers[oldest].last_use)) {
             oldest = i;
@@ -268,17 +278,38 @@ void replicas_know(struct replicas *r, const uint8_t *peer, const char *addr, ui
     }
 }
 
+/* NULL = it isn't known, or it is attached. */
+static struct peer *away_locked(struct replicas *r, const uint8_t *id) DC_REQUIRES(r->lock) {
+    struct peer *p = find_locked(r, id);
+    return p != NULL && p->links == 0 ? p : NULL;
+}
+
+static void forget_locked(struct replicas *r, struct peer *p) DC_REQUIRES(r->lock) {
+    *p = (struct peer){.used = false};
+    atomic_fetch_sub_explicit(&r->known, 1, memory_order_relaxed);
+}
+
 void replicas_forget(struct replicas *r, const uint8_t *peer) {
     lock_acquire(&r->lock);
-    for (uint32_t i = 0; i < PEERS_MAX; i++) {
-        struct peer *p = &r->peers[i];
-        if (p->used && p->links == 0 && memcmp(p->id, peer, PEER_ID_LEN) == 0) {
-            *p = (struct peer){.used = false};
-            atomic_fetch_sub_explicit(&r->known, 1, memory_order_relaxed);
-        }
+    struct peer *p = away_locked(r, peer);
+    if (p != NULL) {
+        forget_locked(r, p);
     }
     lock_release(&r->lock);
     tell(r); /* a quorum may be smaller now */
+}
+
+void replicas_replace(struct replicas *r, const uint8_t *peer, const uint8_t *by) {
+    lock_acquire(&r->lock);
+    struct peer *p = away_locked(r, peer);
+    if (p != NULL && find_locked(r, by) != NULL) {
+        forget_locked(r, p);
+    } else if (p != NULL) {
+        p->has = p->known = (struct progress){0, 0, 0};
+        memcpy(p->id, by, PEER_ID_LEN);
+    }
+    lock_release(&r->lock);
+    tell(r);
 }
 
 /* --- links ------------------------------------------------------------------------------------------- */

@@ -39,7 +39,7 @@ enum replica_state { REPLICA_GREETS, REPLICA_COPIES, REPLICA_ONLINE };
 /* As Redis calls it. */
 const char *replica_state_name(enum replica_state state);
 
-enum { REPLICA_ADDR_MAX = 64 };
+enum { REPLICA_ADDR_MAX = WIRE_ADDRESS_MAX + 1 };
 
 /* --- links ------------------------------------------------------------------------------------------- */
 
@@ -63,6 +63,8 @@ void replicas_know(struct replicas *r, const uint8_t *peer, const char *addr, ui
                    uint64_t received, uint64_t durable);
 /* A peer that won't come back. No effect while it is attached. */
 void replicas_forget(struct replicas *r, const uint8_t *peer);
+/* The same, and 'by' is known where it was: nothing of what that one may have is. */
+void replicas_replace(struct replicas *r, const uint8_t *peer, const uint8_t *by);
 
 /* --- marks ------------------------------------------------------------------------------------------- */
 

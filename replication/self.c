@@ -110,9 +110,7 @@ enum dc_err self_hello(const struct self *s, enum wire_purpose purpose, struct c
                  (ask.damaged ? WIRE_DAMAGED : 0) | (v.empty ? WIRE_EMPTY : 0),
         .epoch = v.epoch,
         .head = v.head,
-        .port = (uint16_t)(!conf_get(s->conf, replica_announced) ? 0
-                           : port != 0                           ? port
-                                                                 : conf_get(s->conf, port)),
+        .port = (uint16_t)(port != 0 ? port : conf_get(s->conf, port)),
         .address = bytes_of(address, len < sizeof(address) ? len : 0),
         .chain = v.chain,
         .chain_count = v.count,
@@ -242,12 +240,15 @@ static void add_peer(const struct replica_seen *seen, void *arg) {
     snprintf(to->host, sizeof(to->host), "%s", seen->addr);
 }
 
-void self_store_peers(const struct self *s) {
+bool self_store_peers(struct self *s) {
     struct list *l = mem_must_zalloc(sizeof(*l));
+    lock_acquire(&s->peers_lock);
     replicas_each(s->replicas, add_peer, l);
     enum dc_err err = standing_put_peers(s->data->meta, l->peers, l->count);
+    lock_release(&s->peers_lock);
     if (err != DC_OK) {
         diag(DIAG_WARNING, "repl.peers_not_stored error=\"%s\"", dc_fail_take(err));
     }
     mem_free(l);
+    return err == DC_OK;
 }

@@ -19,6 +19,7 @@
 #include "replication/repl.h"
 #include "replication/wire_fmt.h"
 #include "server/base/conf.h"
+#include "server/base/lock.h"
 #include "server/base/time.h"
 
 struct self {
@@ -31,24 +32,29 @@ struct self {
     const struct repl_host *host;
     void *host_arg;
     uint8_t peer_id[PEER_ID_LEN];
-    _Atomic int64_t *fresh_us; /* see repl_opts */
     const uint8_t *link_key;
+    struct lock peers_lock; /* an older list isn't stored behind a newer one */
     /* atomic */
     _Atomic uint32_t role;  /* enum repl_role */
     _Atomic uint64_t epoch; /* the highest that was seen */
     _Atomic bool linked;    /* a replica that its source feeds now */
     _Atomic bool shared;    /* others have had these data */
+    _Atomic bool restarts;  /* a start in place is on its way: nothing is begun any more */
     _Atomic uint32_t
         orders; /* REPLICAOF so often since a source took it: each target may have been promoted */
+    _Atomic bool hands_over; /* FAILOVER: somebody else may be the primary already */
     _Atomic int64_t
-        passed_ms; /* the source's clock when all that the store shows had been written; 0 = unknown */
+        passed_ms; /* the primary's clock when all that the store shows had been written; 0 = unknown */
+    _Atomic int64_t
+        fresh_us; /* monotonic: when a replica last had all that its primary had, as far as was told; 0 = never */
 };
 
 /* Valid as long as the log. */
 void self_view(const struct self *s, struct chain_view *out);
 
 /* The metadata remember who has followed this node. What a replica acknowledges counts only behind this: after a power cut it has to be asked. */
-void self_store_peers(const struct self *s);
+/* False: not now, it has been reported. */
+bool self_store_peers(struct self *s);
 
 /* What a promotion adds to the highest epoch seen, besides 1. */
 uint64_t self_more_epochs(const struct self *s);

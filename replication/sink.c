@@ -81,9 +81,8 @@ enum dc_err sink_ack(struct sink *s) {
 }
 
 static enum dc_err send_beat(struct sink *s) {
-    struct wire_beat m = {.durable = self_durable(s->self),
-                          .head = log_head(s->self->log).v,
-                          .clock_ms = clock_now_ms(s->self->clock)};
+    struct wire_beat m;
+    repl_beat(s->self, &m);
     pthread_mutex_lock(&s->send_lock);
     enum dc_err err = link_send_beat(s->link, &m);
     pthread_mutex_unlock(&s->send_lock);
@@ -106,7 +105,7 @@ static void send_acks(void *arg) {
         }
         int64_t now_us = time_mono_us();
         if (err == DC_OK && now_us >= beat_us) {
-            beat_us = now_us + self_beat_ms(s->self) * 1000;
+            beat_us = now_us + SINK_BEAT_US;
             err = send_beat(s);
         }
         uint64_t hurry = atomic_load_explicit(&s->hurry_lsn, memory_order_acquire);
@@ -142,8 +141,9 @@ static enum dc_err note_beat(struct sink *s, struct bytes body) {
     if (!wire_beat_decode(body, &beat)) {
         return dc_fail(DC_EPROTO, "a heartbeat can't be read");
     }
-    s->beat_us = sent_us(s, beat.clock_ms);
-    s->beat_ms = beat.clock_ms;
+    int64_t sent = sent_us(s, beat.clock_ms);
+    s->beat_us = beat.age_ms == WIRE_AGE_UNKNOWN ? 0 : sent - beat.age_ms * 1000;
+    s->beat_ms = beat.shown_ms;
     s->beat_head = beat.head;
     lock_acquire(&s->lock);
     s->stats.source_head = beat.head;
@@ -163,7 +163,7 @@ static enum dc_err note_peers(struct sink *s, struct bytes body) {
     for (uint32_t i = 0; i < count; i++) {
         const struct wire_peer *p = &peers[i];
         memcpy(s->told[s->told_count++], p->id, PEER_ID_LEN);
-        if (memcmp(p->id, s->self->peer_id, PEER_ID_LEN) != 0 && p->address.len < sizeof(addr)) {
+        if (memcmp(p->id, s->self->peer_id, PEER_ID_LEN) != 0) {
             snprintf(addr, sizeof(addr), "%.*s", (int)p->address.len, p->address.ptr);
             replicas_know(s->self->replicas, p->id, addr, p->port, 0, 0);
         }
@@ -199,11 +199,22 @@ enum dc_err sink_receive(struct sink *s, int64_t timeout_ms, struct link_message
     return out->type == WIRE_BEAT ? note_beat(s, out->body) : DC_OK;
 }
 
+int64_t sink_pull_ms(const struct sink *s) {
+    int64_t ms = conf_get(s->self->conf, pull_timeout);
+    return ms > PULL_MIN_MS ? ms : PULL_MIN_MS;
+}
+
+/* To connect, and for the answer. */
+static int64_t greet_ms(const struct sink *s) {
+    int64_t timeout_ms = self_timeout_ms(s->self);
+    return s->target.pulls && sink_pull_ms(s) < timeout_ms ? sink_pull_ms(s) : timeout_ms;
+}
+
 /* --- the link ---------------------------------------------------------------------------------------------------- */
 
 static enum dc_err open_link(struct sink *s) {
     struct link *link;
-    enum dc_err err = greet_create(s->self, self_timeout_ms(s->self), &link);
+    enum dc_err err = greet_create(s->self, greet_ms(s), &link);
     if (err != DC_OK) {
         return err;
     }
@@ -278,6 +289,7 @@ static enum dc_err attend(struct sink *s, bool acks, enum dc_err (*what)(struct 
 
 void sink_begin_anew(struct sink *s) {
     s->restarts = true;
+    atomic_store_explicit(&s->self->restarts, true, memory_order_release);
     s->self->host->restart(s->self->host_arg);
 }
 
@@ -367,7 +379,7 @@ static enum dc_err one_link(struct sink *s, struct greeting *g) {
     sink_set_link(s, LINK_CONNECTING);
     enum dc_err err = open_link(s);
     err = err == DC_OK ? greet_exchange(s->self, s->link, pulls ? WIRE_PULL : WIRE_FOLLOW,
-                                        s->target.ask, self_timeout_ms(s->self), g)
+                                        s->target.ask, greet_ms(s), g)
                        : err;
     if (err != DC_OK) {
         return err;
@@ -412,9 +424,11 @@ static void run(void *arg) {
         pause_a_while(s);
     }
     if (s->target.pulls) {
-        bool all = s->pull_to > 0 && log_head(s->self->log).v >= s->pull_to;
-        atomic_store_explicit(&s->pulled, all ? SINK_PULLED_ALL : SINK_PULL_FAILED,
-                              memory_order_release);
+        uint64_t head = log_head(s->self->log).v;
+        enum sink_pull pulled = log_applied(s->self->log).v < head     ? SINK_PULL_UNSHOWN
+                                : s->pull_to > 0 && head >= s->pull_to ? SINK_PULLED_ALL
+                                                                       : SINK_PULL_FAILED;
+        atomic_store_explicit(&s->pulled, pulled, memory_order_release);
         wake_raise(s->target.wake);
     }
     mem_free(g);

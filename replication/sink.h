@@ -34,7 +34,12 @@ struct sink *sink_start(struct self *self, const struct sink_target *target);
 void sink_stop(struct sink *s);
 
 /* What became of a pull. */
-enum sink_pull { SINK_PULLS, SINK_PULLED_ALL, SINK_PULL_FAILED };
+enum sink_pull {
+    SINK_PULLS,
+    SINK_PULLED_ALL,
+    SINK_PULL_FAILED,
+    SINK_PULL_UNSHOWN /* the log has more than the store: only a start in place helps */
+};
 enum sink_pull sink_pull_state(const struct sink *s);
 
 /* Fills in what repl_view says of a link. */

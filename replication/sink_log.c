@@ -34,8 +34,8 @@ static struct history current(const struct sink *s) {
 
 /* Asked by who says how stale an answer may be. It counts from when the source said so, as far as is known. */
 static void note_fresh(struct sink *s) {
-    if (s->self->fresh_us != NULL && s->beat_us > 0) {
-        atomic_store_explicit(s->self->fresh_us, s->beat_us, memory_order_relaxed);
+    if (s->beat_us > 0) {
+        atomic_store_explicit(&s->self->fresh_us, s->beat_us, memory_order_relaxed);
     }
 }
 
@@ -75,6 +75,8 @@ static enum dc_err note_shown(struct sink *s, enum dc_err shown, uint64_t end) {
     if (shown == DC_OK) {
         log_set_applied(s->self->log, (struct lsn){end});
         note_time(s);
+    } else if (s->target.pulls) {
+        diag(DIAG_WARNING, "sink.unshown lsn=%" PRIu64, log_applied(s->self->log).v);
     } else if (shown == DC_ECORRUPT) {
         note_damage(s);
     } else { /* no memory: the log is right, the store isn't */
@@ -345,6 +347,20 @@ static enum dc_err take_message(struct sink *s, const struct link_message *m) {
     return DC_OK;
 }
 
+/* A source that lives and sends nothing more has less than it said: its disk doesn't take it. */
+static enum dc_err check_pull(struct sink *s) {
+    uint64_t has = log_head(s->self->log).v + s->pending.len;
+    int64_t now_us = time_mono_us();
+    if (has != s->pull_has) {
+        s->pull_has = has;
+        s->pull_moved_us = now_us;
+    }
+    return now_us - s->pull_moved_us < sink_pull_ms(s) * 1000
+               ? DC_OK
+               : dc_fail(DC_EIO, "%s has sent nothing behind LSN %" PRIu64 " for %" PRId64 " ms",
+                         link_peer(s->link), has, sink_pull_ms(s));
+}
+
 enum dc_err sink_stream(struct sink *s) {
     enum dc_err err = DC_OK;
     buf_reset(&s->pending, PENDING_KEEP_LEN);
@@ -353,6 +369,7 @@ enum dc_err sink_stream(struct sink *s) {
         struct link_message m;
         err = sink_receive(s, s->playing != NULL ? 0 : SINK_LOOK_MS * 4, &m);
         err = err == DC_OK ? take_message(s, &m) : err;
+        err = err == DC_OK && s->pull_to > 0 ? check_pull(s) : err;
     }
     enum dc_err last = settle(s);
     return last != DC_OK ? last : err;

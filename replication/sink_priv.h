@@ -16,10 +16,12 @@
 
 enum {
     SINK_LOOK_MS = 50,
+    SINK_BEAT_US = 500 * 1000, /* the least min-replicas-max-lag is a second */
     BACKOFF_MIN_MS = 50,
     BACKOFF_MAX_MS = 5000,
     BACKOFF_END_US = 1000 * 1000, /* a link that lasted so long begins it anew */
     DRIFT_US = 1000,              /* between two heartbeats, of two clocks */
+    PULL_MIN_MS = 1000,           /* that a pull is given to get on, and to begin */
     FORK_FRAME_MAX = FRAME_HEADER_LEN + 8 + WIRE_CHAIN_MAX * WIRE_HISTORY_LEN,
 };
 
@@ -36,9 +38,10 @@ struct sink {
     uint64_t pending_lsn; /* of its first byte */
     struct blob *playing; /* helpers play what is in it; NULL = all of the log is shown */
     uint64_t playing_end;
-    int64_t beat_us;    /* when the last heartbeat was sent, monotonic, as far as is known */
+    int64_t
+        beat_us; /* when the source had all that there was, monotonic, as far as the last heartbeat tells; 0 = unknown */
     int64_t ahead_us;   /* our monotonic clock before the source's clock; INT64_MAX = not known */
-    int64_t beat_ms;    /* its clock, */
+    int64_t beat_ms;    /* the primary's clock at the time that the source shows, */
     uint64_t beat_head; /* and the head that it told */
     struct rng rng;
     uint8_t told[PEERS_MAX + 1][PEER_ID_LEN]; /* on this link: the source, and whom it knows */
@@ -46,6 +49,8 @@ struct sink {
     int64_t pause_ms;
     int64_t asked_until_us; /* somebody waits for acknowledgements */
     uint64_t pull_to;       /* a pull ends there; 0 = not one, or not yet known */
+    uint64_t pull_has;      /* where it is, */
+    int64_t pull_moved_us;  /* and since when */
     bool restarts;          /* a start in place is on its way */
     bool handed_over;       /* its owner makes the node the primary: it doesn't connect again */
     /* sending */
@@ -66,6 +71,8 @@ struct sink {
 };
 
 bool sink_must_end(const struct sink *s);
+/* For so long a pull may get nowhere: writes wait for it. */
+int64_t sink_pull_ms(const struct sink *s);
 void sink_set_link(struct sink *s, enum repl_link state);
 void sink_note_io(struct sink *s);
 /* Tells the source how far the log has come. Errors: those of the link. */

@@ -64,10 +64,8 @@ enum dc_err session_beat(struct session *s) {
         return DC_OK;
     }
     s->beat_us = now_us + self_beat_ms(s->self) * 1000;
-    /* The clock is read first: whatever has an older time is below the head by then, but for commands under way. */
-    struct wire_beat m = {.clock_ms = clock_now_ms(s->self->clock)};
-    m.durable = self_durable(s->self);
-    m.head = log_head(s->self->log).v;
+    struct wire_beat m;
+    repl_beat(s->self, &m);
     enum dc_err err = link_send_beat(s->link, &m);
     return err == DC_OK ? send_peers(s) : err;
 }
@@ -169,6 +167,7 @@ static bool take_message(struct session *s, const struct link_message *m) {
                  ack.received);
             return false;
         }
+        atomic_store_explicit(&s->received, ack.received, memory_order_relaxed);
         replicas_note(s->self->replicas, s->slot, ack.received, ack.durable, ack.applied,
                       time_mono_us());
         return true;
@@ -293,10 +292,14 @@ static void decide(struct session *s, struct greeting *g) {
         repl_raise(s->self, &g->peer) == DC_OK) {
         ask_chain(s, g, &self, &local);
     }
-    if (serves && g->answer.verdict == CHAIN_CONTINUE &&
-        log_tail_open(&g->tail, s->self->data, g->answer.lsn) != DC_OK) {
+    bool sends = serves && g->answer.verdict == CHAIN_CONTINUE;
+    bool bad = sends && source_log_is_bad(s->source, g->answer.lsn);
+    if (bad || (sends && log_tail_open(&g->tail, s->self->data, g->answer.lsn) != DC_OK)) {
         local.oldest = UINT64_MAX; /* it went meanwhile, or can't be read */
         answer_by(g, &self, &local);
+    }
+    if (bad && g->answer.reason == CHAIN_BY_LOG_GONE) {
+        g->answer.reason = CHAIN_BY_LOG_DAMAGED;
     }
 }
 
@@ -351,7 +354,7 @@ static void join_registry(struct session *s, const struct greeting *g) {
     char addr[REPLICA_ADDR_MAX];
     const char *peer = link_peer(s->link);
     const char *colon = strrchr(peer, ':');
-    if (g->hello.address.len > 0 && g->hello.address.len < sizeof(addr)) {
+    if (g->hello.address.len > 0) {
         snprintf(addr, sizeof(addr), "%.*s", (int)g->hello.address.len, g->hello.address.ptr);
     } else {
         snprintf(addr, sizeof(addr), "%.*s", colon != NULL ? (int)(colon - peer) : 0, peer);
@@ -383,7 +386,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     if (s->slot < 0) {
         return dc_fail(DC_ELIMIT, "too many replicas");
     }
-    self_store_peers(s->self);
+    (void)self_store_peers(s->self); /* if it fails, again with the next period */
     begin_attending(s);
     source_unpin(s->source, s->peer_id);
     atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,
@@ -395,6 +398,9 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     link_shutdown(s->link);
     wake_raise(&s->ear_wake);
     thread_join(&s->receiver);
+    if (g->answer.verdict == CHAIN_CONTINUE) {
+        session_note_end(s, g->answer.lsn);
+    }
     replicas_set_ear(s->self->replicas, s->slot, NULL);
     ear_close(s->ear);
     replicas_leave(s->self->replicas, s->slot);

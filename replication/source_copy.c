@@ -75,9 +75,10 @@ static enum dc_err open_file(struct copy *c) {
 
 static enum dc_err find_file(struct copy *c) {
     const struct data *d = c->session->self->data;
-    c->end_lsn = 0;
+    c->name[0] = '\0';
+    c->end_lsn = source_bad_lsn(c->session->source); /* what follows it must be there to be sent */
     (void)d->io->list(d->io, d->dir, look_at_name, c);
-    if (c->end_lsn == 0) {
+    if (c->name[0] == '\0') {
         return dc_fail(DC_EIO, "there is no snapshot to send");
     }
     enum dc_err err = log_tail_open(&c->tail, c->session->self->data, c->end_lsn);

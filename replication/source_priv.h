@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* source_priv: what the parts of the source share: source.c (sessions), source_copy.c (full copies), source_push.c, source_switch.c. */
+/* source_priv: what the parts of the source share: source.c (sessions), source_copy.c (full copies), source_doubt.c, source_push.c, source_switch.c. */
 #ifndef DC_REPLICATION_SOURCE_PRIV_H
 #define DC_REPLICATION_SOURCE_PRIV_H
 
@@ -36,6 +36,7 @@ struct session {
     int64_t asked_us;               /* and since when somebody waits */
     uint64_t peers_sum;             /* of what was last told of others */
     _Atomic uint64_t offered;       /* it can't have more of the log than this */
+    _Atomic uint64_t received;      /* and says that it has so much */
     uint64_t promote_lsn;           /* source_switch.c: told when it has been sent all up to here */
     _Atomic uint64_t promote_epoch; /* 0 = nothing is to be told */
     bool attends;                   /* under source.lock: the peer stays */
@@ -83,6 +84,9 @@ struct source {
     struct copy_pin *pins;
     struct copy_taker takers[REPLICAS_MAX];
     uint64_t copies_begun;
+    uint64_t
+        doubted;  /* source_doubt.c: a session that began here brought its peer nothing; 0 = none */
+    uint64_t bad; /* what stands here is no frame, or can't be read; 0 = nothing is known */
     bool stopping;
     bool switches;  /* a peer was told to be the primary, */
     bool came_back; /* and greets as a replica again */
@@ -98,6 +102,13 @@ void source_push_join(struct session *s);
 /* Returns when log-writer doesn't look at the session any more. */
 void source_push_leave(struct session *s);
 void source_push(void *source, uint64_t lsn, const char *bytes, size_t len); /* a log_tap_fn */
+
+/* source_doubt.c */
+/* The log was sent from there on, and the link has ended. */
+void session_note_end(struct session *s, uint64_t from);
+/* Whoever goes on from there gets to what can't be sent. */
+bool source_log_is_bad(struct source *s, uint64_t lsn);
+uint64_t source_bad_lsn(struct source *s);
 
 /* source_switch.c */
 /* Tells the peer to be the primary, if that is to be told now. send_lock held. */

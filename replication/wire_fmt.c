@@ -327,6 +327,8 @@ void wire_beat_encode(const struct wire_beat *m, uint8_t to[WIRE_BEAT_LEN]) {
     put_u64(to, m->head);
     put_u64(to + 8, least(m->durable, m->head));
     put_u64(to + 16, (uint64_t)m->clock_ms);
+    put_u64(to + 24, (uint64_t)m->shown_ms);
+    put_u64(to + 32, (uint64_t)m->age_ms);
 }
 
 bool wire_beat_decode(struct bytes body, struct wire_beat *out) {
@@ -336,8 +338,14 @@ bool wire_beat_decode(struct bytes body, struct wire_beat *out) {
     out->head = get_u64(body.ptr);
     out->durable = get_u64(body.ptr + 8);
     uint64_t clock_ms = get_u64(body.ptr + 16);
+    uint64_t shown_ms = get_u64(body.ptr + 24);
+    uint64_t age_ms = get_u64(body.ptr + 32);
     out->clock_ms = (int64_t)clock_ms;
-    return is_lsn(out->head) && out->durable <= out->head && clock_ms <= WIRE_CLOCK_MAX_MS;
+    out->shown_ms = (int64_t)shown_ms;
+    out->age_ms = (int64_t)age_ms;
+    return is_lsn(out->head) && out->durable <= out->head && clock_ms <= WIRE_CLOCK_MAX_MS &&
+           shown_ms <= WIRE_CLOCK_MAX_MS &&
+           (age_ms <= WIRE_CLOCK_MAX_MS || age_ms == WIRE_AGE_UNKNOWN);
 }
 
 void wire_hurry_encode(uint64_t lsn, uint8_t to[WIRE_HURRY_LEN]) {

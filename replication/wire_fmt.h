@@ -98,7 +98,7 @@ struct wire_hello {
     uint64_t epoch;               /* the highest that it has seen */
     uint64_t head;                /* where its log ends; 0 = it has none */
     uint64_t hash;                /* of the log before 'head': log_tail_hash() */
-    uint16_t port;                /* where it can be reached; 0 = don't announce it */
+    uint16_t port;                /* where it can be reached; 0 = nowhere */
     struct bytes address;         /* empty = where the connection comes from */
     const struct history *chain;
     uint32_t chain_count;
@@ -148,8 +148,12 @@ bool wire_ack_decode(struct bytes body, struct wire_ack *out);
 struct wire_beat {
     uint64_t head;
     uint64_t durable;
-    int64_t clock_ms;
+    int64_t clock_ms; /* the sender's own */
+    int64_t
+        shown_ms; /* the primary's, when all that the sender shows had been written; 0 = unknown */
+    int64_t age_ms; /* so long ago nobody was known to have more; WIRE_AGE_UNKNOWN */
 };
+#define WIRE_AGE_UNKNOWN INT64_MAX
 /* Likewise. */
 void wire_beat_encode(const struct wire_beat *m, uint8_t to[WIRE_BEAT_LEN]);
 bool wire_beat_decode(struct bytes body, struct wire_beat *out);

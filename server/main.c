@@ -180,8 +180,7 @@ static enum dc_err open_data(struct server *s, bool continues) {
     if (err != DC_OK) {
         return err;
     }
-    struct store_opts opts = {.keyspaces = (uint32_t)conf_get(conf, databases),
-                              .seed = s->data.plan->seed};
+    struct store_opts opts = {.seed = s->data.plan->seed}; /* all databases: node_database() */
     s->store = store_create(&opts);
     node_init(n, &s->conf, s->store, &net_host);
     if (s->handover.run_id[0] != '\0') {
@@ -239,12 +238,8 @@ static void start_warming(struct server *s) {
     }
     lock_init(&s->evict_lock, LOCK_RANK_EVICT);
     s->evict_feed = log_feed_create(n->log);
-    /* Of a log that follows another one that one says what goes; also of a primary that doesn't know yet whether a peer has more. */
-    if (!log_follows(n->log)) {
-        warm_set_evict(n->warm, evict_unloaded, s);
-        warm_set_limit(n->warm, (uint64_t)conf_get(&s->conf, maxmemory),
-                       (enum evict_policy)conf_get(&s->conf, maxmemory_policy));
-    }
+    warm_set_evict(n->warm, evict_unloaded, s);
+    node_limit_warming(n);
     warm_start(n->warm, (uint32_t)threads, warm_done, n);
 }
 

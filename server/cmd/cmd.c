@@ -267,7 +267,7 @@ static enum dc_err check_role(struct node *n, const struct client *c, uint32_t f
         return fail_writes(writes);
     }
     if (dc_unlikely(c->max_stale_ms > 0) && flags & F_READONLY) {
-        int64_t ms = node_staleness_ms(n);
+        int64_t ms = repl_staleness_ms(n->repl);
         if (ms > c->max_stale_ms) {
             return fail_stale(ms, c->max_stale_ms);
         }

@@ -71,6 +71,7 @@ static bool run_task(struct saver_job *j, const struct data *d, const char *fail
     enum dc_err err = failed != NULL
                           ? dc_fail(DC_EIO, "backup: no snapshot could be written: %s", failed)
                           : new_dir_check(d->io, t->target);
+    err = err != DC_OK ? err : new_dir_check_outside(t->target, d->dir);
     bool wants = !j->waits && (t->fresh || !keeps || !backup_has_snapshot(&opts));
     if (err == DC_OK && wants) {
         return false;

@@ -42,11 +42,30 @@ enum dc_err cmd_config_get(struct cmd_ctx *ctx) {
     return err;
 }
 
+/* A log that begins goes on from a snapshot, and with a lost range there is none. */
+static enum dc_err check_log_can_begin(const struct cmd_ctx *ctx) {
+    struct warm_stats warm;
+    warm_stats(ctx->node->warm, &warm);
+    if (warm.ranges_failed == 0 || conf_get(ctx->node->conf, appendonly)) {
+        return DC_OK;
+    }
+    for (uint32_t i = 2; i < ctx->argc; i += 2) {
+        if (ctx_arg_is(ctx, i, "appendonly") && ctx_arg_is(ctx, i + 1, "yes")) {
+            return dc_fail(DC_ECONF, "CONFIG SET failed (possibly related to argument "
+                                     "'appendonly') - parts of the stored data are damaged and "
+                                     "can't be loaded, and a log begins with a snapshot of "
+                                     "everything: see the log, and dcache-restore --repair");
+        }
+    }
+    return DC_OK;
+}
+
 enum dc_err cmd_config_set(struct cmd_ctx *ctx) {
     if (ctx->argc % 2 != 0) {
         return DC_ESYNTAX;
     }
-    enum dc_err err = conf_set(ctx->node->conf, ctx->argv + 2, (ctx->argc - 2) / 2);
+    enum dc_err err = check_log_can_begin(ctx);
+    err = err != DC_OK ? err : conf_set(ctx->node->conf, ctx->argv + 2, (ctx->argc - 2) / 2);
     if (err == DC_OK) {
         node_options_changed(ctx->node);
         (void)memory_sample(ctx->node); /* a limit holds from now on, not from the next sample */

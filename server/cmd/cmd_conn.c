@@ -40,8 +40,8 @@ enum dc_err cmd_select(struct cmd_ctx *ctx) {
         return dc_fail(DC_ENOTINT, "value is out of range, value must between %d and %d", INT32_MIN,
                        INT32_MAX);
     }
-    struct keyspace *ks = id >= 0 ? store_keyspace(ctx->node->store, (uint32_t)id) : NULL;
-    if (ks == NULL || id >= conf_get(ctx->node->conf, databases)) {
+    struct keyspace *ks = node_database(ctx->node, id);
+    if (ks == NULL) {
         return DC_EDBINDEX;
     }
     ctx->client->ks = ks;

@@ -16,23 +16,32 @@ static enum dc_err check_options(struct cmd_ctx *ctx) {
 }
 
 static enum dc_err flush(struct cmd_ctx *ctx, struct keyspace *ks) {
-    struct warm *warm = ctx->node->warm;
-    bool cold = warm != NULL && !warm_is_over(warm);
-    if (keyspace_count(ks) == 0 && !cold) {
+    if (keyspace_count(ks) == 0 && warm_is_over(ctx->node->warm)) {
         return DC_OK;
     }
-    enum dc_err err = system_flush(ctx->mut, ks);
-    if (err == DC_OK && cold) {
-        warm_drop(warm, ks);
+    return system_flush(ctx->mut, ks);
+}
+
+/* What is cold of databases that effects from 'first' on flush isn't loaded. That can't be taken back, so the frame's memory comes first. */
+static enum dc_err drop_cold(struct cmd_ctx *ctx, uint32_t first) {
+    struct warm *warm = ctx->node->warm;
+    if (warm_is_over(warm)) {
+        return DC_OK;
+    }
+    enum dc_err err = log_reserve(ctx->worker->feed, ctx->mut);
+    for (uint32_t i = first; i < ctx->mut->count && err == DC_OK; i++) {
+        if (ctx->mut->effects[i].kind == MUT_FLUSH) {
+            warm_drop(warm, ctx->mut->effects[i].ks);
+        }
     }
     return err;
 }
 
 enum dc_err cmd_flushdb(struct cmd_ctx *ctx) {
+    uint32_t first = ctx->mut->count;
     enum dc_err err = check_options(ctx);
-    if (err == DC_OK) {
-        err = flush(ctx, ctx->ks);
-    }
+    err = err != DC_OK ? err : flush(ctx, ctx->ks);
+    err = err != DC_OK ? err : drop_cold(ctx, first);
     if (err == DC_OK) {
         reply_ok(ctx->reply);
     }
@@ -41,10 +50,12 @@ enum dc_err cmd_flushdb(struct cmd_ctx *ctx) {
 
 enum dc_err cmd_flushall(struct cmd_ctx *ctx) {
     struct store *s = ctx->node->store;
+    uint32_t first = ctx->mut->count;
     enum dc_err err = check_options(ctx);
     for (uint32_t i = 0; i < store_keyspace_count(s) && err == DC_OK; i++) {
         err = flush(ctx, store_keyspace(s, i));
     }
+    err = err != DC_OK ? err : drop_cold(ctx, first);
     if (err == DC_OK) {
         reply_ok(ctx->reply);
     }

@@ -171,7 +171,7 @@ static enum dc_err arg_keyspace(struct cmd_ctx *ctx, uint32_t i, struct keyspace
         return dc_fail(DC_EGENERIC, "value is out of range, value must between %d and %d",
                        INT32_MIN, INT32_MAX);
     }
-    *out = id < 0 ? NULL : store_keyspace(ctx->node->store, (uint32_t)id);
+    *out = node_database(ctx->node, id);
     return *out == NULL ? DC_EDBINDEX : DC_OK;
 }
 

@@ -435,8 +435,8 @@ static void write_cluster(struct node *n, struct buf *out) {
 }
 
 static void write_keyspace(struct node *n, struct buf *out) {
-    for (uint32_t id = 0; id < store_keyspace_count(n->store); id++) {
-        const struct keyspace *ks = store_keyspace(n->store, id);
+    const struct keyspace *ks;
+    for (uint32_t id = 0; (ks = node_database(n, id)) != NULL; id++) {
         uint64_t keys = keyspace_count(ks);
         if (keys > 0) {
             buf_printf(out, "db%u:keys=%" PRIu64 ",expires=%" PRIu64 ",avg_ttl=%" PRId64 "\r\n", id,
@@ -464,8 +464,9 @@ static void write_dcache(struct node *n, struct buf *out) {
     int64_t budget = atomic_load_explicit(&n->memory_budget, memory_order_relaxed);
     put_number(out, "memory_budget", budget > MEMORY_UNLIMITED / 2 ? -1 : budget);
     put_count(out, "memory_unlimited", budget > MEMORY_UNLIMITED / 2);
-    for (uint32_t id = 0; id < store_keyspace_count(n->store); id++) {
-        uint64_t version = keyspace_flush_version(store_keyspace(n->store, id));
+    const struct keyspace *ks;
+    for (uint32_t id = 0; (ks = node_database(n, id)) != NULL; id++) {
+        uint64_t version = keyspace_flush_version(ks);
         if (version != 0) {
             buf_printf(out, "db%u_flushed_lsn:%" PRIu64 "\r\n", id, version);
         }

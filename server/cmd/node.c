@@ -103,6 +103,13 @@ static void settle_keeping(struct node *n) {
     }
 }
 
+void node_limit_warming(struct node *n) {
+    if (n->warm != NULL && !log_follows(n->log)) {
+        warm_set_limit(n->warm, (uint64_t)conf_get(n->conf, maxmemory),
+                       (enum evict_policy)conf_get(n->conf, maxmemory_policy));
+    }
+}
+
 void node_options_changed(struct node *n) {
     char text[256];
     size_t len = conf_text(n->conf, CONF_ID_notify_keyspace_events, text, sizeof(text));
@@ -121,6 +128,7 @@ void node_options_changed(struct node *n) {
         log_set_sync(n->log, (enum log_sync)conf_get(n->conf, appendfsync));
         log_set_segment_len(n->log, (uint64_t)conf_get(n->conf, log_segment_size));
         settle_keeping(n);
+        node_limit_warming(n);
     }
     int64_t ms = conf_get(n->conf, latency_monitor_threshold);
     atomic_store_explicit(&n->latency_ticks, ms == 0 ? UINT64_MAX : ticks_of_us(ms * 1000),
@@ -139,23 +147,13 @@ bool node_is_replica(const struct node *n) {
     return atomic_load_explicit(&n->writes, memory_order_relaxed) == WRITES_READONLY;
 }
 
-uint64_t node_applied(const struct node *n) {
-    return log_applied(n->log).v;
+struct keyspace *node_database(const struct node *n, int64_t id) {
+    return id >= 0 && id < conf_get(n->conf, databases) ? store_keyspace(n->store, (uint32_t)id)
+                                                        : NULL;
 }
 
-int64_t node_staleness_ms(const struct node *n) {
-    int64_t fresh_us = atomic_load_explicit(&n->fresh_us, memory_order_relaxed);
-    switch ((enum writes)atomic_load_explicit(&n->writes, memory_order_relaxed)) {
-    case WRITES_TAKEN:
-        return 0;
-    case WRITES_HELD: /* perhaps because others may have more */
-        return log_follows(n->log) ? INT64_MAX : 0;
-    case WRITES_FENCED:
-        return INT64_MAX;
-    case WRITES_READONLY:
-        return fresh_us == 0 ? INT64_MAX : (time_mono_us() - fresh_us) / 1000;
-    }
-    dc_unreachable();
+uint64_t node_applied(const struct node *n) {
+    return log_applied(n->log).v;
 }
 
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn) {

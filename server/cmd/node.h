@@ -161,10 +161,8 @@ struct node {
         memory_budget; /* bytes that may still be allocated; below 0 = evict. See memory.h */
     _Atomic uint32_t active_expire; /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic uint32_t shutting_down;
-    _Atomic uint32_t restarting; /* 1: host->restart() was called */
-    _Atomic uint32_t writes;     /* enum writes: whether they are taken */
-    _Atomic int64_t
-        fresh_us; /* of a replica: when (time_mono_us) it is known to have shown all that its primary had; 0 = never */
+    _Atomic uint32_t restarting;     /* 1: host->restart() was called */
+    _Atomic uint32_t writes;         /* enum writes: whether they are taken */
     _Atomic uint32_t ack_level;      /* ack-level, see ack_of_word() */
     _Atomic uint32_t tracks_latency; /* latency-tracking: histograms are kept */
     struct output_limit output_limits[OUTPUT_CLASSES];
@@ -188,14 +186,19 @@ enum log_level node_level(const struct node *n);
 
 bool node_is_replica(const struct node *n);
 
+/* A database that clients reach; NULL = none has this number, or it is beyond the option. The store has all of them: the log of a primary, or of an earlier run, may
+ * have more. */
+struct keyspace *node_database(const struct node *n, int64_t id);
+
 /* Up to where the log is shown by the store. */
 uint64_t node_applied(const struct node *n);
-/* How far a replica may be behind its primary, in ms; INT64_MAX = nobody knows. 0 on a primary. */
-int64_t node_staleness_ms(const struct node *n);
 
 /* An LSN that a history had and the one that followed it hasn't. */
 bool node_lsn_is_lost(const struct node *n, uint64_t lsn);
 
+/* What loading has to fit into, as the options say. Not where the log follows another one: that one says what goes. It does also on a
+ * primary that doesn't know yet whether a peer has more. */
+void node_limit_warming(struct node *n);
 /* Options changed: copies what the node keeps in atomics. */
 void node_options_changed(struct node *n);
 

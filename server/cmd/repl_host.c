@@ -105,7 +105,6 @@ enum dc_err repl_host_start(struct node *n, struct data *d, const struct standin
                              .clock = &n->clock,
                              .replicas = n->replicas,
                              .writes = &n->writes,
-                             .fresh_us = &n->fresh_us,
                              .link_key = n->link_key,
                              .host = &host,
                              .arg = n};

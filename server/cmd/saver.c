@@ -26,14 +26,17 @@ struct saver {
     pthread_mutex_t lock;
     pthread_cond_t moved;
     bool asked; /* a snapshot is wanted */
+    bool over;  /* retention can't get below its limit of bytes */
     bool running;
     struct saver_job *jobs; /* in order */
     uint64_t ended;         /* snapshots that came to an end, good or bad */
     uint64_t base_changes;
     int64_t tried_ms;       /* when one last ended, good or bad */
+    bool base_failed;       /* the log couldn't go on from it */
     uint64_t seen_failures; /* of fdatasync */
     uint64_t base_lsn;      /* the log behind the last snapshot begins here, */
     uint64_t found_len;     /* after so many bytes of earlier runs */
+    uint64_t floor_lsn;     /* end of the last but one: retention keeps the log from here on */
     struct saver_state state;
 };
 
@@ -66,6 +69,15 @@ static bool log_has_grown(struct saver *s) {
     return limit > 0 && conf_get(s->node->conf, appendonly) && grown > limit;
 }
 
+/* Beyond retain-size: the log goes a file at a time, and behind the last snapshot but one only. What two snapshots and one file take no
+ * further snapshot makes less. */
+static bool could_make_room(struct saver *s) {
+    struct log_stats now;
+    log_stats(s->node->log, &now);
+    return s->over && s->floor_lsn < now.segment_first_lsn &&
+           log_head(s->node->log).v > s->base_lsn;
+}
+
 /* An fdatasync has failed: what it should have made durable was written again, and a snapshot makes the files before superfluous. */
 static bool disk_has_lied(struct saver *s) {
     struct log_stats now;
@@ -85,11 +97,12 @@ static bool is_due(struct saver *s, int64_t now_ms) {
         return true;
     }
     int64_t passed_ms = now_ms - s->state.last_ms;
-    if ((s->state.last_failed && now_ms - s->tried_ms < RETRY_MS) || !warm_is_over(s->node->warm)) {
+    if (((s->state.last_failed || s->base_failed) && now_ms - s->tried_ms < RETRY_MS) ||
+        !warm_is_over(s->node->warm)) {
         return false;
     }
     return log_wants_base(s->node->log) || rule_applies(s, passed_ms / 1000, changes_since(s)) ||
-           log_has_grown(s);
+           log_has_grown(s) || could_make_room(s);
 }
 
 /* --- one snapshot ------------------------------------------------------------------------------------ */
@@ -162,11 +175,12 @@ static void note_unlogged(struct saver *s, uint64_t lsn) {
 }
 
 /* A log that has begun to be kept counts from the snapshot on; the note goes first, so that it is never there for a log that says all. */
-static void base_log(struct saver *s, uint64_t end_lsn) {
-    if (log_wants_base(s->node->log)) {
-        note_unlogged(s, 0);
-        log_base(s->node->log, end_lsn, &s->stop);
+static bool base_log(struct saver *s, uint64_t end_lsn) {
+    if (!log_wants_base(s->node->log)) {
+        return true;
     }
+    note_unlogged(s, 0);
+    return log_base(s->node->log, end_lsn, &s->stop);
 }
 
 /* 'lock' held at the beginning and the end. */
@@ -183,10 +197,11 @@ static void save(struct saver *s) {
     snprintf(why, sizeof(why), "%s", err == DC_OK ? "" : dc_fail_take(err));
     if (err == DC_OK) {
         catalogue(s, &w);
-        base_log(s, w.end_lsn);
     }
+    bool based = err != DC_OK || base_log(s, w.end_lsn);
     pthread_mutex_lock(&s->lock);
     s->running = false;
+    s->base_failed = !based;
     s->ended++;
     s->state.last_failed = err != DC_OK;
     memcpy(s->state.last_error, why, sizeof(why));
@@ -196,6 +211,8 @@ static void save(struct saver *s) {
         s->state.last_ms = s->tried_ms;
         s->base_changes = changes;
         s->state.written++;
+        s->over = false; /* until retention has looked again */
+        s->floor_lsn = s->state.last_end_lsn;
         s->state.last_end_lsn = w.end_lsn;
         s->base_lsn = w.end_lsn;
         s->found_len = 0;
@@ -237,14 +254,10 @@ static void tidy(struct saver *s) {
         diag(DIAG_WARNING, "retain.failed error=\"%s\"", dc_fail_take(err));
     }
     pthread_mutex_lock(&s->lock);
-    s->asked = s->asked || (over && log_head(s->node->log).v > s->base_lsn);
+    s->over = over;
 }
 
 /* --- jobs -------------------------------------------------------------------------------------------- */
-
-static bool is_cold(const struct saver *s) {
-    return s->node->warm != NULL && !warm_is_over(s->node->warm);
-}
 
 /* 'lock' held at the beginning and the end. */
 static bool run_job(struct saver *s, struct saver_job *j, const char *failed) {
@@ -257,7 +270,7 @@ static bool run_job(struct saver *s, struct saver_job *j, const char *failed) {
 /* The first job that can be done; 'lock' held at the beginning and the end. False: there is none. */
 static bool do_job(struct saver *s) {
     struct saver_job **at = &s->jobs;
-    while (*at != NULL && (*at)->waits && is_cold(s)) {
+    while (*at != NULL && (*at)->waits && !warm_is_settled(s->node->warm)) {
         at = &(*at)->next;
     }
     struct saver_job *j = *at;

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.disk import DiskCase, log_position  # noqa: E402
 from support.resp import Closed, Error  # noqa: E402
+from support.server import temp_dir  # noqa: E402
 
 FOREVER = 1000  # seconds; until the kill
 REMOVED = "were removed: the node ended"
@@ -341,6 +342,37 @@ class AtRunTime(Case):
         server.disk.heal()
         self.check(server, {"a": b"1"}, REMOVED, UNLOGGED)
 
+    def test_a_log_that_cannot_get_its_name_is_given_up_and_tried_again(self):
+        server = self.own_server(slow=True, appendonly="no")
+        conn = self.connect(server)
+        conn.ok("SET", "a", "1")
+        for end in (False, True):
+            saves = int(server.info(conn, "rdb_saves"))
+            server.disk.sync_takes(FOREVER)
+            self.switch(conn, "yes")
+            self.eventually(lambda: list(server.dir.glob("log-*.tmp")))
+            in_the_way = server.dir / (next(server.dir.glob("log-*.tmp")).name.rsplit("-", 1)[0] + ".dcl")
+            in_the_way.mkdir()
+            start = time.monotonic()
+            server.disk.heal()
+            self.eventually(lambda: int(server.info(conn, "rdb_saves")) > saves, 20)  # the snapshot is there all the same
+            self.assertIn("can't be renamed", server.last_output())
+            if end:
+                server.terminate()
+                in_the_way.rmdir()
+                break
+            self.eventually(lambda: conn.call("SET", "a", "2") == "OK")
+            time.sleep(2)
+            self.assertLessEqual(server.last_output().count("snapshot.begun"), 1 + (time.monotonic() - start) // 4)
+            in_the_way.rmdir()
+            self.eventually(lambda: "log.based" in server.last_output(), 20)
+            server.kill()
+            conn = self.restarted(server)
+            self.assertEqual(conn.ok("GET", "a"), b"2")
+            self.switch(conn, "no")
+            self.eventually(lambda: not list(server.dir.glob("log-*.tmp")))
+        self.assertEqual(self.restarted(server).ok("GET", "a"), b"2")
+
     def test_an_orderly_end_writes_the_first_snapshot(self):
         server = self.own_server(slow=True, appendonly="no", log_segment_size="1mb")
         conn = self.connect(server)
@@ -420,8 +452,9 @@ class AtRunTime(Case):
         conn.ok("SET", "a", "1")
         self.switch(conn, "yes")
         conn.ok("SET", "b", "1")
-        conn.ok("BACKUP", server.dir / "backup")  # with or without the log
-        other = self.own_server(dir=server.dir / "backup")
+        backup = temp_dir(self) / "backup"
+        conn.ok("BACKUP", backup)  # with or without the log
+        other = self.own_server(dir=backup)
         self.assertEqual(self.connect(other).ok("MGET", "a", "b"), [b"1", b"1"])
         other.kill()
 

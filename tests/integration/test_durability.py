@@ -22,6 +22,7 @@ from support.disk import (DiskCase, first_lsn, flip, log_position, offset_of, pu
 from support.pace import slowness  # noqa: E402
 from support.resp import Closed, Error, Push, encode  # noqa: E402
 from support.rights import lacking  # noqa: E402
+from support.server import temp_dir  # noqa: E402
 
 
 class Replies(DiskCase):
@@ -595,6 +596,35 @@ class Damage(DiskCase):
                 self.assertEqual(reply, b"value %d" % i)
         self.assertTrue(newest.exists())
 
+    def with_a_lost_range(self):
+        """Without a log there is nothing to rebuild a block from."""
+        server, conn = self.filled(20_000, snapshot_block_size="4096", appendonly="no")
+        conn.ok("SAVE")
+        server.kill()
+        flip(server.snapshots()[-1], server.snapshots()[-1].stat().st_size // 2)
+        conn = self.restarted(server)
+        self.eventually(lambda: server.info(conn, "async_loading") == "0")
+        self.assertEqual(server.info(conn, "warm_ranges_failed"), "1")
+        return server, conn
+
+    def test_h34_a_backup_that_needs_a_snapshot_says_that_a_range_is_lost(self):
+        server, conn = self.with_a_lost_range()
+        backup = temp_dir(self) / "backup"
+        for words in ((), ("FRESH",)):
+            self.assertIn("damaged and not loaded", conn.call("BACKUP", backup, *words))
+        self.assertFalse(backup.exists())
+
+    def test_h34_no_log_begins_when_a_range_is_lost(self):
+        """It could only go on from a snapshot, and until there is one nothing counts."""
+        server, conn = self.with_a_lost_range()
+        self.assertIn("dcache-restore --repair", conn.call("CONFIG", "SET", "maxmemory", "1gb", "AppendOnly", "YES"))
+        self.assertEqual(conn.ok("CONFIG", "GET", "appendonly"), [b"appendonly", b"no"])
+        self.assertEqual(conn.ok("CONFIG", "GET", "maxmemory"), [b"maxmemory", b"0"])
+        conn.ok("CONFIG", "SET", "appendonly", "no")
+        conn = self.restarted(server, appendonly="yes")  # this one does: the snapshot is there
+        self.eventually(lambda: server.info(conn, "async_loading") == "0")
+        conn.ok("CONFIG", "SET", "appendonly", "yes")
+
     def test_metadata_that_is_missing_is_rebuilt(self):
         server, conn = self.filled()
         conn.ok("SAVE")
@@ -681,6 +711,34 @@ class Retention(DiskCase):
         time.sleep(1)  # it goes no further
         self.assertGreater(len(server.snapshots()), 2)
         self.check_newest_stay(server)
+
+    def writing(self, conn, seconds):
+        """A little at a time."""
+        start = time.monotonic()
+        while time.monotonic() < start + seconds:
+            conn.ok("SET", "little", "v")
+            time.sleep(0.02)
+
+    def test_retain_size_below_what_has_to_stay(self):
+        """Snapshots are written when they could make room, not all the time."""
+        server = self.own_server(log_segment_size="1mb", snapshot_log_size=0, retain_size=1)
+        conn = self.connect(server, timeout=30)
+        conn.ok("SAVE")
+        self.writing(conn, 3)
+        self.assertLessEqual(int(server.info(conn, "rdb_saves")), 3)
+        for _ in self.rounds(conn, 10):
+            pass
+        self.eventually(lambda: conn.ok("SET", "little", "v") and len(server.segments()) == 1, 30)  # what can go goes
+
+    def test_a_snapshot_that_failed_is_not_tried_at_once_because_of_retain_size(self):
+        server, conn = self.kept(slow=True)
+        server.disk.snapshots_fail()
+        start = time.monotonic()
+        conn = self.restarted(server, retain_size=1)
+        conn.ok("SET", "little", "v")
+        self.eventually(lambda: "snapshot.failed" in server.last_output())
+        self.writing(conn, 3)
+        self.assertLessEqual(server.last_output().count("snapshot.failed"), 1 + (time.monotonic() - start) // 5)
 
     def test_h18_failing_snapshots_cost_no_log_that_recovery_needs(self):
         """Beyond retain-size writes are still taken: what recovery needs stays, and snapshots are tried again."""

@@ -130,6 +130,26 @@ class Failover(ReplicaCase):
         node.process.send_signal(signal.SIGSTOP)
         self.addCleanup(node.process.send_signal, signal.SIGCONT)
 
+    def test_who_has_told_another_one_to_take_over_does_not_call_its_reads_fresh(self):
+        a = self.node()
+        b = self.replica(a)
+        self.in_sync(a, b)
+        with a.connect(timeout=30) as conn, b.connect(timeout=30) as other:
+            conn.ok("SET", "k", "old")
+            self.in_sync(a, b)
+            conn.ok("CLIENT", "MAXSTALE", 60000)
+            self.assertEqual(conn.call("GET", "k"), b"old")
+            other.ok("CONFIG", "SET", "requirepass", "unknown")  # so that nobody hears that it has taken over
+            conn.ok("FAILOVER", "TO", "127.0.0.1", b.port, "FORCE", "TIMEOUT", 1)
+            self.eventually(lambda: other.call("SET", "k", "new") == "OK")
+            self.assertEqual(self.state(a)["master_failover_state"], "failover-in-progress")
+            reply = conn.call("GET", "k")
+            self.assertIsInstance(reply, Error)
+            self.assertEqual(reply.code, "STALE")
+            other.ok("CONFIG", "SET", "requirepass", "")
+        self.eventually(lambda: self.is_over(a, b), 20)
+        self.eventually(lambda: self.ask(a, "GET", "k") == b"new")
+
     def test_time_and_abort_give_writes_back(self):
         a = self.node(**{"repl-timeout": 60})
         b = self.replica(a)

@@ -636,25 +636,21 @@ class Damage(InspectCase):
         self.assertEqual(self.verify_from_a_slow_disk(self.dir, "--quiet", patience=1.0), b"")
 
     def test_progress_of_the_replay_is_shown(self):
-        copy = self.copy(self.dir)
-        for snapshot in copy.glob("*.dcs"):
-            snapshot.unlink()  # so all is in the log, which is read twice
-        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.015, word=b"replay")
-        noted = [float(mb) for mb in re.findall(rb"\rreplay: ([\d.]+) MB of the log noted, 0 damaged\033\[K", told)]
-        self.assertGreaterEqual(len(noted), 2, told)
-        self.assertEqual(noted, sorted(noted))
-        self.assertLess(noted[-1], sum(s.stat().st_size for s in self.segments) / 1e6)
-
-    def test_progress_of_the_replay_is_shown_by_keys(self):
-        copy = self.copy(self.dir)
-        (copy / self.calm.name).unlink()
-        for segment in copy.glob("log-*-000000000000aaaa.dcl"):
-            segment.unlink()  # what is left is the snapshot, for the most part
-        told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=0.008, word=b"of the keys")
-        keys = [float(percent) for percent in re.findall(rb"\rreplay: ([\d.]+) % of the keys, 0 damaged\033\[K", told)]
-        self.assertGreaterEqual(len(keys), 2, told)
-        self.assertEqual(keys, sorted(keys))
-        self.assertLess(keys[0], 100)
+        in_the_log, in_the_snapshot = self.copy(self.dir), self.copy(self.dir)
+        for path in [*in_the_log.glob("*.dcs"), in_the_snapshot / self.calm.name,
+                     *in_the_snapshot.glob("log-*-000000000000aaaa.dcl")]:
+            path.unlink()  # the rest has most of it; the log is read twice
+        log_mb = sum(s.stat().st_size for s in self.segments) / 1e6
+        for copy, read_takes, word, text, end in (
+                (in_the_log, 0.015, b"replay", rb"([\d.]+) MB of the log noted", log_mb),
+                (in_the_snapshot, 0.008, b"of the keys", rb"([\d.]+) % of the keys", 100)):
+            with self.subTest(word):
+                told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=read_takes, word=word)
+                shown = list(map(float, re.findall(rb"\rreplay: %s, 0 damaged\033\[K" % text, told)))
+                self.assertGreaterEqual(len(shown), 2, told)
+                self.assertEqual(shown, sorted(shown))
+                self.assertLess(shown[0], end)
+                self.assertLessEqual(shown[-1], end)
 
 
 class Faces(InspectCase):
@@ -696,6 +692,11 @@ class Faces(InspectCase):
     def test_what_is_no_file_of_ours(self):
         self.assertIn(b"No such file", run("summary", self.dir / "nothing", status=2).stderr)
         self.assertIn(b"neither", run("keys", self.dir / "calm.txt", status=1).stderr)
+        pipe = temp_dir(self) / self.calm.name
+        os.mkfifo(pipe)
+        for command in ("summary", "stats", "keys", "log", "verify"):
+            done = run(command, pipe, status=1)  # nobody is waited for
+            self.assertIn(b"neither", done.stderr + done.stdout)
         self.assertIn(b"log segment", run("diff", self.segments[0], self.dir, status=2).stderr)
         empty = temp_dir(self)
         self.assertEqual(objects("keys", empty), [])

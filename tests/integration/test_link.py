@@ -49,7 +49,7 @@ class Wire:
         """What is no greeting ends the link: nothing comes, or a BYE; certainly no RESP."""
         rest = self.data
         try:
-            self.send(message(BEAT, bytes(24)))
+            self.send(message(BEAT, bytes(40)))
             while more := self.sock.recv(65536):
                 rest += more
         except OSError:

@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.pace import slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
-from support.resp import Error  # noqa: E402
 from support.server import temp_dir  # noqa: E402
 
 MIB = 1 << 20
+OK = b"+OK\r\n"
 LONG_MS = 600_000
 NOTED_S = 3  # who follows is noted, and synced
 LATE_S = 0.2 * slowness(at_most=10)  # a disk call, so that there is a middle
@@ -85,7 +85,7 @@ class Backups(Case):
             self.eventually(lambda: is_there(node, target), 30)
             self.end(node)
             replies = conn.read_until_closed(10)
-        self.assertEqual([r for r in replies if not isinstance(r, Error)], [], "it wasn't finished")
+        self.assertEqual([r for r in replies if not r.startswith(b"-")], [], "it wasn't finished")
         self.assertEqual(list(target.parent.iterdir()), [])
         node.start()
         self.is_clean(node)
@@ -112,7 +112,7 @@ class Roles(Case):
     def stands_and_goes_on(self, replica, replies, values):
         """What was said of the promotion holds, and it can be made."""
         replica.start()
-        if "OK" in replies:
+        if OK in replies:
             self.assertEqual(self.state(replica)["role"], "master")
         self.has(replica, values)
         self.assertEqual(self.ask(replica, "REPLICAOF", "NO", "ONE", timeout=30), "OK")
@@ -129,11 +129,13 @@ class Roles(Case):
             self.end(replica, heals=True)
             self.stands_and_goes_on(replica, conn.read_until_closed(10), values)
 
-    def is_held(self, conn):
-        """Before the order is taken it is refused."""
-        conn.send("SET", "held", 1)
-        time.sleep(0.3 * slowness(at_most=10))
-        return conn.drain() == []
+    def is_taken(self, writer, told):
+        """The order. Before, writes are refused, and then held; but a second later a silent peer counts as one that can't be reached, and on a busy
+        machine that may be over before this looks."""
+        writer.send("SET", "held", 1)
+        time.sleep(0.3)
+        told += (new := writer.drain())
+        return not new or OK in new
 
     def test_in_a_promotion_that_asks_a_peer_which_is_silent(self):
         primary, replica, values = self.pair(**{"pull-timeout": LONG_MS})
@@ -145,13 +147,14 @@ class Roles(Case):
         primary.kill()
         with replica.connect(timeout=30) as conn, replica.connect(timeout=30) as writer:
             conn.send("REPLICAOF", "NO", "ONE")
-            self.eventually(lambda: self.is_held(writer))
+            told = []
+            self.eventually(lambda: self.is_taken(writer, told))
             self.end(replica)
             replies = conn.read_until_closed(10)
-            self.assertEqual(writer.read_until_closed(10), [])
+            told += writer.read_until_closed(10)
         other.process.send_signal(signal.SIGCONT)
         self.stands_and_goes_on(replica, replies, values)
-        self.assertIsNone(self.ask(replica, "GET", "held"))
+        self.assertEqual(self.ask(replica, "GET", "held"), b"1" if OK in told else None)
 
     def test_in_a_rewind(self):
         primary, replica, values = self.pair()

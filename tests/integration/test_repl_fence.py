@@ -3,6 +3,7 @@
 """Does an old primary that was replaced while it was away stop taking writes as soon as it can know, and follow, with nothing lost that the new one had
 acknowledged?"""
 import re
+import shutil
 import signal
 import sys
 import time
@@ -128,6 +129,23 @@ class Fence(ReplicaCase):
         self.same(new, primary, other)
         self.has_all(primary)
         self.assertIn("READONLY", self.ask(primary, "SET", "branch", 1))
+
+    def test_who_has_the_address_of_a_lost_peer_is_asked_too(self):
+        """Another disk, another id: it was copied from the new primary, which is dead when the old one comes back."""
+        primary, new, other = self.three()
+        time.sleep(NOTED_S)
+        primary.kill()
+        self.succeeded_by(new, other)
+        other.kill()
+        shutil.rmtree(other.dir)
+        other.dir.mkdir()
+        other.options["replicaof"] = ["127.0.0.1", new.port]
+        other.start()
+        self.in_sync(new, other, timeout=40)
+        new.kill()
+        primary.start()
+        self.eventually(lambda: "repl.fenced" in primary.last_output(), 30)
+        self.assertIn(FENCED, self.ask(primary, "SET", "branch", 1))
 
     def test_who_ends_a_fence_without_a_disk_stays_fenced(self):
         """Else it would take writes in the history that another node has left behind."""

@@ -50,6 +50,24 @@ class Standing(ReplicaCase):
         self.order(stranger, "127.0.0.1", nowhere)
         self.eventually(lambda: self.seen(stranger) == ("slave", "0", True))
 
+    def test_a_promotion_does_not_wait_for_ever_for_what_a_peer_cannot_send(self):
+        """The peer lives, and its memory has more than its disk takes."""
+        primary, other = self.pair(**{"pull-timeout": 300})
+        full = self.replica(primary, slow=True)
+        self.in_sync(primary, other, full)
+        self.eventually(lambda: self.state(primary)["connected_slaves"] == "2")
+        time.sleep(2)  # a heartbeat tells each of the other one
+        self.sent_away(other)
+        full.disk.write_fails()
+        with primary.connect(timeout=20) as conn:
+            conn.ok("CLIENT", "ACK", "MEMORY+REPLICAS:1")
+            self.assertEqual(conn.call("SET", "x", 2), "OK")
+        primary.kill()
+        self.assertEqual(self.ask(other, "REPLICAOF", "NO", "ONE", timeout=30), "OK")
+        self.assertIn("sink.pull", other.output())
+        self.assertIn("has sent nothing behind LSN", other.output())
+        self.assertEqual(self.ask(other, "SET", "x", 3), "OK")
+
     def test_what_was_replicated_may_be_promoted_and_shows_no_branch_of_its_own(self):
         primary, replica = self.pair()
         self.assertEqual(self.seen(replica), ("slave", "100", False))
@@ -245,6 +263,25 @@ class Standing(ReplicaCase):
         self.eventually(lambda: self.seen(replica)[0] == "master")
         self.assertEqual(self.epoch(replica), epoch + 1 + 3)
 
+    def test_a_primary_that_started_in_order_is_followed_again_and_again(self):
+        """Its replica was to follow a node that may have been promoted: what it tells of that is above the primary's epoch."""
+        primary, replica = self.pair()
+        self.assertEqual(self.epoch(primary), 1)
+        self.sent_away(replica)
+        primary.terminate()
+        primary.start()
+        self.eventually(lambda: self.ask(primary, "SET", "x", 2) == "OK", 20)
+        self.assertGreater(self.epoch(primary), 2)
+        self.follow(replica, primary)
+        self.in_sync(primary, replica)
+        for node in (replica, primary, replica):
+            node.terminate()
+            node.start()
+            self.eventually(lambda: self.ask(primary, "SET", "x", 3) == "OK", 20)
+            self.in_sync(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "0")
+        self.same(primary, replica)
+
     def test_a_copy_of_other_data_brings_other_peers(self):
         primary, replica = self.pair()
         other = self.node()
@@ -257,6 +294,28 @@ class Standing(ReplicaCase):
         self.order(replica, "NO", "ONE")
         self.eventually(lambda: self.seen(replica)[0] == "master")
         self.assertIn("peers_missing count=1", replica.output())
+
+    def test_a_host_name_may_be_long(self):
+        """That of a source, of a replica, and of one that the source tells of: each is asked before a promotion."""
+        host = "127.0.0.%0200d" % 1
+        primary = self.node()
+        one, two = [self.node(replicaof=[host, primary.port], **{"replica-announce-ip": host, "pull-timeout": 60000}) for _ in range(2)]
+        self.in_sync(primary, one, two)
+        self.eventually(lambda: self.state(primary)["connected_slaves"] == "2")
+        for name in ("slave0", "slave1"):
+            self.assertIn("ip=%s," % host, self.state(primary)[name])
+        time.sleep(2)  # a heartbeat tells each of the other one
+        self.sent_away(two)
+        with primary.connect(timeout=20) as conn:
+            conn.ok("CLIENT", "ACK", "REPLICAS:1")
+            self.assertEqual(conn.call("SET", "x", 2), "OK")
+        primary.kill()
+        self.order(two, "NO", "ONE")
+        self.assertEqual(self.ask(two, "GET", "x"), b"2")
+        self.order(one, host, two.port)
+        self.in_sync(two, one)
+        self.order(one, "NO", "ONE")
+        self.assertIn("peers_missing count=1 ", one.output())  # only who is dead
 
     def test_the_backlog_is_the_log_on_the_disk(self):
         primary = self.node()

@@ -297,6 +297,30 @@ class Waiting(Case):
         self.eventually(lambda: conn.call("GET", "k") == b"v")
 
 
+    def test_a_replica_of_a_replica_says_when_that_may_be_stale(self):
+        """Having all that its source has told of isn't having all that the primary has, on a new link either."""
+        primary, middle = self.cluster(1)
+        self.ask(primary, "SET", "k", "v")
+        last = self.replica(middle)
+        self.in_sync(primary, middle, last)
+
+        def read():
+            with self.connect(last, timeout=30) as conn:
+                conn.ok("CLIENT", "MAXSTALE", 3000)
+                return conn.call("GET", "k")
+        self.eventually(lambda: read() == b"v")
+        self.freeze(primary)
+        self.eventually(lambda: isinstance(read(), Error))
+        last.kill()
+        last.start()
+        self.eventually(lambda: self.state(last)["master_link_status"] == "up")
+        for _ in range(30):
+            self.assertCode("STALE", read())
+            time.sleep(0.05)
+        self.thaw(primary)
+        self.eventually(lambda: read() == b"v")
+
+
 def writer_ahead(conn):
     """A position that nobody has reached."""
     words = conn.ok("LOG", "POSITION")
@@ -319,12 +343,14 @@ class MinReplicas(Case):
         self.eventually(lambda: conn.call("SET", "k", "x") == "OK")
 
     def test_a_replica_that_has_nothing_to_acknowledge_is_a_good_one(self):
-        primary, _ = self.cluster(1)
+        primary = self.node()
+        replica = self.replica(primary, **{"repl-ping-replica-period": 60})  # is for those who follow it
+        self.in_sync(primary, replica)
         conn = self.connect(primary, timeout=30)
         lag = math.ceil(2 * slowness())
         conn.ok("CONFIG", "SET", "min-replicas-to-write", 1, "min-replicas-max-lag", lag)
         self.eventually(lambda: conn.call("SET", "k", "v") == "OK")
-        time.sleep(2 * lag)  # it beats once a second
+        time.sleep(2 * lag)  # it beats twice a second
         self.assertEqual(conn.call("SET", "k", "v"), "OK")
 
 

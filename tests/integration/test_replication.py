@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.disk import first_lsn, flip, offset_of  # noqa: E402
 from support.pace import BUILD, slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.resp import Error  # noqa: E402
@@ -374,6 +375,30 @@ class Roles(ReplicaCase):
         self.assertEqual(self.ask(replica, "SET", "session", 2, "NX"), "OK")
         self.assertEqual(self.ask(replica, "GET", "stays"), b"1")
 
+    def test_databases_that_a_replica_does_not_show_are_followed_and_kept(self):
+        primary = self.node()
+        replica = self.replica(primary, databases=4)
+        self.assertEqual(self.ask(primary, "SET", "x", 1), "OK")
+        self.in_sync(primary, replica)
+        with primary.connect() as conn:
+            conn.ok("SELECT", 10)
+            conn.ok("SET", "x", 10)
+        self.in_sync(primary, replica)
+        self.assertEqual(self.state(primary)["sync_full"], "1")
+        self.assertNotIn(b"db10:", self.ask(replica, "INFO", "keyspace"))
+        self.assertIn("DB index is out of range", self.ask(replica, "SELECT", 10))
+        self.assertEqual(self.ask(replica, "REPLICAOF", "NO", "ONE"), "OK")
+        for command in (("COPY", "x", "x", "DB", 10, "REPLACE"), ("MOVE", "x", 10)):
+            self.assertIn("DB index is out of range", self.ask(replica, *command))
+        replica.terminate()
+        replica.start()  # from its log, with as few
+        replica.terminate()
+        replica.options["databases"] = 16
+        replica.start()
+        with replica.connect() as conn:
+            conn.ok("SELECT", 10)
+            self.assertEqual(conn.ok("GET", "x"), b"10")
+
     def test_a_replica_of_a_replica(self):
         primary = self.node()
         middle = self.replica(primary)
@@ -468,9 +493,9 @@ class Restarts(ReplicaCase):
 class PowerCuts(ReplicaCase):
     """The primary's disk has less than the primary had told its replicas."""
 
-    def pair(self, **options):
+    def pair(self, announced="yes", **options):
         primary = self.node(appendfsync="no", **options)
-        replica = self.replica(primary)
+        replica = self.replica(primary, replica_announced=announced)
         fill(self.connect(primary), 100)
         self.in_sync(primary, replica)
         lsn = self.written(primary)
@@ -495,6 +520,17 @@ class PowerCuts(ReplicaCase):
         primary.start()
         self.has_fetched(primary, replica)
         self.assertEqual(self.state(primary)["sync_full"], "0")
+
+    def test_h02_a_replica_that_is_not_announced_is_asked_too(self):
+        """replica-announced is for Sentinel: what such a replica acknowledges counts like that of any other."""
+        primary, replica, lsn = self.pair(announced="no")
+        self.eventually(lambda: "slave0" in self.state(primary))
+        self.assertIn("port=%d," % replica.port, self.state(primary)["slave0"])
+        self.assertEqual(self.state(replica)["replica_announced"], "0")
+        time.sleep(3)  # as above
+        self.lose(primary, lsn)
+        primary.start()
+        self.has_fetched(primary, replica)
 
     def test_h02_what_does_not_fit_into_memory_is_left_out_once_nobody_has_more(self):
         """Leaving out is a write, which may not stand where a peer may have other bytes."""
@@ -545,6 +581,34 @@ class PowerCuts(ReplicaCase):
         self.assertTrue(list(replica.dir.glob("cut-*")), "what was cut is kept aside")
 
 
+class Damage(ReplicaCase):
+    def test_who_needs_a_part_of_the_log_that_has_rotted_gets_a_copy(self):
+        """The snapshot that is there ends before it: only a fresh one helps."""
+        primary = self.node()
+        replica = self.replica(primary)
+        conn = self.connect(primary)
+        fill(conn, 100)
+        self.in_sync(primary, replica)
+        copies = int(self.state(primary)["sync_full"])
+        replica.terminate()
+        fill(conn, 100, "before")
+        conn.ok("SAVE")
+        fill(conn, 100, "behind")
+        version = conn.ok("GETVER", "behind:50")[1]
+        conn.ok("WAITAOF", 1, 0, 0)
+        segment = max((s for s in primary.segments() if first_lsn(s) <= version), key=first_lsn)
+        flip(segment, offset_of(segment, version) - 1)
+        replica.start()
+        self.in_sync(primary, replica, timeout=40)
+        self.same(primary, replica)
+        conn.ok("SET", "later", 1)
+        self.in_sync(primary, replica)
+        state = self.state(primary)
+        self.assertEqual(int(state["sync_full"]), copies + 1)
+        self.assertIn("can't be read", state["replication_full_sent_reason"])
+        self.assertIn("source.log_damaged", primary.output())
+
+
 class Time(ReplicaCase):
     def test_h30_a_session_lives_on_a_replica_that_lags(self):
         primary = self.node()
@@ -564,6 +628,63 @@ class Time(ReplicaCase):
         self.assertEqual(self.ask(replica, "MGET", "session", "gone"), [b"s", None])
         left = self.ask(replica, "TTL", "session")
         self.assertGreater(left + time.monotonic() - began, 1790)
+
+    def behind_two(self):
+        """The primary is gone; of three replicas the first has all, the second lacks an EXPIRE, the third is silent: a promotion of the second asks."""
+        primary = self.node(threads=1)
+        ahead, behind, silent = [self.replica(primary, **{"pull-timeout": 600_000}) for _ in range(3)]
+        conn = self.connect(primary)
+        self.in_sync(primary, ahead, behind, silent)
+        time.sleep(2)  # a heartbeat tells each of the others
+        life = 2 * slowness()
+        began = time.monotonic()
+        conn.ok("SET", "session", "s", "PX", int(life * 1000))
+        conn.ok("SET", "gone", "s", "PX", int(life * 1000))
+        self.in_sync(primary, ahead, behind, silent)
+        self.assertEqual(self.ask(behind, "REPLICAOF", "127.0.0.1", 1), "OK")
+        os.kill(silent.process.pid, signal.SIGSTOP)
+        self.assertEqual(conn.ok("EXPIRE", "session", 1800), 1)
+        conn.ok("SET", "last", 1)
+        self.in_sync(primary, ahead)
+        primary.kill()
+        time.sleep(max(0.0, began + life + 7 - time.monotonic()))  # by the clock alone the session could be reclaimed
+        return ahead, behind, silent
+
+    def promoted(self, behind):
+        self.assertEqual(self.ask(behind, "REPLICAOF", "NO", "ONE"), "OK")
+        self.eventually(lambda: self.ask(behind, "GET", "last") == b"1")
+        self.assertEqual(self.ask(behind, "MGET", "session", "gone"), [b"s", None])
+        self.assertGreater(self.ask(behind, "TTL", "session"), 1700)
+
+    def test_h30_a_session_lives_on_a_replica_that_pulls_before_it_is_promoted(self):
+        """Its role is a primary's already, its clock isn't: what it pulls was written by another one's."""
+        ahead, behind, silent = self.behind_two()
+        self.assertEqual(self.ask(behind, "DBSIZE"), 2)
+        self.promoted(behind)
+        self.assertNotIn("sink.unshown", behind.output())
+        os.kill(silent.process.pid, signal.SIGCONT)
+
+    def test_h30_a_session_lives_on_a_replica_of_a_replica_that_is_cut_off(self):
+        """The source's clock runs on, but it hasn't heard what the primary did meanwhile."""
+        primary = self.node()
+        middle = self.replica(primary)
+        last = self.replica(middle)
+        conn = self.connect(primary)
+        life = 2 * slowness()
+        conn.ok("SET", "session", "s", "PX", int(life * 1000))
+        conn.ok("SET", "gone", "s", "PX", int(life * 1000))
+        self.in_sync(primary, middle, last)
+        copies = self.state(middle)["sync_full"]
+        self.assertEqual(self.ask(middle, "REPLICAOF", "127.0.0.1", 1), "OK")
+        self.assertEqual(conn.ok("EXPIRE", "session", 1800), 1)
+        time.sleep(life + 5 + 1 * slowness())  # by the clock alone both could be reclaimed
+        self.assertEqual(self.ask(last, "DBSIZE"), 2)
+        self.follow(middle, primary)
+        self.in_sync(primary, middle, last)
+        for node in (middle, last):
+            self.assertEqual(self.ask(node, "MGET", "session", "gone"), [b"s", None])
+        self.eventually(lambda: self.ask(last, "DBSIZE") == 1, 30)  # by the primary's clock one of them is
+        self.assertEqual(self.state(middle)["sync_full"], copies)
 
 
 if __name__ == "__main__":

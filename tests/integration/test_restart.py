@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.disk import DiskCase, flushes  # noqa: E402
 from support.pace import BUILD, slowness  # noqa: E402
 from support.resp import Error  # noqa: E402
+from support.server import temp_dir  # noqa: E402
 
 COUNT = 300_000 if BUILD == 1 else 75_000  # so many that a single thread loads them for a while
 
@@ -296,11 +297,12 @@ class Warming(DiskCase):
     def test_h32_a_backup_while_warming(self):
         """It is made of the files that are there, and doesn't wait."""
         server = self.server_with_data()
+        backups = temp_dir(self)
         self.was_cold = False
         for attempt in range(8):  # beside other work a backup may be slower than the loading; one that waits for it always is
             conn = self.cold(server)
             conn.ok("SET", key(0), "late")
-            folder = server.dir / ("backup%d" % attempt)
+            folder = backups / str(attempt)
             conn.ok("BACKUP", folder)
             first = server.info(conn, "async_loading") == "1"
             if first or BUILD > 1:  # a sanitizer makes it slower, too
@@ -354,6 +356,18 @@ class Warming(DiskCase):
         hot_share, cold_share = self.share_of(conn, hot), self.share_of(conn, others)
         self.assertGreater(hot_share, 0.9 if BUILD == 1 else 0.6)
         self.assertGreater(hot_share, cold_share)
+
+    def test_h33_a_limit_that_is_lifted_while_warming_counts_no_longer(self):
+        server = self.server_with_data(slow=True)
+        for option, lifted in (("maxmemory", 0), ("maxmemory-policy", "noeviction")):
+            server.disk.read_takes(0.02 * slowness(at_most=10))  # loading takes seconds
+            conn = self.restarted(server, maxmemory=1)  # nothing fits
+            conn.ok("CONFIG", "SET", option, lifted)
+            left_out = self.field(conn, "warm_keys_left_out")
+            self.assertLess(self.field(conn, "warm_ranges"), self.field(conn, "warm_ranges_total") // 2)
+            server.disk.heal()
+            self.eventually(lambda: self.field(conn, "async_loading") == 0, 60)
+            self.assertLess(self.field(conn, "warm_keys_left_out") - left_out, COUNT // 20)  # of the range that was in hand
 
     def end_quickly(self, server):
         start = time.monotonic()

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import resource
 import select
 import shutil
 import socket
@@ -28,6 +29,7 @@ from support.server import Server, ServerFailed, server_binary, temp_dir  # noqa
 TOOL = str(Path(server_binary()).parent / "dcache-restore")
 SNAP_HEADER_LEN = 112
 SEGMENT_HEADER_LEN = 4096
+SEGMENT_MARK_AT, SEGMENT_MARK_LEN = 512, 24
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 
 
@@ -302,6 +304,42 @@ class Ttl(RestoreCase):
         self.assertEqual(self.restore("--dry-run", self.server.dir)["ttl_shift_ms"], 0)
         self.assertGreater(self.restore("--dry-run", "--shift-ttl", "yes", self.server.dir)["entries"], 0)
 
+    def test_h37_also_when_what_is_behind_the_point_is_damaged(self):
+        with self.server.connect() as conn:
+            conn.ok("SAVE")
+            self.write()
+            conn.ok("SET", "behind", 1)
+            conn.ok("BACKUP", self.folder / "b")
+        point = ("--dry-run", "--to-lsn", self.lsn, self.folder / "b")
+        whole = self.restore(*point)
+        self.assertEqual((whole["entries"], whole["expired"], whole["ttl_shifted"]), (4, 1, 2))
+        self.assertGreater(int(whole["behind_bytes"]), 0)
+        (segment,) = (self.folder / "b").glob("log-*")
+        flip(segment, segment.stat().st_size - 10)
+        said = self.restore(*point, code=PARTLY)
+        self.assertRegex(said.pop("behind"), r"^not readable: .*%s is damaged at offset \d+" % segment.name)
+        self.assertGreaterEqual(said.pop("ttl_shift_ms"), whole.pop("ttl_shift_ms"))
+        del whole["behind_bytes"], whole["behind_until"]
+        self.assertEqual(said, whole)
+        self.assertRegex(run_tool(*point).stdout, r"(?m)^behind +not readable: ")
+        self.restore(*point[1:], self.folder / "t", code=PARTLY)
+        self.assertEqual(sorted(self.serve(self.folder / "t").ok("KEYS", "*"))[:3], [b"ever", b"last", b"long"])
+
+    def test_a_backup_that_lost_its_end_is_as_old_as_the_point(self):
+        self.write()
+        with self.server.connect() as conn:
+            conn.ok("BACKUP", self.folder / "b")
+        (segment,), (snapshot,) = ((self.folder / "b").glob(names) for names in ("log-*", "snap-*"))
+        snapshot.unlink()
+        first = int(segment.name.split("-")[1], 16)
+        os.truncate(segment, SEGMENT_HEADER_LEN + self.lsn - first)
+        with open(segment, "r+b") as file:  # without its mark the file looks whole
+            file.seek(SEGMENT_MARK_AT)
+            file.write(bytes(SEGMENT_MARK_LEN))
+        said = self.restore("--dry-run", "--to-lsn", self.lsn, self.folder / "b", code=PARTLY)
+        self.assertEqual((said["entries"], said["expired"]), (4, 1))
+        self.assertIn("promises everything up to LSN", said["behind"])
+
     def test_a_backup_is_as_old_as_it_says(self):
         self.write()
         with self.server.connect() as conn:
@@ -365,7 +403,9 @@ class CommandLine(RestoreCase):
                       ["--to-time", "2026-02-30T00:00:00Z", "a", "b"], ["--keyspace", "16", "a", "b"],
                       ["--keyspace", "65535", "a", "b"], ["--push", "h:1", "--keyspace", "system", "a"],
                       ["--shift-ttl", "maybe", "a", "b"], ["--push", "h:1", "a", "b"], ["--replace", "a", "b"],
-                      ["--to-lsn", "5", "--to-time", "5", "a", "b"]):
+                      ["--to-lsn", "5", "--to-time", "5", "a", "b"],
+                      ["--push", "", "a"], ["--push", "h", "a"], ["--push", ":1", "a"], ["--push", "h:", "a"],
+                      ["--push", "h:0", "a"], ["--push", "h:-1", "a"], ["--push", "127.0.0.1:65536", "a"]):
             done = run_tool(*words)
             self.assertEqual(done.returncode, USAGE, words)
             self.assertIn("--help", done.stderr)
@@ -478,6 +518,32 @@ class Repair(RestoreCase):
         self.assertIn("made anew", " ".join(said["damage"]))
         self.assertEqual(found, content)
 
+    def test_it_is_mended_where_there_is_room_for_the_target(self):
+        source, content = self.saved(1)
+        snapshot = next(source.glob("snap-*"))
+        os.truncate(snapshot, snapshot.stat().st_size - 100)
+        for path in source.glob("log-*"):
+            if int(path.name.split("-")[1], 16) == 1 << 20:
+                path.unlink()  # the snapshot has it
+        elsewhere = dict(os.environ, TMPDIR=str(self.folder / "nosuch"))
+        done = run_tool("--json", "--repair", source, str(self.folder / "t") + "/", env=elsewhere)
+        self.assertEqual(done.returncode, PARTLY, done.stderr)
+        self.assertIn("made anew", done.stdout)
+        self.assertLessEqual({k: v for k, v in content.items() if k[:1] == b"k"}.items(),
+                             self.content(self.serve(self.folder / "t")).items())
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["data", "t"])
+
+    def test_without_that_room_there_is_no_target(self):
+        source, _ = self.saved(1)
+        snapshot = next(source.glob("snap-*"))
+        os.truncate(snapshot, snapshot.stat().st_size - 100)
+        limit = snapshot.stat().st_size // 2
+        done = run_tool("--repair", "--match", "late*", source, self.folder / "t", restore_signals=False,
+                        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        self.assertEqual(done.returncode, FAILED, done.stdout)
+        self.assertRegex(done.stderr, r"temporary file .*/t\.mended-\w+: File too large")
+        self.assertEqual([p.name for p in self.folder.iterdir()], ["data"])
+
     def test_a_flipped_frame_is_passed_over_by_the_command_that_the_server_names(self):
         server = self.start(self.folder / "data")
         conn = self.connect(server)
@@ -538,6 +604,52 @@ class Repair(RestoreCase):
                 for key, value in self.content(conn).items():
                     self.assertIn(value, ever[key] | {now.get(key)}, (number, key))
 
+    def test_changes_of_what_is_lost_are_counted(self):
+        source = self.folder / "data"
+        server = self.start(source, snapshot_block_size="4kb")
+        conn = self.connect(server)
+        conn.pipeline([("SET", "k%d" % i, i) for i in range(2000)])
+        conn.ok("SAVE")
+        lsn = conn.ok("LASTVER")
+        conn.pipeline([("EXPIRE", "k%d" % i, 10000) for i in range(2000)])
+        conn.ok("SET", "late", "x" * 100)
+        late = conn.ok("LASTVER")
+        conn.pipeline([("SETRANGE", "late", 1, "y"), ("EXPIRE", "late", 10000)])
+        server.process.terminate()
+        self.assertEqual(server.wait(), 0)
+        self.assertEqual(self.restore("--dry-run", "--repair", source)["effects_lost"], 0)
+        flip(next(source.glob("snap-*")), SNAP_HEADER_LEN + 100)
+        (segment,) = source.glob("log-*")
+        first = int(segment.name.split("-")[1], 16)
+        with open(segment, "r+b") as file:
+            file.seek(SEGMENT_HEADER_LEN)
+            file.write(b"x" * (lsn - first))  # what is in the snapshot
+        flip(segment, SEGMENT_HEADER_LEN + late - first - 10)
+        said, found = self.repair(source)
+        self.assertGreater(said["entries_lost"], 10)
+        self.assertEqual(said["effects_lost"], said["entries_lost"] + 2)
+        self.assertEqual((len(found), said["frames"]), (2000 - said["entries_lost"], 2003))
+
+    def test_to_a_point_with_what_a_flipped_block_held(self):
+        source = self.folder / "data"
+        server = self.start(source, snapshot_block_size="4kb")
+        conn = self.connect(server)
+        for number in range(2):
+            conn.pipeline([("SET", "k%d" % i, "%d:%d" % (number, i)) for i in range(1000)])
+            conn.ok("SAVE")
+        conn.ok("SET", "late", 1)
+        lsn = conn.ok("LASTVER")
+        content = self.content(conn)
+        conn.ok("SET", "late", 2)
+        end = conn.ok("LASTVER")
+        server.kill()
+        server.process.returncode = 0  # that is how it was to end
+        flip(sorted(source.glob("snap-*"))[-1], SNAP_HEADER_LEN + 100)
+        said = self.restore("--repair", "--to-lsn", lsn, source, self.folder / "t", code=PARTLY)
+        self.assertEqual((said["reached_lsn"], said["behind_bytes"]), (str(lsn), str(end - lsn)))
+        self.assertTrue(said["behind_until"])
+        self.assertEqual(self.content(self.serve(self.folder / "t")), content)
+
     def test_a_repaired_node_keeps_its_identity(self):
         source, _ = self.saved(1)
         node = self.restore("--dry-run", source)["node"]
@@ -565,6 +677,9 @@ class Push(RestoreCase):
         where = "127.0.0.1:%d" % server.port
         refused = self.restore("--push", where, self.folder / "b", code=FAILED)
         self.assertIn("NOAUTH", refused)
+        for path, why in ((self.folder / "nosuch", "No such file"), (self.folder, "Is a directory"), ("/dev/null", "it is empty")):
+            said = self.restore("--push", where, "--password-file", path, self.folder / "b", code=FAILED)
+            self.assertIn("%s: %s" % (path, why), said)
         said = self.restore("--push", where, "--password-file", secret, self.folder / "b")
         self.assertEqual((said["taken"], said["refused"], said["existing"]), (len(self.values) + 1, 0, 0))
         self.assertEqual(self.content(conn), self.values)
@@ -734,9 +849,10 @@ class Backup(RestoreCase):
         server = self.start()
         conn = self.connect(server)
         conn.ok("SET", "k", 1)
-        conn.ok("BACKUP", "inside")  # relative to the data directory
-        self.check_files(server.dir / "inside")
-        self.assertIn("isn't empty", conn.call("BACKUP", "inside"))
+        (server.dir / "saved").mkdir()
+        conn.ok("BACKUP", "saved/first")  # relative to the data directory
+        self.check_files(server.dir / "saved/first")
+        self.assertIn("isn't empty", conn.call("BACKUP", "saved/first"))
         self.assertIn("No such file", conn.call("BACKUP", self.folder / "no" / "such"))
         (self.folder / "empty").mkdir()
         conn.ok("BACKUP", str(self.folder / "empty") + "/")
@@ -745,6 +861,21 @@ class Backup(RestoreCase):
         conn.ok("BACKUP", self.folder / "x")
         self.assertEqual(self.restore("--dry-run", self.folder / "x")["entries"], 1)
         self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["empty", "x"])
+
+    def test_names_that_a_start_would_take_for_its_own_are_refused(self):
+        server = self.start()
+        conn = self.connect(server)
+        conn.ok("SET", "k", 1)
+        (self.folder / "link").symlink_to(server.dir)
+        for name in ("x.tmp", "incoming", "replaced-5/", "./plain", "../%s/plain" % server.dir.name, server.dir / "plain",
+                     "log-%016x-%016x.dcl" % (1, 1), "snap-%016x-%016x.dcs" % (1, 1), self.folder / "link" / "plain"):
+            self.assertRegex(conn.call("BACKUP", name), "would lie in the data directory.*Choose a place outside", name)
+            self.assertFalse((server.dir / name).exists())
+        for name in ("z.incomplete", "z.incomplete/"):
+            self.assertIn("choose another one", conn.call("BACKUP", "%s/%s" % (self.folder, name)))
+        self.assertEqual([p.name for p in self.folder.iterdir()], ["link"])
+        said = self.restore(server.dir, self.folder / "z.incomplete", code=FAILED)
+        self.assertIn("choose another one", said)
 
     def test_what_was_never_finished_is_refused_by_name(self):
         conn = self.connect(self.start())

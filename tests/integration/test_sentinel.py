@@ -155,6 +155,13 @@ class Planned(Watched):
         self.converge(new)
         self.assertEqual(old.repl()["role"], "slave")
 
+    def test_a_replica_that_is_not_announced_is_not_listed(self):
+        hidden, other = self.cluster.others(self.primary)
+        hidden.ok("CONFIG", "SET", "replica-announced", "no")
+        self.sentinels.find([other])
+        role = self.primary.ok("ROLE")
+        self.assertEqual(sorted(int(r[1]) for r in role[2]), sorted(n.port for n in (hidden, other)))
+
     def test_one_more_replica_is_found(self):
         """Through INFO of the primary: the slaveN lines."""
         slaves = [v for k, v in self.primary.repl().items() if k.startswith("slave") and k[5:].isdigit()]

@@ -79,7 +79,7 @@ static void learn_peers(struct sim *s, struct node *n, const struct message *m) 
 
 static void take_answer(struct sim *s, struct node *n, const struct message *m) {
     struct chain_view self = node_view(n);
-    uint64_t epoch = chain_rank(&m->view->v).epoch;
+    uint64_t epoch = m->view->v.epoch;
     switch (chain_step(&self, n->ask, &m->view->v, &m->answer)) {
     case CHAIN_STREAM:
         sim_say(s, "%c: follows %c from frame %" PRIu32 " on", sim_name(n->place),
@@ -148,6 +148,7 @@ static void sink_receive(struct sim *s, struct conn *c, struct node *n, const st
         if (!chain_common(&self, &m->view->v, &lsn)) {
             n->epoch = 0;
         }
+        n->epoch = n->epoch > m->view->v.epoch ? n->epoch : m->view->v.epoch;
         node_adopt(s, n, m->frames, m->count);
         return;
     }
@@ -169,9 +170,8 @@ static void asker_receive(struct sim *s, struct conn *c, struct node *n, const s
     if (m->type == M_ANSWER && c->purpose == WIRE_PROBE) {
         c->answered = true;
         net_close(c, 0);
-        if (memcmp(id, m->id, PEER_ID_LEN) != 0) { /* another disk: who was asked for is no more */
-            peers_forget(n->peers, id);
-            peers_learn(n->peers, m->id, "", (uint16_t)c->node[1], s->now_ms);
+        if (memcmp(id, m->id, PEER_ID_LEN) != 0) {
+            (void)peers_replace(n->peers, id, m->id, s->now_ms);
         } else {
             peers_answered(n->peers, id, &m->view->v, s->now_ms);
         }

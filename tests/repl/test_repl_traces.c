@@ -207,6 +207,11 @@ START_TEST(a_fence_that_came_first_ends_with_asking) {
 }
 END_TEST
 
+START_TEST(a_clean_start_rises_above_what_its_peers_have_seen) {
+    tell("clean_seen");
+}
+END_TEST
+
 CHECK_MAIN("repl_traces", test_h1_who_went_past_an_unclean_open_is_cut_back,
            test_h2_a_power_cut_before_the_failover_loses_nothing,
            test_h2_nobody_answers_and_writes_are_held_for_a_bounded_time,
@@ -215,4 +220,5 @@ CHECK_MAIN("repl_traces", test_h1_who_went_past_an_unclean_open_is_cut_back,
            test_h52_an_emptied_primary_wipes_nobody, test_h53_two_promotions_at_once,
            test_h54_an_isolated_primary_under_sentinel,
            test_h55_a_copy_that_is_slower_than_retention,
-           test_h56_forty_five_restarts_without_a_copy, a_fence_that_came_first_ends_with_asking)
+           test_h56_forty_five_restarts_without_a_copy, a_fence_that_came_first_ends_with_asking,
+           a_clean_start_rises_above_what_its_peers_have_seen)

@@ -7,12 +7,15 @@
 
 #include "persist/data.h"
 #include "server/base/mem.h"
+#include "server/base/sum.h"
 #include "tests/support/check_main.h"
 #include "tests/support/data_case.h"
 #include "tests/support/expect.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -96,15 +99,15 @@ static char parent[TEMP_DIR_MAX];
 static char target[TEMP_DIR_MAX + 16], work[TEMP_DIR_MAX + 32];
 static char first[SEGMENT_NAME_MAX], open_one[SEGMENT_NAME_MAX];
 
-/* A snapshot, a segment of what is behind it, and the one that is being written. */
-static void begin(void) {
+/* A snapshot with this value, a segment of what is behind it, and the one that is being written. */
+static void begin_with(struct bytes value) {
     struct log_opts opts = {
         .keeps = true, .sync = LOG_SYNC_EVERYSEC, .segment_len = 1 << 20, .memory_limit = 1 << 20};
     buf_init(&calls, 0);
     fails = NULL;
     links = true;
     case_open(&c);
-    must(hand_set(&c.hand, 0, BYTES("key"), BYTES("value"), EXPIRY_NONE));
+    must(hand_set(&c.hand, 0, BYTES("key"), value, EXPIRY_NONE));
     case_snapshot(&c);
     must(hand_set(&c.hand, 0, BYTES("later"), BYTES("value"), EXPIRY_NONE));
     case_write_log(&c, 0, log_file_end(&c.log));
@@ -118,6 +121,10 @@ static void begin(void) {
     snprintf(work, sizeof(work), "%s.incomplete", target);
 }
 
+static void begin(void) {
+    begin_with(BYTES("value"));
+}
+
 static void end(void) {
     data_close(&d, true, 1000);
     temp_dir_remove(parent);
@@ -125,25 +132,36 @@ static void end(void) {
     buf_fini(&calls);
 }
 
-static enum dc_err back_up(struct backup_written *written) {
-    struct io noting = io_posix;
-    noting.open = noting_open;
-    noting.write_at = noting_write_at;
-    noting.sync = noting_sync;
-    struct backup_opts opts = {.io = &noting,
+static struct io noting_io(void) {
+    struct io io = io_posix;
+    io.open = noting_open;
+    io.write_at = noting_write_at;
+    io.sync = noting_sync;
+    return io;
+}
+
+static enum dc_err back_up_by(const struct io *io, const _Atomic bool *stop,
+                              struct backup_written *written) {
+    struct backup_opts opts = {.io = io,
                                .dir = c.dir,
                                .target = target,
                                .log = d.log,
                                .node_id = d.plan->node_id,
                                .chain = data_chain(&d)->list,
                                .chain_count = data_chain(&d)->count,
-                               .now_ms = engine_now(&c.engine)};
+                               .now_ms = engine_now(&c.engine),
+                               .stop = stop};
     calls.len = 0;
     notes = true;
     enum dc_err err = backup_write(&opts, written);
     notes = false;
     buf_append(&calls, "", 1);
     return err;
+}
+
+static enum dc_err back_up(struct backup_written *written) {
+    struct io io = noting_io();
+    return back_up_by(&io, NULL, written);
 }
 
 /* --- the order ----------------------------------------------------------------------------------------- */
@@ -223,5 +241,68 @@ START_TEST(one_that_fails_never_had_its_name) {
 }
 END_TEST
 
+/* --- a stop -------------------------------------------------------------------------------------------- */
+
+enum { GUARD_LEN = 64 * 1024 };
+
+static struct guarded {
+    char *from, *to;      /* what can't be read before somebody has touched it */
+    uint64_t touched;     /* bytes of it */
+    _Atomic bool stopped; /* since the first of them */
+} guarded;
+
+static const void *guarding_map(const struct io *io, struct io_file *f, uint64_t len) {
+    const char *map = io_posix.map(io, f, len);
+    if (guarded.from == NULL && map != NULL) {
+        guarded.from = (char *)(uintptr_t)map;
+        guarded.to = guarded.from + len;
+        expect(mprotect(guarded.from, len, PROT_NONE) == 0);
+    }
+    return map;
+}
+
+static void let_in(int sig, siginfo_t *info, void *context) {
+    char *at = info->si_addr;
+    (void)context;
+    if (at < guarded.from || at >= guarded.to) {
+        signal(sig, SIG_DFL);
+        return;
+    }
+    at -= (at - guarded.from) % GUARD_LEN;
+    size_t len = guarded.to - at < GUARD_LEN ? (size_t)(guarded.to - at) : GUARD_LEN;
+    mprotect(at, len, PROT_READ);
+    guarded.touched += len;
+    atomic_store(&guarded.stopped, true);
+}
+
+static char *noise(size_t len) {
+    struct rng r = test_rng();
+    char *bytes = mem_must_alloc(len);
+    for (size_t i = 0; i < len; i++) {
+        bytes[i] = (char)rng_below(&r, 256);
+    }
+    return bytes;
+}
+
+/* Of a snapshot of a hundred gigabytes the sum takes minutes. */
+START_TEST(test_h35_a_stop_does_not_wait_for_the_sum_of_a_file) {
+    struct sigaction catches = {.sa_sigaction = let_in, .sa_flags = SA_SIGINFO};
+    struct sigaction before;
+    struct backup_written written;
+    struct io io = noting_io();
+    size_t len = 3 * (size_t)SUM_PIECE_LEN;
+    char *value = noise(len);
+    io.map = guarding_map;
+    begin_with(bytes_of(value, len));
+    mem_free(value);
+    expect(sigaction(SIGSEGV, &catches, &before) == 0);
+    expect_eq(back_up_by(&io, &guarded.stopped, &written), DC_ESTOPPED);
+    expect(sigaction(SIGSEGV, &before, NULL) == 0);
+    expect(guarded.touched > 0 && guarded.touched <= SUM_PIECE_LEN);
+    expect(access(work, F_OK) != 0 && access(target, F_OK) != 0);
+    end();
+}
+END_TEST
+
 CHECK_MAIN("backup", it_has_its_name_when_all_of_it_is_on_the_disk, copies_are_synced_one_by_one,
-           one_that_fails_never_had_its_name)
+           one_that_fails_never_had_its_name, test_h35_a_stop_does_not_wait_for_the_sum_of_a_file)

@@ -791,6 +791,20 @@ START_TEST(leftovers_of_a_crash_are_removed) {
 }
 END_TEST
 
+START_TEST(a_directory_is_no_leftover) {
+    char path[512];
+    case_open(&c);
+    set("a", "b");
+    case_write_log(&c, 0, 0);
+    snprintf(path, sizeof(path), "%s/x.tmp", c.dir);
+    expect_eq(mkdir(path, 0755), 0);
+    case_load(&c);
+    case_same(&c);
+    expect_eq(rmdir(path), 0);
+    case_close(&c);
+}
+END_TEST
+
 /* What the store was behind each frame of a small log. */
 static struct moment { uint64_t end, digest; } moments[16];
 static uint32_t moment_count;
@@ -877,4 +891,4 @@ CHECK_MAIN("data_scan", an_empty_directory_is_a_new_node,
            test_h03_a_snapshot_that_ends_behind_the_log, recovery_to_a_point_ends_with_a_frame,
            a_point_before_everything_is_refused, a_tail_is_cut_when_its_side_file_is_durable,
            also_when_it_was_made_by_a_start_that_was_killed, leftovers_of_a_crash_are_removed,
-           every_byte_of_a_segment_flipped_in_turn)
+           a_directory_is_no_leftover, every_byte_of_a_segment_flipped_in_turn)

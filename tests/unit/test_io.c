@@ -332,10 +332,33 @@ START_TEST(sums_are_those_of_xxh3) {
 }
 END_TEST
 
+START_TEST(the_sum_of_what_is_long_is_the_same_or_stopped) {
+    static const size_t lens[] = {
+        0, 1, 240, 241, SUM_PIECE_LEN - 1, SUM_PIECE_LEN, SUM_PIECE_LEN + 1, 2 * SUM_PIECE_LEN + 7};
+    static char bytes[2 * SUM_PIECE_LEN + 7];
+    _Atomic bool stop = false;
+    struct rng r = test_rng();
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        bytes[i] = (char)rng_below(&r, 256);
+    }
+    for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
+        for (uint64_t seed = 0; seed < 3; seed++) {
+            uint64_t sum = 0;
+            ck_assert(sum64_long(bytes, lens[i], seed, i % 2 == 0 ? &stop : NULL, &sum));
+            ck_assert_uint_eq(sum, sum64(bytes, lens[i], seed));
+        }
+    }
+    uint64_t sum = 0;
+    atomic_store(&stop, true);
+    ck_assert(!sum64_long(bytes, 1, 0, &stop, &sum));
+}
+END_TEST
+
 CHECK_MAIN("io", modes_are_kept, many_pieces_are_written_in_order,
            a_write_in_parts_goes_on_or_says_why_not, reading_is_short_only_at_the_end,
            allocated_room_reads_as_zeros_and_keeps_what_was_there,
            what_was_never_written_is_told_from_what_was, names_come_and_go,
            a_map_shows_what_is_written_later, pages_that_cannot_be_read_end_no_thread,
            pages_that_cannot_be_read_show_zeros_and_are_told,
-           a_fault_elsewhere_ends_the_process_as_ever, sums_are_those_of_xxh3)
+           a_fault_elsewhere_ends_the_process_as_ever, sums_are_those_of_xxh3,
+           the_sum_of_what_is_long_is_the_same_or_stopped)

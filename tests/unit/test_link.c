@@ -74,7 +74,8 @@ START_TEST(messages_go_both_ways) {
     uint64_t lsn;
     make_pair(&a, &b, 0);
     ck_assert(link_send_log(a, 0x1000, BYTES("some log")) == DC_OK);
-    ck_assert(link_send_beat(a, &(struct wire_beat){9, 8, 7}) == DC_OK);
+    ck_assert(link_send_beat(a, &(struct wire_beat){.head = 9, .durable = 8, .clock_ms = 7}) ==
+              DC_OK);
     ck_assert(link_send_hurry(a, 0x1008) == DC_OK);
     ck_assert(link_send_copy_data(a, 5, BYTES("piece")) == DC_OK);
     ck_assert(link_send_ack(b, &(struct wire_ack){3, 2, 1}) == DC_OK);

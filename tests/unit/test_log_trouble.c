@@ -677,6 +677,27 @@ START_TEST(h18_retention_leaves_what_recovery_needs) {
 }
 END_TEST
 
+START_TEST(a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again) {
+    static const _Atomic bool never = false;
+    rig_init();
+    rig.opts.keeps = false;
+    rig_open();
+    log_set_keeps(rig.log, true);
+    uint64_t from = log_head(rig.log).v;
+    expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(0, 1000)));
+    sim_disk_fail(rig.disk, SIM_RENAME, 1, UINT64_MAX, EIO);
+    expect(!log_base(rig.log, from, &never));
+    expect(log_wants_base(rig.log));
+    expect(rig_until(is_well, NULL)); /* what is written has a file, whatever its name */
+    sim_disk_fail(rig.disk, SIM_RENAME, 0, 0, 0);
+    expect(!log_is_based(rig.log)); /* the first one is forgotten */
+    expect(log_base(rig.log, from, &never));
+    expect(log_is_based(rig.log));
+    rig_close(true);
+    rig_fini();
+}
+END_TEST
+
 CHECK_MAIN("log_trouble", h12_what_follows_a_failed_sync_comes_in_this_order,
            h12_a_start_behind_a_kill_makes_durable_what_a_sync_forgot,
            h12_what_is_acked_after_a_failed_sync_is_there, h12_megabytes_are_written_again,
@@ -687,4 +708,5 @@ CHECK_MAIN("log_trouble", h12_what_follows_a_failed_sync_comes_in_this_order,
            h15_a_large_value_passes_by_reference, test_h16_a_frame_without_memory_is_not_in_the_log,
            a_full_disk_is_a_state_and_ends_by_itself, a_broken_disk_is_a_state_and_ends_by_itself,
            a_close_on_a_broken_disk_ends, an_open_that_fails_leaves_nothing,
-           without_a_file_for_a_pin_the_log_goes_on, h18_retention_leaves_what_recovery_needs)
+           without_a_file_for_a_pin_the_log_goes_on, h18_retention_leaves_what_recovery_needs,
+           a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again)

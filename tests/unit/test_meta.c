@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 enum { FLIPS = 60 };
 
@@ -518,6 +519,38 @@ START_TEST(a_cut_or_foreign_environment_is_moved_aside) {
 }
 END_TEST
 
+static bool child_is_killed; /* as soon as it closes what it has of its parent */
+
+int close_range(unsigned first, unsigned last, int flags) {
+    if (child_is_killed) {
+        raise(SIGKILL);
+    }
+    return (int)syscall(SYS_close_range, first, last, flags);
+}
+
+/* It says nothing of the environment: nothing is changed, and the next start reads it. */
+START_TEST(a_child_that_is_killed_moves_nothing_aside) {
+    char text[META_TEXT_MAX];
+    struct meta *m;
+    bool rebuilt;
+    begin();
+    fill();
+    child_is_killed = true;
+    ck_assert_int_eq(meta_open(dir, &m, &rebuilt), DC_EIO);
+    ck_assert_ptr_nonnull(
+        strstr(dc_fail_take(DC_EIO), path_of("meta: open: a child that read it was killed")));
+    ck_assert(!rebuilt);
+    ck_assert_int_eq(meta_open_read_only(dir, &m), DC_EIO);
+    child_is_killed = false;
+    ck_assert_uint_eq(count_names("meta"), 1);
+    m = open_meta();
+    must(meta_get_text(m, "role", text, sizeof(text)));
+    ck_assert_str_eq(text, role);
+    meta_close(m);
+    end();
+}
+END_TEST
+
 /* The value of a newer program: it begins with its version and ends with its sum. */
 static void make_newer(char *text) {
     char *value = text - 1;
@@ -559,6 +592,12 @@ START_TEST(values_of_another_name_or_kind_do_not_decode) {
     ck_assert(bytes_equal(payload, text));
     ck_assert(!meta_value_read(META_TEXT, BYTES("rule"), bytes_of(raw, len), &payload));
     ck_assert(!meta_value_read(META_NODE, name, bytes_of(raw, len), &payload));
+    struct bytes two = bytes_of("a\0b", 3); /* read as strings: what follows would be another one */
+    meta_value_write(META_TEXT, name, two, raw);
+    ck_assert(!meta_value_read(META_TEXT, name, bytes_of(raw, 3 + META_VALUE_FRAME_LEN), &payload));
+    meta_value_write(META_TEXT, two, text, raw);
+    ck_assert(!meta_value_read(META_TEXT, two, bytes_of(raw, len), &payload));
+    meta_value_write(META_TEXT, name, text, raw);
     for (size_t i = 0; i < len; i++) {
         ck_assert(!meta_value_read(META_TEXT, name, bytes_of(raw, i), &payload));
         for (int bit = 0; bit < 8; bit++) {
@@ -577,6 +616,6 @@ CHECK_MAIN("meta", a_new_directory_knows_nothing, node_and_chain_are_there_after
            what_a_call_has_stored_survives_kill, a_tool_reads_while_the_node_writes,
            a_tool_creates_and_changes_nothing, h36_a_second_process_is_refused_by_name,
            a_damaged_value_moves_the_environment_aside, no_flipped_byte_is_fatal_or_believed,
-           a_cut_or_foreign_environment_is_moved_aside,
+           a_cut_or_foreign_environment_is_moved_aside, a_child_that_is_killed_moves_nothing_aside,
            metadata_of_a_newer_format_is_refused_by_name,
            values_of_another_name_or_kind_do_not_decode)

@@ -173,6 +173,31 @@ START_TEST(who_was_only_killed_waits_for_one_answer_and_who_can_be_reached) {
 }
 END_TEST
 
+START_TEST(whatever_the_start_was_it_rises_above_an_epoch_that_a_peer_has_seen) {
+    setup_with(1);
+    static const enum peers_why whys[] = {PEERS_CLEAN_START, PEERS_KILLED, PEERS_POWER_CUT};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct chain_view told = replica_at(1000);
+        told.epoch = 2; /* it was to follow somebody who may have been promoted */
+        peers_ask(p, whys[i], &self, 0, 3000);
+        expect_todo(PEERS_PROBE, 0, 0);
+        answer(0, told, 1);
+        struct peers_todo todo = expect_go_on(0, 1);
+        expect(todo.forks);
+        expect_eq(todo.fork, CHAIN_PROMOTION);
+        expect_eq(todo.epoch, 2);
+    }
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 3000); /* nobody has */
+    expect_todo(PEERS_PROBE, 0, 0);
+    answer(0, replica_at(1000), 1);
+    expect(!expect_go_on(0, 1).forks);
+    self.epoch = 2; /* it was told of one in another run */
+    peers_ask(p, PEERS_CLEAN_START, &self, 0, 0);
+    expect(expect_go_on(1, 0).forks);
+    peers_destroy(p);
+}
+END_TEST
+
 START_TEST(a_promoted_replica_pulls_from_the_others_and_does_not_wait_for_the_dead) {
     setup_with(2);
     peers_ask(p, PEERS_PROMOTED, &self, 0, 3000);
@@ -292,6 +317,43 @@ START_TEST(the_list_is_bounded_and_forgets_who_is_gone_for_long) {
 }
 END_TEST
 
+START_TEST(who_answers_with_another_id_is_asked_in_the_place_of_the_lost_one) {
+    struct peers_entry e;
+    setup_with(1);
+    peers_ask(p, PEERS_KILLED, &self, 0, 3000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    expect(peers_replace(p, ids[0], ids[1], 1));
+    expect_todo(PEERS_PROBE, 1, 1);
+    expect(peers_entry(p, 0, &e) && e.port == 7000 && !peers_entry(p, 1, &e));
+    answer(1, promoted(), 2);
+    expect_todo(PEERS_FOLLOW, 1, 2);
+    expect(!peers_replace(p, ids[0], ids[2], 3)); /* that answer came late */
+    expect_eq(peers_count(p), 1);
+    peers_destroy(p);
+}
+END_TEST
+
+START_TEST(a_node_known_elsewhere_that_answers_makes_the_asked_one_silent) {
+    struct peers_entry e;
+    setup_with(2);
+    peers_ask(p, PEERS_POWER_CUT, &self, 0, 1000);
+    expect_todo(PEERS_PROBE, 0, 0);
+    expect(!peers_replace(p, ids[0], ids[1], 1));
+    expect_todo(PEERS_PROBE, 1, 1);
+    peers_silent(p, ids[1], 1);
+    expect_go_on(2, 1000);
+    expect(peers_learn(p, ids[2], "r", 7000, 1000)); /* it has come with its new disk already */
+    peers_ask(p, PEERS_POWER_CUT, &self, 2000, 1000);
+    expect_todo(PEERS_PROBE, 0, 2000);
+    expect(peers_replace(p, ids[0], ids[2], 2001));
+    expect_eq(peers_count(p), 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        expect(peers_entry(p, i, &e) && memcmp(e.id, ids[0], PEER_ID_LEN) != 0);
+    }
+    peers_destroy(p);
+}
+END_TEST
+
 START_TEST(a_view_that_cannot_be_is_silence) {
     setup_with(1);
     peers_ask(p, PEERS_POWER_CUT, &self, 0, 1000);
@@ -308,9 +370,13 @@ CHECK_MAIN("peers", a_node_without_peers_goes_on_at_once,
            test_h2_waiting_is_bounded_and_says_who_is_missing,
            a_peer_that_has_less_than_it_said_is_pulled_once, a_process_that_was_frozen_asks_anew,
            who_was_only_killed_waits_for_one_answer_and_who_can_be_reached,
+           whatever_the_start_was_it_rises_above_an_epoch_that_a_peer_has_seen,
            a_promoted_replica_pulls_from_the_others_and_does_not_wait_for_the_dead,
            a_start_behind_a_failover_follows_or_is_fenced,
            the_branch_of_a_primary_that_is_gone_is_pulled_by_who_is_chosen_only,
            test_h54_a_primary_without_a_majority_asks_and_is_fenced_on_evidence,
            test_h51_what_nobody_asked_for_is_no_evidence,
-           the_list_is_bounded_and_forgets_who_is_gone_for_long, a_view_that_cannot_be_is_silence)
+           the_list_is_bounded_and_forgets_who_is_gone_for_long,
+           who_answers_with_another_id_is_asked_in_the_place_of_the_lost_one,
+           a_node_known_elsewhere_that_answers_makes_the_asked_one_silent,
+           a_view_that_cannot_be_is_silence)

@@ -147,6 +147,25 @@ START_TEST(what_the_metadata_remember_is_confirmed_and_counts_for_a_quorum) {
 }
 END_TEST
 
+START_TEST(who_has_the_address_of_a_lost_peer_takes_its_place) {
+    struct replicas *r = create();
+    uint8_t first[PEER_ID_LEN] = {1}, second[PEER_ID_LEN] = {2}, third[PEER_ID_LEN] = {3};
+    know(r, 1, 300, 200);
+    replicas_replace(r, first, second);
+    ck_assert_uint_eq(replicas_known_count(r), 1);
+    int32_t a = join(r, 2);
+    ck_assert_uint_eq(replicas_known_count(r), 1);
+    note(r, a, 250, 250);
+    ck_assert_uint_eq(replicas_mark(r, 2, false), 0); /* what the first had isn't counted twice */
+    replicas_replace(r, second, third);
+    ck_assert_uint_eq(replicas_known_count(r), 1); /* it is attached */
+    know(r, 3, 100, 100);
+    replicas_replace(r, third, second);
+    ck_assert_uint_eq(replicas_known_count(r), 1); /* known already */
+    replicas_destroy(r);
+}
+END_TEST
+
 START_TEST(there_are_as_many_slots_as_the_limit_says_and_they_are_used_again) {
     struct replicas *r = create();
     int32_t slots[REPLICAS_MAX];
@@ -305,6 +324,23 @@ START_TEST(links_are_told_in_the_order_in_which_they_came_then_who_is_away) {
 }
 END_TEST
 
+START_TEST(a_host_name_of_any_length_is_told_whole) {
+    struct replicas *r = create();
+    struct list l = {.count = 0};
+    uint8_t linked[PEER_ID_LEN] = {1}, away[PEER_ID_LEN] = {2};
+    char host[WIRE_ADDRESS_MAX + 1];
+    memset(host, 'h', WIRE_ADDRESS_MAX);
+    host[WIRE_ADDRESS_MAX] = '\0';
+    ck_assert_int_ge(replicas_join(r, linked, host, 1), 0);
+    replicas_know(r, away, host, 2, 0, 0);
+    replicas_each(r, add, &l);
+    ck_assert_uint_eq(l.count, 2);
+    ck_assert_str_eq(l.seen[0].addr, host);
+    ck_assert_str_eq(l.seen[1].addr, host);
+    replicas_destroy(r);
+}
+END_TEST
+
 /* --- threads ----------------------------------------------------------------------------------------- */
 
 enum { LINKS = 3, STEPS = TEST_SANITIZED ? 3000 : 30000 };
@@ -377,10 +413,12 @@ CHECK_MAIN("replicas", nobody_waits_for_no_replica_and_nobody_gets_one_that_is_m
            a_mark_stays_when_a_replica_goes_but_nothing_new_is_confirmed,
            a_peer_that_comes_back_counts_from_its_first_word_on,
            what_the_metadata_remember_is_confirmed_and_counts_for_a_quorum,
+           who_has_the_address_of_a_lost_peer_takes_its_place,
            there_are_as_many_slots_as_the_limit_says_and_they_are_used_again,
            the_peer_that_has_been_away_for_longest_is_forgotten_first,
            good_is_who_is_online_and_was_heard_of, who_asked_is_told_once,
            a_hurry_is_passed_on_once_for_each_position, who_waits_is_passed_on_now_and_then,
            a_beat_counts_for_who_has_all_that_was_sent,
            links_are_told_in_the_order_in_which_they_came_then_who_is_away,
+           a_host_name_of_any_length_is_told_whole,
            a_reader_that_asks_and_looks_again_misses_no_rise)

@@ -168,8 +168,11 @@ START_TEST(what_is_no_part_of_one_is_left_alone) {
     struct sim_disk *d = disk_of(false);
     expect_eq(sim_disk_io(d)->mkdir(sim_disk_io(d), "t.incomplete"), 0);
     sim_disk_put(d, "t.incomplete/letters.txt", "x", 1);
+    sim_disk_put(d, "t.incomplete/log-book.txt", "x", 1);
+    sim_disk_put(d, "t.incomplete/snap-shots.tmp", "x", 1);
+    sim_disk_put(d, "t.incomplete/snap-0000000000000001-0000000000000001.tmp", "x", 1);
     expect_eq(write_to(d), DC_EIO);
-    expect_eq(count_names(sim_disk_io(d), "t.incomplete", "letters.txt"), 1);
+    expect_eq(count_names(sim_disk_io(d), "t.incomplete", ""), 3);
     expect(!is_there(d, "t"));
     sim_disk_destroy(d);
     end_source();

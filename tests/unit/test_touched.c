@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tools/dcache-inspect/touched.h"
 
+#include "server/base/codec.h"
+#include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "tests/support/one_engine.h"
 #include "tools/dcache-inspect/fold.h"
+
+#include <sys/mman.h>
 
 enum { KEYS = 5, OPS = 4000, FIRST = 5000, LOG_MAX = 1 << 22 };
 
@@ -311,8 +315,49 @@ START_TEST(alone_an_effect_says_what_it_was_made_for_and_no_more) {
 }
 END_TEST
 
+/* A PUT of the key "k" with a value of so many zeros, which aren't looked at. */
+static struct effect_view put_of(char *to, size_t room, enum value_kind kind, uint64_t len) {
+    struct effect_view e;
+    memset(to, 0, 40);
+    to[0] = MUT_PUT;
+    to[1] = (char)(0x40 | kind); /* long */
+    put_u32(to + 8, 1);
+    put_u64(to + 12, len);
+    to[kind == VALUE_BLOB ? 28 : 20] = 'k';
+    expect(effect_decode(to, room, 0, FIRST, &e));
+    return e;
+}
+
+START_TEST(a_value_that_no_start_takes_is_damage_however_long) {
+    size_t room = ((size_t)4 << 30) + 4096;
+    char *bytes = mmap(NULL, room, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    expect(bytes != MAP_FAILED);
+    const struct {
+        enum value_kind kind;
+        uint64_t len;
+        bool good;
+    } cases[] = {
+        {VALUE_RAW, BLOB_MIN_LEN - 1, true},    {VALUE_RAW, BLOB_MIN_LEN, false},
+        {VALUE_BLOB, VALUE_LEN_MAX, true},      {VALUE_BLOB, VALUE_LEN_MAX + 1, false},
+        {VALUE_BLOB, (uint64_t)4 << 30, false},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct touched_set s = {.keys = NULL};
+        struct fold f = {.exists = false};
+        struct effect_view e = put_of(bytes, room, cases[i].kind, cases[i].len);
+        touched_add(&s, &e);
+        ck_assert_int_eq(fold_all(&s, BYTES("k"), 0, &f), !cases[i].good);
+        ck_assert_int_eq(f.exists, cases[i].good);
+        touched_fini(&s);
+    }
+    munmap(bytes, room);
+}
+END_TEST
+
 CHECK_MAIN("touched", what_is_kept_says_the_same_as_all_effects,
            behind_a_hole_nothing_is_put_over_the_wrong_thing,
            a_key_that_is_written_all_the_time_costs_a_few_effects,
            expiries_in_a_row_are_one_and_pieces_are_kept,
-           alone_an_effect_says_what_it_was_made_for_and_no_more)
+           alone_an_effect_says_what_it_was_made_for_and_no_more,
+           a_value_that_no_start_takes_is_damage_however_long)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* SCAN and RANDOMKEY on a node whose ranges are cold, and stay so: nobody loads in the background. */
+/* SCAN, RANDOMKEY and FLUSHALL on a node whose ranges are cold, and stay so: nobody loads in the background. */
 #include "server/cmd/client.h"
 #include "tests/support/data_case.h"
 #include "tests/support/expect.h"
@@ -74,7 +74,7 @@ static const char *run(const char *line) {
     for (char *s = strtok_r(words, " ", &save); s != NULL; s = strtok_r(NULL, " ", &save)) {
         argv[job.req.argc++] = bytes_str(s);
     }
-    buf_reset(&out, 0);
+    buf_reset(&out, REPLY_MAX);
     arena_reset(&w.arenas[0]);
     cmd_prepare(w.workers[0], &client, &job);
     if (cmd_is_held(w.workers[0], &client, &job)) {
@@ -309,10 +309,44 @@ START_TEST(a_random_key_that_is_hard_to_find_is_waited_for) {
 }
 END_TEST
 
+/* With the n-th allocation failing, its frame's too. What it has answered. */
+static bool flush_without_memory(const char *command, uint64_t n) {
+    set_up();
+    ck_assert_int_eq(chdir(c.dir), 0); /* where the log has its files */
+    log_set_keeps(w.node.log, true);
+    ck_assert_str_eq(run("PING"), "+PONG\r\n"); /* memory for replies is there */
+    mem_fault_after(n);
+    const char *reply = run(command);
+    mem_fault_after(0);
+    ck_assert_ptr_nonnull(reply);
+    bool flushed = strcmp(reply, "+OK\r\n") == 0;
+    ck_assert_msg(flushed || strncmp(reply, "-OOM", 4) == 0, "%s", reply);
+    must(warm_all(c.warm, &c.thread));
+    expect_eq(keyspace_count(store_keyspace(c.store, 0)), flushed ? 0 : COUNT);
+    bool all = strcmp(command, "FLUSHALL") == 0;
+    expect_eq(keyspace_count(store_keyspace(c.store, 1)), flushed && all ? 0 : 1);
+    ck_assert_int_eq(chdir("/"), 0);
+    close_node();
+    return flushed;
+}
+
+START_TEST(test_h16_a_flush_without_memory_leaves_out_nothing_that_is_cold) {
+    static const char *const commands[] = {"FLUSHDB", "FLUSHALL"};
+    for (uint32_t i = 0; i < 2; i++) {
+        uint64_t n = 1;
+        while (!flush_without_memory(commands[i], n)) {
+            n++;
+        }
+        expect(n > 3); /* the record, and the frame's bytes and pieces */
+    }
+}
+END_TEST
+
 CHECK_MAIN("warm_scan",
            test_h32_a_scan_of_cold_ranges_loads_them_one_by_one_and_shows_every_key_once,
            what_does_not_match_is_not_shown_while_cold, a_step_ends_at_a_cold_range,
            an_empty_database_ends_its_scan_when_every_range_was_looked_at,
            a_lost_range_is_an_error_that_names_it_and_no_gap,
            test_h32_a_random_key_loads_a_range_or_a_few,
-           a_random_key_that_is_hard_to_find_is_waited_for)
+           a_random_key_that_is_hard_to_find_is_waited_for,
+           test_h16_a_flush_without_memory_leaves_out_nothing_that_is_cold)

@@ -217,15 +217,24 @@ START_TEST(the_short_ones_have_their_bytes_and_come_back) {
     ck_assert(a.received == 0x30 && a.durable == 0x10 && a.applied == 0x20);
     buf_fini(&b);
 
-    wire_beat_encode(&(struct wire_beat){0x30, 0x10, 0x2345}, beat);
+    wire_beat_encode(&(struct wire_beat){0x30, 0x10, 0x2345, 0x2244, 0x101}, beat);
     b = fixed(beat, sizeof(beat));
     check_golden(&b, "3000000000000000"
                      "1000000000000000"
-                     "4523000000000000");
+                     "4523000000000000"
+                     "4422000000000000"
+                     "0101000000000000");
     ck_assert(wire_beat_decode(buf_bytes(&b), &be));
     ck_assert(be.head == 0x30 && be.durable == 0x10 && be.clock_ms == 0x2345);
-    b.ptr[23] = (char)0xff; /* before 1970, or at the end of time */
-    ck_assert(!wire_beat_decode(buf_bytes(&b), &be));
+    ck_assert(be.shown_ms == 0x2244 && be.age_ms == 0x101);
+    for (size_t last = 23; last < WIRE_BEAT_LEN; last += 8) {
+        char was = b.ptr[last];
+        b.ptr[last] = (char)0xff; /* before 1970, or at the end of time */
+        ck_assert(!wire_beat_decode(buf_bytes(&b), &be));
+        b.ptr[last] = was;
+    }
+    put_u64(b.ptr + 32, WIRE_AGE_UNKNOWN);
+    ck_assert(wire_beat_decode(buf_bytes(&b), &be) && be.age_ms == WIRE_AGE_UNKNOWN);
     buf_fini(&b);
 
     wire_hurry_encode(0x1234, hurry);

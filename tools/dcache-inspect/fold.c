@@ -86,6 +86,14 @@ static void write_at(struct fold *f, const struct effect_view *e) {
     }
 }
 
+/* What no start takes, either (persist/replay.c). */
+static bool is_too_long(const struct effect_view *e) {
+    uint64_t max = e->value_kind == VALUE_BLOB ? VALUE_LEN_MAX : BLOB_MIN_LEN - 1;
+    return e->kind == MUT_PUT ? e->data.len > max
+                              : e->kind == MUT_WRITE && (e->offset > VALUE_LEN_MAX ||
+                                                         e->data.len > VALUE_LEN_MAX - e->offset);
+}
+
 enum match { MATCH_APPLY, MATCH_SKIP, MATCH_DAMAGE };
 
 /* What the effect has to do with what is there: the table in persist/replay.c. */
@@ -134,6 +142,11 @@ enum dc_err fold_effect(struct fold *f, const struct effect_view *e, bool in_win
     if (m != MATCH_APPLY) {
         return m == MATCH_SKIP ? DC_OK : damaged(f, e);
     }
+    if (is_too_long(e)) {
+        return dc_fail(DC_ECORRUPT,
+                       "the effect at LSN %" PRIu64 " of keyspace %u has a value that is too long",
+                       e->version - e->len, e->keyspace);
+    }
     switch (e->kind) {
     case MUT_PUT:
         put(f, e);
@@ -146,9 +159,6 @@ enum dc_err fold_effect(struct fold *f, const struct effect_view *e, bool in_win
         f->expiry_ms = e->expiry_ms;
         break;
     case MUT_WRITE:
-        if (e->offset > VALUE_LEN_MAX || e->data.len > VALUE_LEN_MAX - e->offset) {
-            return damaged(f, e);
-        }
         write_at(f, e);
         break;
     case MUT_FLUSH:

@@ -72,7 +72,7 @@ static const struct option_help options[] = {
     {0, "    --json            JSON for programs: one object per line\n"},
     {OPT_KEYSPACE, "    --keyspace N      only this keyspace: a database, or 'system'\n"},
     {OPT_MATCH, "    --match GLOB      only keys that match: * ? [a-z] [^a] \\x\n"},
-    {OPT_LIMIT, "    --limit N         stop after so many\n"},
+    {OPT_LIMIT, "    --limit N         stop after so many; 0 = at the end\n"},
     {OPT_TOP, "    --top N           so many of the biggest keys (10; at most 10000)\n"},
     {OPT_PREFIXES,
      "    --prefixes N      sums of the N prefixes with the most bytes (at most 10000)\n"

@@ -112,7 +112,7 @@ static void append(struct touched_set *s, struct touched *t, const struct touche
 void touched_add(struct touched_set *s, const struct effect_view *e) {
     struct touched_effect made = {.ptr = e->data.ptr + e->data.len - e->len, /* data comes last */
                                   .version = e->version,
-                                  .len = (uint32_t)e->len,
+                                  .len = e->len,
                                   .next = TOUCHED_END,
                                   .kind = e->kind};
     if (s->key_count * 2 >= s->table_size) {

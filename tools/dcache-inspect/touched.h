@@ -30,7 +30,7 @@ struct touched_effect {
     uint64_t version;
     /* An EXPIRE before which others were left out: the version that the first of them was made for. 0 = none. */
     uint64_t joins;
-    uint32_t len;
+    uint64_t len;
     uint32_t next; /* of the same key; TOUCHED_END */
     enum mut_kind kind;
 };

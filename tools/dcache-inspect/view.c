@@ -19,6 +19,10 @@ enum { HASH_BITS = 50 };
 
 /* --- paths --------------------------------------------------------------------------------------------------------------- */
 
+static enum dc_err neither(const char *path) {
+    return dc_fail(DC_ECORRUPT, "%s: neither a snapshot nor a log segment nor a directory", path);
+}
+
 enum dc_err path_look(const char *path, enum path_kind *out) {
     struct stat st;
     if (stat(path, &st) != 0) {
@@ -27,6 +31,9 @@ enum dc_err path_look(const char *path, enum path_kind *out) {
     if (S_ISDIR(st.st_mode)) {
         *out = PATH_DIR;
         return DC_OK;
+    }
+    if (!S_ISREG(st.st_mode)) { /* to open a pipe would be to wait for who writes to it */
+        return neither(path);
     }
     char dir[VIEW_PATH_MAX];
     char magic[8] = "";
@@ -47,10 +54,7 @@ enum dc_err path_look(const char *path, enum path_kind *out) {
         is_segment = segment_name_parse(name, &lsn, &history);
     }
     *out = is_snapshot ? PATH_SNAPSHOT : PATH_SEGMENT;
-    return is_snapshot || is_segment
-               ? DC_OK
-               : dc_fail(DC_ECORRUPT, "%s: neither a snapshot nor a log segment nor a directory",
-                         path);
+    return is_snapshot || is_segment ? DC_OK : neither(path);
 }
 
 bool path_split(const char *path, char dir[VIEW_PATH_MAX], const char **name) {
@@ -210,11 +214,19 @@ static enum dc_err queue_tail(struct view *v) {
     return err;
 }
 
+/* Whether there may have been something before the first frame that no snapshot holds, as a start asks, too. */
+static bool lacks_beginning(const struct view *v, const struct log_dir *d,
+                            const struct frame_ref *first) {
+    return v->snap == NULL && !view_is_segment(v) &&
+           (first->lsn != d->chain[0].start || d->chain[0].parent_end != 0);
+}
+
 static enum dc_err queue_log(struct view *v, const struct log_dir *d) {
     struct log_reader *r = NULL;
     struct log_end_info info;
     struct frame_ref frame;
     enum log_end end = LOG_MORE;
+    bool is_first = true;
     enum dc_err err = log_reader_open(&r, d, v->snap != NULL ? v->window_end : 0);
     if (err == DC_OK && !log_reader_joins(r)) {
         view_trouble(v, dc_fail(DC_ECORRUPT,
@@ -225,6 +237,13 @@ static enum dc_err queue_log(struct view *v, const struct log_dir *d) {
         return DC_OK;
     }
     while (err == DC_OK && (end = log_reader_next(r, &frame)) == LOG_MORE) {
+        if (is_first && lacks_beginning(v, d, &frame)) {
+            view_trouble(v, dc_fail(DC_ECORRUPT,
+                                    "%s: the log begins at LSN %" PRIu64
+                                    " and no snapshot holds what was before",
+                                    v->dir, frame.lsn));
+        }
+        is_first = false;
         err = take_frame(v, d->segments[frame.segment].name, &frame);
     }
     log_reader_end(r, &info);
@@ -372,13 +391,23 @@ static bool is_in_part(const struct view *v, uint32_t keyspace, struct bytes key
     return v->parts == 1 || (sum64(key.ptr, key.len, keyspace) >> 32) % v->parts == v->part;
 }
 
+static uint64_t keys_at_a_time(const struct view *v) {
+    uint64_t keys = v->opts.memory / VIEW_KEY_LEN;
+    return keys > VIEW_KEYS_MIN ? keys : VIEW_KEYS_MIN;
+}
+
+/* Keys whose hashes aren't all alike need no more. */
+static uint64_t parts_max(const struct view *v, uint32_t range) {
+    return 4 * (v->queue.ranges[range].count / keys_at_a_time(v) + 1);
+}
+
 /* False: there are too many keys; some of them are missing. */
 static bool collect_touched(struct view *v, uint32_t range, const struct item_filter *filter) {
     struct effect_cursor cursor;
     struct effect_view e;
     enum queue_step step;
-    uint64_t keys_max = v->opts.memory / VIEW_KEY_LEN;
-    keys_max = keys_max > VIEW_KEYS_MIN ? keys_max : VIEW_KEYS_MIN;
+    uint64_t keys_max = keys_at_a_time(v);
+    bool more_help = v->parts < parts_max(v, range);
     touched_clear(&v->touched);
     enum dc_err err = queue_note(&v->queue, range);
     if (err != DC_OK) {
@@ -390,7 +419,8 @@ static bool collect_touched(struct view *v, uint32_t range, const struct item_fi
         if (is_wanted(filter, e.keyspace, e.key) && is_in_part(v, e.keyspace, e.key)) {
             touched_add(&v->touched, &e);
         }
-        if (v->part == 0 && v->touched.key_count > keys_max) { /* the other parts are as large */
+        if (more_help && v->part == 0 &&
+            v->touched.key_count > keys_max) { /* the other parts are as large */
             return false;
         }
     }

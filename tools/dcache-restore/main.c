@@ -48,27 +48,35 @@ static void report_source(struct report *r, const struct source *s) {
     report_number(r, "frames", p->frames);
 }
 
+static void report_behind(struct report *r, const struct source *s) {
+    char text[TIME_TEXT_LEN];
+    const struct data_plan *all = s->all;
+    uint64_t behind = source_has_more(s) ? all->end_lsn - s->plan->end_lsn : 0;
+    if (s->all_bad[0] != '\0') {
+        report_text(r, "behind", "not readable: %s", s->all_bad);
+    } else if (r->json) {
+        report_lsn(r, "behind_bytes", behind);
+        report_time(r, "behind_until", behind > 0 ? all->last_time_ms : 0);
+    } else if (behind > 0) {
+        report_text(r, "behind", "%" PRIu64 " bytes of log, up to LSN %" PRIu64 ", %s", behind,
+                    all->end_lsn, time_text(text, all->last_time_ms));
+    } else {
+        report_text(r, "behind", "nothing");
+    }
+}
+
 static void report_reached(struct report *r, const struct source *s) {
     char text[TIME_TEXT_LEN];
-    const struct data_plan *p = s->plan, *all = s->all;
-    uint64_t behind = all->end_lsn > p->end_lsn ? all->end_lsn - p->end_lsn : 0;
+    const struct data_plan *p = s->plan;
     if (r->json) {
         report_lsn(r, "reached_lsn", p->end_lsn);
         report_time(r, "reached_time", p->last_time_ms);
-        report_lsn(r, "behind_bytes", behind);
-        report_time(r, "behind_until", behind > 0 ? all->last_time_ms : 0);
-        report_number(r, "cut_bytes", all->cut_bytes);
     } else {
         report_text(r, "reached", "LSN %" PRIu64 ", %s", p->end_lsn,
                     time_text(text, p->last_time_ms));
-        if (behind > 0) {
-            report_text(r, "behind", "%" PRIu64 " bytes of log, up to LSN %" PRIu64 ", %s", behind,
-                        all->end_lsn, time_text(text, all->last_time_ms));
-        } else {
-            report_text(r, "behind", "nothing");
-        }
-        report_size(r, "cut", all->cut_bytes);
     }
+    report_behind(r, s);
+    report_size(r, r->json ? "cut_bytes" : "cut", s->all->cut_bytes);
     if (p->notes[0] != '\0') {
         report_text(r, "notes", "%s", p->notes);
     }
@@ -179,7 +187,8 @@ int main(int argc, char **argv) {
                     run.push.taken);
         }
     }
-    bool partly = run.repair.damages > 0 || run.push.refused > 0 || run.push.existing > 0;
+    bool partly = run.repair.damages > 0 || run.s.all_bad[0] != '\0' || run.push.refused > 0 ||
+                  run.push.existing > 0;
     repair_report_fini(&run.repair);
     source_close(&run.s);
     return err != DC_OK ? EXIT_FAILED : partly ? EXIT_PARTLY : EXIT_ALL;

@@ -2,9 +2,10 @@
 /*
  * A snapshot that can't be opened because its end is damaged or missing. Each block has a head with a checksum over itself and its
  * data, seeded with its place: so blocks are found without the index. They are copied to a temporary file, one behind the other, with
- * the frames of the tail as far as they are good, a new index and a new footer.
+ * the frames of the tail as far as they are good, a new index and a new footer. It lies beside TARGET, where as much room is needed anyway.
  */
 #include "persist/frame_fmt.h"
+#include "persist/new_dir.h"
 #include "server/base/assert.h"
 #include "server/base/buf.h"
 #include "server/base/codec.h"
@@ -27,6 +28,7 @@ struct mend {
     struct snap_block_info *blocks; /* where they are in the new file */
     uint64_t count, cap;
     FILE *to;
+    char to_path[PATH_MAX];
     uint64_t end; /* of what is written */
     uint64_t tail_end_lsn;
     struct repair_report *report;
@@ -48,7 +50,7 @@ static bool block_at(const struct mend *m, uint64_t at, struct snap_block_info *
 
 static enum dc_err put(struct mend *m, const void *ptr, size_t len) {
     if (len > 0 && fwrite(ptr, 1, len, m->to) != len) {
-        return dc_fail(DC_EIO, "temporary file: %s", dc_errno_text(errno));
+        return dc_fail(DC_EIO, "temporary file %s: %s", m->to_path, dc_errno_text(errno));
     }
     m->end += len;
     return DC_OK;
@@ -164,28 +166,34 @@ static enum dc_err rebuild(struct mend *m, const struct history *chain, uint32_t
     return err;
 }
 
-static enum dc_err make_file(struct mend *m, const struct history *chain, uint32_t chain_count,
-                             struct snap **out) {
-    char path[PATH_MAX];
+/* A dry run may have no TARGET. */
+static void temporary_name(const char *target, char to[PATH_MAX]) {
     const char *dir = getenv("TMPDIR");
-    snprintf(path, sizeof(path), "%s/dcache-restore-XXXXXX", dir != NULL ? dir : "/tmp");
-    int fd = mkstemp(path);
+    if (target != NULL) {
+        new_dir_beside(target, ".mended-XXXXXX", to);
+    } else {
+        snprintf(to, PATH_MAX, "%s/dcache-restore-XXXXXX", dir != NULL ? dir : "/tmp");
+    }
+}
+
+static enum dc_err make_file(struct mend *m, const struct repair *r, struct snap **out) {
+    temporary_name(r->o->target, m->to_path);
+    int fd = mkstemp(m->to_path);
     m->to = fd < 0 ? NULL : fdopen(fd, "w");
     if (m->to == NULL) {
-        return dc_fail(DC_EIO, "temporary file %s: %s", path, dc_errno_text(errno));
+        return dc_fail(DC_EIO, "temporary file %s: %s", m->to_path, dc_errno_text(errno));
     }
-    enum dc_err err = rebuild(m, chain, chain_count);
+    enum dc_err err = rebuild(m, r->dir.chain, r->dir.chain_count);
     if (fclose(m->to) != 0 && err == DC_OK) {
-        err = dc_fail(DC_EIO, "temporary file %s: %s", path, dc_errno_text(errno));
+        err = dc_fail(DC_EIO, "temporary file %s: %s", m->to_path, dc_errno_text(errno));
     }
-    err = err != DC_OK ? err : snap_open(&io_posix, path, out);
-    unlink(path);
+    err = err != DC_OK ? err : snap_open(&io_posix, m->to_path, out);
+    unlink(m->to_path);
     return err;
 }
 
-enum dc_err mend_snapshot(const char *path, const struct history *chain, uint32_t chain_count,
-                          struct repair_report *report, struct snap **out) {
-    struct mend m = {.path = path, .report = report};
+enum dc_err mend_snapshot(struct repair *r, const char *path, struct snap **out) {
+    struct mend m = {.path = path, .report = r->report};
     struct io_file f;
     int rc = io_posix.open(&io_posix, path, IO_READ, &f);
     int64_t len = rc < 0 ? rc : io_posix.size(&io_posix, &f);
@@ -199,15 +207,13 @@ enum dc_err mend_snapshot(const char *path, const struct history *chain, uint32_
     m.len = (uint64_t)len;
     enum dc_err err = DC_OK;
     if (snap_head_decode(m.map, (size_t)m.len, &m.head) != HEAD_OK) {
-        repair_note(report, "%s: without its header no block can be checked; passed over", path);
+        repair_note(r->report, "%s: without its header no block can be checked; passed over", path);
         err = DC_ECORRUPT;
     }
-    err = err != DC_OK ? err : make_file(&m, chain, chain_count, out);
+    err = err != DC_OK ? err : make_file(&m, r, out);
     if (err == DC_OK) {
-        repair_note(report, "%s: index and footer were made anew from %" PRIu64 " blocks", path,
+        repair_note(r->report, "%s: index and footer were made anew from %" PRIu64 " blocks", path,
                     m.count);
-    } else if (err != DC_ECORRUPT) {
-        repair_note(report, "%s: %s", path, dc_fail_take(err));
     }
     io_posix.unmap(&io_posix, m.map, m.len);
     mem_free(m.blocks);

@@ -143,6 +143,15 @@ static enum options_verdict take(struct options *o, int opt, const char *word) {
     }
 }
 
+/* getaddrinfo() takes only the lower 16 bits of a port: that would be another node's. */
+static bool is_place(const char *push) {
+    const char *colon = strrchr(push, ':');
+    uint64_t port;
+    return strchr(push, '/') != NULL ||
+           (colon != NULL && colon > push && num_parse_u64(bytes_str(colon + 1), &port) &&
+            port > 0 && port <= UINT16_MAX);
+}
+
 static enum options_verdict take_paths(struct options *o, int count, char **paths) {
     int wanted = o->push != NULL ? 1 : 2;
     if (count < 1 || count > wanted || (count < wanted && !o->dry_run)) {
@@ -152,6 +161,10 @@ static enum options_verdict take_paths(struct options *o, int count, char **path
     o->target = count > 1 ? paths[1] : NULL;
     if (o->to_lsn != 0 && o->to_time_ms != 0) {
         return bad("--to-lsn and --to-time exclude each other");
+    }
+    if (o->push != NULL && !is_place(o->push)) {
+        return bad("--push needs HOST:PORT, or the path of a socket with a slash, not '%s'",
+                   o->push);
     }
     if (o->push == NULL && (o->password_file != NULL || o->replace)) {
         return bad("--password-file and --replace need --push");

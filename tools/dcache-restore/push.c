@@ -170,8 +170,9 @@ static enum dc_err authenticate(struct push *p) {
     }
     FILE *file = fopen(p->o->password_file, "r");
     if (file == NULL || fgets(password, sizeof(password), file) == NULL) {
+        bool is_empty = file != NULL && feof(file) != 0;
         enum dc_err err = dc_fail(DC_EIO, "%s: %s", p->o->password_file,
-                                  file == NULL ? dc_errno_text(errno) : "it is empty");
+                                  is_empty ? "it is empty" : dc_errno_text(errno));
         if (file != NULL) {
             fclose(file);
         }

@@ -70,9 +70,13 @@ static void settle(struct repair *r) {
         plan->snapshot_end = r->base_end;
     }
     *s->all = *plan;
+    if (r->log_end > r->reached) {
+        s->all->end_lsn = r->log_end;
+        s->all->last_time_ms = r->log_time_ms;
+    }
     s->end_lsn = r->reached;
     s->image_ms = r->time_ms;
-    if (s->backup_lsn > r->reached && !r->enough) {
+    if (s->backup_lsn > s->all->end_lsn) {
         repair_note(r->report, "the backup promises everything up to LSN %llu",
                     (unsigned long long)s->backup_lsn);
     }
@@ -89,7 +93,10 @@ enum dc_err repair_load(struct source *s, const struct options *o, struct repair
         mem_free(r);
         return err;
     }
-    repair_find_snapshots(r);
+    err = repair_find_snapshots(r);
+    if (err != DC_OK) {
+        goto out;
+    }
     repair_choose_base(r);
     if (!r->has_identity) {
         err = dc_fail(DC_EIO, "%s: no snapshot can be opened, and no segment has a good header",

@@ -5,7 +5,7 @@
  * Purpose: what data_scan() refuses is taken apart here: the newest snapshot that opens gives its good blocks; what its bad
  *   blocks held is taken from older snapshots; then every good frame of the log is applied, and what doesn't fit is passed over.
  * Invariants: I1 a byte whose checksum is wrong is never used. I2 every stretch that was passed over is listed. I3 the files are only read.
- * Failure: DC_EIO when nothing at all can be read, DC_ENOMEM.
+ * Failure: DC_EIO when nothing at all can be read, or there is no room to mend a snapshot; DC_ENOMEM.
  */
 #ifndef DC_TOOLS_RESTORE_REPAIR_H
 #define DC_TOOLS_RESTORE_REPAIR_H

@@ -6,6 +6,7 @@
 #include "persist/replay.h"
 #include "server/base/codec.h"
 #include "server/base/mem.h"
+#include "server/store/load.h"
 #include "tools/dcache-restore/repair_priv.h"
 
 #include <inttypes.h>
@@ -14,35 +15,50 @@
 
 /* --- frames ------------------------------------------------------------------------------------------ */
 
+/* A change of an entry that isn't there. While a walk was under way that may be as it was: it came by too late. */
+static bool is_of_lost(const struct repair *r, const struct effect_view *e, const struct key *k) {
+    struct keyspace *ks = store_numbered(r->source->store, e->keyspace);
+    bool needs_entry = (e->kind == MUT_EXPIRE || e->kind == MUT_WRITE) && e->prev != 0;
+    return needs_entry && ks != NULL && store_find(ks, k) == NULL &&
+           e->version > repair_window_end(r, e->keyspace, k->pos.v);
+}
+
 static enum dc_err apply_effect(struct repair *r, const struct effect_view *e, bool in_holes_only) {
-    if (in_holes_only && e->kind != MUT_FLUSH) {
+    bool is_lost = false;
+    if (e->kind != MUT_FLUSH) {
         struct key k = store_key(r->source->store, e->key);
-        if (!repair_in_hole(r, e->keyspace, k.pos.v, e->version)) {
+        if (in_holes_only && !repair_in_hole(r, e->keyspace, k.pos.v, e->version)) {
             return DC_OK;
         }
+        is_lost = is_of_lost(r, e, &k);
     }
-    enum dc_err err = replay_effect(&r->mut, e, true);
+    enum dc_err err = is_lost ? DC_OK : replay_effect(&r->mut, e, true);
     if (err == DC_ECORRUPT) {
         (void)dc_fail_take(err);
-        r->report->effects_skipped++;
-        return DC_OK;
+        is_lost = true;
+        err = DC_OK;
     }
+    r->report->effects_skipped += is_lost && !r->is_early;
     return err;
+}
+
+static bool is_behind_point(const struct options *o, uint64_t end, int64_t time_ms) {
+    return (o->to_lsn != 0 && end > o->to_lsn) || (o->to_time_ms != 0 && time_ms > o->to_time_ms);
 }
 
 static enum dc_err apply_frame(struct repair *r, const char *bytes, size_t len, uint64_t lsn,
                                const struct frame_head *head) {
-    const struct options *o = r->o;
     struct effect_view e;
     enum dc_err err = DC_OK;
-    if ((o->to_lsn != 0 && lsn + len > o->to_lsn) ||
-        (o->to_time_ms != 0 && head->time_ms > o->to_time_ms)) {
-        r->enough = true;
-        return DC_OK;
-    }
     bool in_holes_only = lsn + len <= r->base_start;
-    if (in_holes_only != r->before_base) {
-        return DC_OK; /* the other pass */
+    if (in_holes_only != r->before_base || (!in_holes_only && lsn + len <= r->tail_end)) {
+        return DC_OK; /* the other pass, or the base's tail had it */
+    }
+    r->log_end = lsn + len > r->log_end ? lsn + len : r->log_end;
+    r->log_time_ms = head->time_ms > r->log_time_ms ? head->time_ms : r->log_time_ms;
+    r->enough = r->enough || is_behind_point(r->o, lsn + len, head->time_ms);
+    if (r->enough) {
+        return DC_OK;
     }
     r->report->frames++;
     r->reached = lsn + len > r->reached ? lsn + len : r->reached;
@@ -61,14 +77,15 @@ static enum dc_err apply_frame(struct repair *r, const char *bytes, size_t len, 
 
 /* --- tails of snapshots ------------------------------------------------------------------------------ */
 
-/* S to E, of which the segments may be gone. If they aren't, its frames come again, as old news. */
+/* S to E, of which the segments may be gone. If they aren't, an older snapshot's frames come again, as old news. */
 static enum dc_err apply_tail(struct repair *r, uint32_t index) {
     struct snap_tail *tail = NULL;
     struct frame_ref f;
     enum log_end end = LOG_MORE;
     enum dc_err err = snap_tail_open(r->snaps[index], &tail);
-    while (err == DC_OK && !r->enough && (end = snap_tail_next(tail, &f)) == LOG_MORE) {
+    while (err == DC_OK && (end = snap_tail_next(tail, &f)) == LOG_MORE) {
         err = apply_frame(r, f.bytes, f.len, f.lsn, &f.head);
+        r->tail_end = index == r->base ? f.lsn + f.len : 0;
     }
     snap_tail_close(tail);
     if (err == DC_EIO ||
@@ -151,7 +168,7 @@ static enum dc_err apply_stretch(struct repair *r, const struct stretch *s) {
     enum dc_err err = DC_OK;
     struct frame_head head;
     uint64_t at = SEGMENT_HEADER_LEN;
-    while (err == DC_OK && !r->enough && at < s->len && lsn_at(s, at) < s->limit) {
+    while (err == DC_OK && at < s->len && lsn_at(s, at) < s->limit) {
         if (frame_at(s, at, &head)) {
             size_t len = FRAME_HEADER_LEN + (size_t)head.body_len;
             err = apply_frame(r, s->map + at, len, lsn_at(s, at), &head);
@@ -231,7 +248,7 @@ static bool is_usable(struct repair *r, const struct segment_info *s) {
 static enum dc_err apply_segments(struct repair *r) {
     enum dc_err err = DC_OK;
     uint64_t covered = r->base < r->snap_count ? r->base_end : LSN_FIRST;
-    for (uint32_t i = 0; i < r->dir.count && err == DC_OK && !r->enough; i++) {
+    for (uint32_t i = 0; i < r->dir.count && err == DC_OK; i++) {
         const struct segment_info *s = &r->dir.segments[i];
         if (is_usable(r, s)) {
             note_missing(r, &covered, s);
@@ -244,10 +261,11 @@ static enum dc_err apply_segments(struct repair *r) {
 /* In the order of LSNs: what holes need of the time before the base, the base's own tail, and what follows. */
 enum dc_err repair_load_log(struct repair *r) {
     enum dc_err err = DC_OK;
-    r->before_base = r->hole_count > 0;
+    r->before_base = r->is_early = r->hole_count > 0;
     for (uint32_t i = r->snap_count; r->before_base && i-- > r->base + 1 && err == DC_OK;) {
         err = apply_tail(r, i);
     }
+    r->is_early = false;
     if (r->before_base && err == DC_OK) {
         err = apply_segments(r);
     }

@@ -13,6 +13,7 @@ struct hole {
     uint64_t entries;
     uint64_t
         since; /* effects from there on count: begin of the snapshot that filled it; 0 = none did */
+    uint64_t until; /* E of that snapshot: up to there its entries may be ahead; 0 = none */
     bool filled;
 };
 
@@ -25,31 +26,38 @@ struct repair {
     struct snap **snaps;
     char (*names)[SEGMENT_NAME_MAX];
     uint32_t snap_count, snap_cap;
-    uint32_t base; /* index; snap_count = none */
+    enum dc_err snap_err; /* one that is there can't be mended for want of something else */
+    uint32_t base;        /* index; snap_count = none */
     struct log_dir dir;
     bool has_identity; /* node id and seed are known */
     struct hole *holes;
     uint32_t hole_count, hole_cap;
     uint64_t base_start, base_end; /* S, E; 0 without one */
-    uint64_t reached;              /* end of the last frame */
-    int64_t time_ms;               /* of the last frame */
+    uint64_t tail_end;             /* so far the base's own tail was good */
+    uint64_t reached;              /* end of the last frame that counts */
+    int64_t time_ms;               /* of that frame */
     bool enough;                   /* the point asked for was passed */
+    uint64_t log_end;              /* end of the last frame, also behind the point */
+    int64_t log_time_ms;
+    bool is_early; /* older snapshots' tails: what doesn't fit now may do when the segments come */
     bool before_base; /* frames up to S are gone through, for holes; else those behind it */
 };
 
 /* repair_snap.c */
-void repair_find_snapshots(struct repair *r);
+/* Errors: as mend_snapshot(), but for DC_ECORRUPT. */
+DC_MUST enum dc_err repair_find_snapshots(struct repair *r);
 void repair_choose_base(struct repair *r);
 DC_MUST enum dc_err repair_load_snapshots(struct repair *r);
 void repair_free_snapshots(struct repair *r);
 bool repair_in_hole(const struct repair *r, uint32_t keyspace, uint64_t pos, uint64_t version);
+/* Up to where the image that a key's entry is from may be ahead of the log: E of its snapshot. */
+uint64_t repair_window_end(const struct repair *r, uint32_t keyspace, uint64_t pos);
 
 /* repair_log.c */
 DC_MUST enum dc_err repair_load_log(struct repair *r);
 
-/* mend.c: a snapshot whose footer or index is damaged, from its blocks: a temporary file that has lost its name already. */
-DC_MUST enum dc_err mend_snapshot(const char *path, const struct history *chain,
-                                  uint32_t chain_count, struct repair_report *report,
-                                  struct snap **out);
+/* mend.c: a snapshot whose footer or index is damaged, from its blocks: a temporary file that has lost its name already. Errors: DC_ECORRUPT
+ * when nothing can be made of it; DC_EIO when the temporary file can't be written. */
+DC_MUST enum dc_err mend_snapshot(struct repair *r, const char *path, struct snap **out);
 
 #endif

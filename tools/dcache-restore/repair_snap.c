@@ -58,7 +58,7 @@ static void look_at(void *arg, const char *name) {
     char path[PATH_MAX];
     struct snap *snap = NULL;
     uint64_t end_lsn, history;
-    if (!snap_name_parse(name, &end_lsn, &history)) {
+    if (r->snap_err != DC_OK || !snap_name_parse(name, &end_lsn, &history)) {
         return;
     }
     snprintf(path, sizeof(path), "%s/%s", r->source->dir, name);
@@ -67,15 +67,19 @@ static void look_at(void *arg, const char *name) {
         repair_note(r->report, "%s", dc_fail_take(err));
     }
     if (err == DC_ECORRUPT) {
-        err = mend_snapshot(path, r->dir.chain, r->dir.chain_count, r->report, &snap);
+        err = mend_snapshot(r, path, &snap);
+        r->snap_err = err != DC_ECORRUPT ? err : DC_OK;
     }
     if (err == DC_OK) {
         add_snapshot(r, name, snap);
     }
 }
 
-void repair_find_snapshots(struct repair *r) {
+enum dc_err repair_find_snapshots(struct repair *r) {
     (void)io_posix.list(&io_posix, r->source->dir, look_at, r);
+    if (r->snap_err != DC_OK) {
+        return r->snap_err;
+    }
     uint32_t kept = 0;
     for (uint32_t i = 0; i < r->snap_count; i++) {
         const struct snap_facts *f = snap_facts(r->snaps[i]);
@@ -93,6 +97,7 @@ void repair_find_snapshots(struct repair *r) {
             (void)take_identity(r, s->name, s->head.node_id, s->head.seed);
         }
     }
+    return DC_OK;
 }
 
 void repair_free_snapshots(struct repair *r) {
@@ -152,6 +157,16 @@ bool repair_in_hole(const struct repair *r, uint32_t keyspace, uint64_t pos, uin
         }
     }
     return false;
+}
+
+uint64_t repair_window_end(const struct repair *r, uint32_t keyspace, uint64_t pos) {
+    for (uint32_t i = 0; i < r->hole_count; i++) {
+        const struct hole *h = &r->holes[i];
+        if (h->keyspace == keyspace && pos >= h->first && pos < h->end) {
+            return h->until;
+        }
+    }
+    return r->base_end;
 }
 
 static uint64_t range_begin(const struct snap *s, uint32_t range) {
@@ -297,6 +312,7 @@ static enum dc_err fill_hole(struct repair *r, struct block_pass *p, uint32_t ho
     }
     h->filled = all;
     h->since = snap_facts(p->snap)->start_lsn;
+    h->until = h->until == 0 ? snap_facts(p->snap)->end_lsn : h->until;
     return err;
 }
 

@@ -58,7 +58,7 @@ enum dc_err shape_each(struct source *s, shape_fn each, void *arg) {
 
 void shape_plan(struct shape *sh, const struct source *s, const struct options *o) {
     int64_t age_ms = s->now_ms - s->image_ms;
-    bool is_present = s->in_use && s->plan->end_lsn == s->all->end_lsn;
+    bool is_present = s->in_use && !source_has_more(s);
     bool wanted = o->shift == SHIFT_YES || (o->shift == SHIFT_AUTO && !is_present && !o->repair);
     *sh = (struct shape){.shifts = wanted && age_ms >= SHIFT_LEAST_MS};
     sh->shift_ms = sh->shifts ? age_ms : 0;

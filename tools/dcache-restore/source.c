@@ -174,10 +174,14 @@ static enum dc_err check_promise(const struct source *s) {
                    s->dir, s->backup_lsn, s->all->end_lsn, s->dir);
 }
 
+bool source_has_more(const struct source *s) {
+    return s->all_bad[0] != '\0' || s->all->end_lsn > s->plan->end_lsn;
+}
+
 /* The latest moment at which the data was what it is at the point. */
 static int64_t image_time(const struct source *s, const struct options *o) {
     int64_t ms = s->plan->last_time_ms;
-    bool more = s->all->end_lsn > s->plan->end_lsn;
+    bool more = source_has_more(s);
     if (o->to_time_ms > ms && more) {
         ms = o->to_time_ms;
     }
@@ -199,8 +203,11 @@ enum dc_err source_load(struct source *s, const struct options *o) {
         err = dc_fail(DC_EIO, "%s holds no snapshot and no log", s->dir);
     }
     err = err != DC_OK ? err : check_promise(s);
-    if (has_point && (err == DC_OK || err == DC_ECORRUPT)) {
-        /* What is behind the point may be damaged. */
+    if (has_point && err == DC_ECORRUPT) { /* it may be what is behind the point */
+        snprintf(s->all_bad, sizeof(s->all_bad), "%s", dc_fail_take(err));
+        err = DC_OK;
+    }
+    if (has_point && err == DC_OK) {
         warm_destroy(warm);
         warm = NULL;
         err = scan(s, o, s->plan, &warm);

@@ -20,6 +20,8 @@ struct source {
     struct data_plan *plan; /* the point that was reached */
     struct data_plan
         *all; /* the end of the directory's log; the same as 'plan' when that was asked for */
+    /* Why that end isn't known: what is behind the point can't be read. "" = it is known. */
+    char all_bad[ERR_TEXT_MAX];
     struct store *store;
     struct store_thread thread;
     struct metric_slot metrics; /* nobody counts these */
@@ -32,6 +34,8 @@ struct source {
 DC_MUST enum dc_err source_look(struct source *s, const char *dir);
 /* Snapshot and log into a store. */
 DC_MUST enum dc_err source_load(struct source *s, const struct options *o);
+/* The log goes on behind the point, or may do so. */
+bool source_has_more(const struct source *s);
 /* An empty store; for who fills it otherwise. */
 void source_store(struct source *s, const uint8_t *seed);
 void source_close(struct source *s);
