@@ -237,18 +237,18 @@ static bool act(struct repl *r, const struct peers_todo *todo) {
 void repl_peers_step(struct repl *r) {
     struct chain_view self;
     struct peers_todo todo;
-    if (repl_is_restarting(r)) {
+    if (self_is_restarting(&r->self)) {
         return;
     }
     take_answers(r);
     take_pulled(r);
-    if (repl_is_restarting(r)) {
+    if (self_is_restarting(&r->self)) {
         return;
     }
     do {
         self_view(&r->self, &self);
         todo = peers_next(r->peers, &self, now_ms());
-    } while (act(r, &todo) && !repl_is_restarting(r));
+    } while (act(r, &todo) && !self_is_restarting(&r->self));
 }
 
 int64_t repl_peers_wait_ms(const struct repl *r, int64_t ms) {

@@ -22,8 +22,7 @@ enum {
     DRAIN_MS = 1000,
     QUIESCE_MS = 2000,
     FORK_TRIES = 100,
-    DISK_WAIT_US =
-        1000 * 1000, /* of a primary that is to raise its history, before it holds writes */
+    DISK_WAIT_US = 1000 * 1000, /* before a primary holds writes to raise its history */
     PEERS_PERIOD_MS = 5000,
     PROBE_TIMEOUT_MS = 1000,
     REAP_SLACK_MS = 5000, /* times of frames don't quite rise along the log */
@@ -120,8 +119,6 @@ DC_MUST enum dc_err repl_store_standing(struct repl *r);
 void repl_begin_sink(struct repl *r);
 void repl_end_sink(struct repl *r);
 void repl_do_follow(struct repl *r, const struct sink_target *target);
-/* self.h, 'restarts'; of this thread or of a sink. */
-bool repl_is_restarting(const struct repl *r);
 /* The log has what the store doesn't show. A start in place has both alike, and goes on with what was ordered. */
 void repl_replay(struct repl *r);
 /* What couldn't be stored is tried again. */

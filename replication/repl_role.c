@@ -49,21 +49,16 @@ void repl_set_role(struct repl *r, enum repl_role role) {
 void repl_allow_writes(struct repl *r, enum writes writes) {
     lock_acquire(&r->lock);
     bool switches = r->view.failover != FAILOVER_NONE && writes == WRITES_TAKEN;
-    if (r->order == ORDER_NONE && !repl_is_restarting(r) && !switches) {
+    if (r->order == ORDER_NONE && !self_is_restarting(&r->self) && !switches) {
         repl_set_writes(r, writes);
     }
     lock_release(&r->lock);
     r->self.host->resume(r->self.host_arg);
 }
 
-bool repl_is_restarting(const struct repl *r) {
-    return atomic_load_explicit(&r->self.restarts, memory_order_acquire);
-}
-
 static void begin_anew(struct repl *r) {
     repl_let_answer(r);
-    atomic_store_explicit(&r->self.restarts, true, memory_order_release);
-    r->self.host->restart(r->self.host_arg);
+    self_begin_anew(&r->self);
 }
 
 enum dc_err repl_store_standing(struct repl *r) {
@@ -151,7 +146,7 @@ static void note_target(struct repl *r) {
         return;
     }
     repl_order_over(r, DC_OK);
-    if (repl_is_restarting(r)) {
+    if (self_is_restarting(&r->self)) {
         return;
     }
     if (log_follows(r->self.log)) { /* nobody else appends */
@@ -236,7 +231,7 @@ static enum dc_err fork_history(struct repl *r, enum chain_fork_kind kind,
 /* Nobody writes meanwhile: those who want to are held. */
 static enum dc_err raise_above(struct repl *r, const struct chain_view *peer) {
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
-    if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || repl_is_restarting(r)) {
+    if ((role != ROLE_PRIMARY && role != ROLE_FENCED) || self_is_restarting(&r->self)) {
         return dc_fail(DC_ELIMIT, "the node isn't a primary any more");
     }
     if (r->notes_target || r->standing.role == STANDING_REPLICA) {
@@ -311,7 +306,7 @@ void repl_replay(struct repl *r) {
 
 void repl_do_promote(struct repl *r, bool asks) {
     enum repl_role role = (enum repl_role)atomic_load_explicit(&r->self.role, memory_order_relaxed);
-    if (repl_is_restarting(r)) {
+    if (self_is_restarting(&r->self)) {
         (void)note_chosen(r);
         return;
     }
@@ -334,7 +329,7 @@ void repl_do_promote(struct repl *r, bool asks) {
     }
     repl_peers_end(r); /* a start that was asking: it is a chosen one now */
     repl_end_sink(r);
-    if (repl_is_restarting(r)) { /* the sink had ordered it */
+    if (self_is_restarting(&r->self)) { /* the sink had ordered it */
         (void)note_chosen(r);
         return;
     }

@@ -252,3 +252,14 @@ bool self_store_peers(struct self *s) {
     mem_free(l);
     return err == DC_OK;
 }
+
+/* --- a start in place -------------------------------------------------------------------------------- */
+
+void self_begin_anew(struct self *s) {
+    atomic_store_explicit(&s->restarts, true, memory_order_release);
+    s->host->restart(s->host_arg);
+}
+
+bool self_is_restarting(const struct self *s) {
+    return atomic_load_explicit(&s->restarts, memory_order_acquire);
+}

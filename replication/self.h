@@ -39,7 +39,7 @@ struct self {
     _Atomic uint64_t epoch; /* the highest that was seen */
     _Atomic bool linked;    /* a replica that its source feeds now */
     _Atomic bool shared;    /* others have had these data */
-    _Atomic bool restarts;  /* a start in place is on its way: nothing is begun any more */
+    _Atomic bool restarts;  /* a start in place is on its way */
     _Atomic uint32_t
         orders; /* REPLICAOF so often since a source took it: each target may have been promoted */
     _Atomic bool hands_over; /* FAILOVER: somebody else may be the primary already */
@@ -52,9 +52,13 @@ struct self {
 /* Valid as long as the log. */
 void self_view(const struct self *s, struct chain_view *out);
 
-/* The metadata remember who has followed this node. What a replica acknowledges counts only behind this: after a power cut it has to be asked. */
-/* False: not now, it has been reported. */
+/* The metadata remember who has followed this node. What a replica acknowledges counts only behind this: after a power cut it has to be asked.
+ * False: not now, it has been reported. */
 bool self_store_peers(struct self *s);
+
+/* A start in place, ordered by the thread repl or by a sink; from then on nothing is begun any more. */
+void self_begin_anew(struct self *s);
+bool self_is_restarting(const struct self *s);
 
 /* What a promotion adds to the highest epoch seen, besides 1. */
 uint64_t self_more_epochs(const struct self *s);

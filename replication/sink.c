@@ -287,12 +287,6 @@ static enum dc_err attend(struct sink *s, bool acks, enum dc_err (*what)(struct 
     return err;
 }
 
-void sink_begin_anew(struct sink *s) {
-    s->restarts = true;
-    atomic_store_explicit(&s->self->restarts, true, memory_order_release);
-    s->self->host->restart(s->self->host_arg);
-}
-
 static enum dc_err follow(struct sink *s, struct greeting *g) {
     repl_note_epoch(s->self, g->source.epoch);
     replicas_know(s->self->replicas, g->peer_id, s->target.host, (uint16_t)s->target.port, 0, 0);
@@ -323,7 +317,7 @@ static enum dc_err take_copy(struct sink *s, struct greeting *g) {
     enum dc_err err = attend(s, false, sink_copy);
     if (err == DC_OK) {
         repl_note_epoch(s->self, g->source.epoch);
-        sink_begin_anew(s);
+        self_begin_anew(s->self);
     }
     return err;
 }
@@ -335,7 +329,7 @@ static enum dc_err cut(struct sink *s, const struct greeting *g) {
     uint64_t history = left > 0 ? g->self.chain[left - 1].id : 0;
     enum dc_err err = adopt_note_rewind(s->self->data->meta, g->answer.lsn, history);
     if (err == DC_OK) {
-        sink_begin_anew(s);
+        self_begin_anew(s->self);
     }
     return err;
 }
@@ -405,20 +399,20 @@ static void run(void *arg) {
     while (!sink_must_end(s)) {
         enum dc_err err = one_link(s, g);
         const char *why = err == DC_OK ? "" : dc_fail_take(err);
-        if (s->restarts) {
+        if (self_is_restarting(s->self)) {
             why = "the node starts anew with other data";
         }
         if (!sink_must_end(s)) {
             diag(DIAG_NOTICE, "sink.down target=%s:%" PRIu32 " why=\"%s\"", s->target.host,
                  s->target.port, why);
             set_why(s, why);
-            sink_set_link(s, s->restarts ? LINK_SYNC : LINK_CONNECT);
+            sink_set_link(s, self_is_restarting(s->self) ? LINK_SYNC : LINK_CONNECT);
         }
         close_link(s);
         if (s->target.pulls) {
             break;
         }
-        while ((s->restarts || s->handed_over) && !sink_must_end(s)) {
+        while ((self_is_restarting(s->self) || s->handed_over) && !sink_must_end(s)) {
             (void)wake_wait(&s->wake, 1000 * 1000);
         }
         pause_a_while(s);

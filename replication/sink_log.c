@@ -80,7 +80,7 @@ static enum dc_err note_shown(struct sink *s, enum dc_err shown, uint64_t end) {
     } else if (shown == DC_ECORRUPT) {
         note_damage(s);
     } else { /* no memory: the log is right, the store isn't */
-        sink_begin_anew(s);
+        self_begin_anew(s->self);
     }
     return shown;
 }

@@ -51,7 +51,6 @@ struct sink {
     uint64_t pull_to;       /* a pull ends there; 0 = not one, or not yet known */
     uint64_t pull_has;      /* where it is, */
     int64_t pull_moved_us;  /* and since when */
-    bool restarts;          /* a start in place is on its way */
     bool handed_over;       /* its owner makes the node the primary: it doesn't connect again */
     /* sending */
     pthread_mutex_t send_lock;
@@ -77,9 +76,6 @@ void sink_set_link(struct sink *s, enum repl_link state);
 void sink_note_io(struct sink *s);
 /* Tells the source how far the log has come. Errors: those of the link. */
 DC_MUST enum dc_err sink_ack(struct sink *s);
-
-/* The node starts anew in place; the sink waits for it. */
-void sink_begin_anew(struct sink *s);
 
 /* sink_log.c: the link is open, the log follows from its end on. Until it ends. */
 DC_MUST enum dc_err sink_stream(struct sink *s);
