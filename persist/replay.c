@@ -51,11 +51,19 @@ static enum dc_err value_from(const struct effect_view *e, struct value *v) {
     return damaged(e, "has a value of an unknown kind");
 }
 
+/* Most of a log is keys that aren't there: they are put in at once. */
 static enum dc_err prepare_put(struct mut *m, const struct effect_view *e, struct keyspace *ks,
                                const struct key *k, const struct entry *old) {
     struct value v;
     enum dc_err err = value_from(e, &v);
-    return err != DC_OK ? err : mut_put(m, ks, k, old, &v, e->expiry_ms);
+    if (err != DC_OK) {
+        return err;
+    }
+    if (old == NULL) {
+        struct entry_spec spec = {.key = e->key, .value = v, .expiry_ms = e->expiry_ms};
+        return load_put(m, ks, k, &spec, e->version);
+    }
+    return mut_put(m, ks, k, old, &v, e->expiry_ms);
 }
 
 static enum dc_err prepare_write(struct mut *m, const struct effect_view *e, struct keyspace *ks,

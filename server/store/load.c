@@ -68,11 +68,10 @@ enum dc_err load_flush(struct load_run *run) {
         uint64_t hash = run->hashes[i];
         struct entry *e = run->entries[i];
         dc_debug_assert(table_find(&r->table, hash, entry_key(e)) == NULL);
-        err = table_reserve(&r->table, hash, 1, s->seed);
+        err = table_add(&r->table, hash, e, s->seed);
         if (err != DC_OK) {
             break;
         }
-        table_insert(&r->table, hash, e, s->seed);
         if (entry_has_expiry(e)) {
             volatiles++;
             table_due(&r->table, hash, due_of(entry_expiry(e)));
@@ -111,6 +110,32 @@ enum dc_err load_add(struct load_run *run, struct keyspace *ks, const struct key
     store_set_age(run->scratch, e, spec->age);
     run->entries[run->count] = e;
     run->hashes[run->count++] = pos_hash(k->pos);
+    return DC_OK;
+}
+
+enum dc_err load_put(const struct mut *m, struct keyspace *ks, const struct key *k,
+                     const struct entry_spec *spec, uint64_t version) {
+    struct root *r = root_enter(ks, key_slot(k));
+    uint64_t hash = pos_hash(k->pos);
+    struct entry *e = entry_create(spec);
+    if (e == NULL && spec->value.kind == VALUE_BLOB) {
+        blob_release(spec->value.blob);
+    }
+    enum dc_err err = e == NULL ? DC_ENOMEM : table_add(&r->table, hash, e, m->store->seed);
+    if (err != DC_OK) {
+        if (e != NULL) {
+            entry_destroy(e);
+        }
+        return err;
+    }
+    atomic_store_explicit(&ks->used, 1, memory_order_relaxed);
+    if (entry_has_expiry(e)) {
+        atomic_fetch_add_explicit(&r->volatiles, 1, memory_order_relaxed);
+        table_due(&r->table, hash, due_of(entry_expiry(e)));
+    }
+    entry_set_version(e, version);
+    access_count(m->thread, m->now_ms);
+    store_touch(m->thread, e);
     return DC_OK;
 }
 

@@ -60,6 +60,11 @@ DC_MUST enum dc_err load_flush(struct load_run *run);
 /* Forgets what isn't in the table. */
 void load_run_fini(struct load_run *run);
 
+/* What a mutation of one PUT does, of a key that isn't there: for logs, most of which is that. The value's blob is taken over in every outcome.
+ * Errors: DC_ENOMEM. */
+DC_MUST enum dc_err load_put(const struct mut *m, struct keyspace *ks, const struct key *k,
+                             const struct entry_spec *spec, uint64_t version);
+
 /* Moves the slot of a keyspace of a scratch store into the real one. */
 void load_publish(struct store *real, struct store *scratch, uint32_t keyspace, uint32_t slot);
 /* Frees it instead (of the system keyspace, too, which is built in place). */

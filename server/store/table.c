@@ -205,6 +205,25 @@ enum dc_err table_reserve_page(struct table *t, uint64_t hash, uint32_t extra,
     return make_room(&at, hash, extra < room ? extra : room, seed, MEMORY_MAY);
 }
 
+/* There is room. */
+static void put_at(struct table_place *at, uint64_t hash, struct entry *e) {
+    uint64_t word = ref_word(at->page);
+    page_put(ref_lines(word), ref_count_lines(word), word_make(tag_of(hash, at->depth), e));
+    for (uint32_t d = 0; d <= at->depth; d++) {
+        count_add(at->path[d], 1);
+    }
+}
+
+enum dc_err table_add(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed) {
+    struct table_place at;
+    place_descend(t, hash, &at);
+    enum dc_err err = make_room(&at, hash, 1, seed, MEMORY_MAY);
+    if (err == DC_OK) {
+        put_at(&at, hash, e);
+    }
+    return err;
+}
+
 void table_insert(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed) {
     struct table_place at;
     place_descend(t, hash, &at);
@@ -214,11 +233,7 @@ void table_insert(struct table *t, uint64_t hash, struct entry *e, const uint8_t
         err = make_room(&at, hash, 1, seed, MEMORY_MUST);
         dc_assert(err == DC_OK); /* else 960 keys share 48 bits of a keyed hash */
     }
-    uint64_t word = ref_word(at.page);
-    page_put(ref_lines(word), ref_count_lines(word), word_make(tag_of(hash, at.depth), e));
-    for (uint32_t d = 0; d <= at.depth; d++) {
-        count_add(at.path[d], 1);
-    }
+    put_at(&at, hash, e);
 }
 
 /* --- removal ----------------------------------------------------------------------------------------- */

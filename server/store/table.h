@@ -13,7 +13,7 @@
  *      the next four bits of the hash. So the work of an insertion is bounded whatever the table holds.
  * Threads: the slot lock. 'word', 'count' and 'due' are atomics only so that they can be peeked at: for prefetching, by
  *   the sweep, for sums. Ownership: the table owns its entries.
- * Failure: table_reserve() is the only call that can fail; table_insert() after it can't. A frame with more than
+ * Failure: table_insert() can't fail where table_reserve() didn't. A frame with more than
  *   TABLE_RESERVE_MAX insertions into one page may have to grow it again at its commit; there, and only
  *   there, the process ends when memory does.
  */
@@ -76,6 +76,9 @@ DC_MUST enum dc_err table_reserve(struct table *t, uint64_t hash, uint32_t extra
 /* Lets a table that is one page grow for 'extra' insertions in one step, as far as a page goes. Errors: DC_ENOMEM. */
 DC_MUST enum dc_err table_reserve_page(struct table *t, uint64_t hash, uint32_t extra,
                                        const uint8_t *seed);
+
+/* Inserts an entry whose key isn't there, where nothing has been reserved. Errors: DC_ENOMEM. */
+DC_MUST enum dc_err table_add(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed);
 
 /* Inserts an entry whose key isn't there. */
 void table_insert(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed);

@@ -423,6 +423,44 @@ START_TEST(an_effect_of_an_unknown_database_is_damage) {
 }
 END_TEST
 
+START_TEST(a_put_without_memory_leaves_nothing_and_can_be_tried_again) {
+    static char longest[BLOB_MIN_LEN];
+    const struct effect_view puts[] = {
+        {.kind = MUT_PUT,
+         .key = low,
+         .version = 5000,
+         .value_kind = VALUE_STR,
+         .data = BYTES("short"),
+         .expiry_ms = ENGINE_NOW_MS + 1000},
+        {.kind = MUT_PUT,
+         .key = high,
+         .version = 6000,
+         .value_kind = VALUE_BLOB,
+         .data = bytes_of(longest, sizeof(longest)),
+         .expiry_ms = EXPIRY_NONE},
+    };
+    open_all();
+    for (size_t i = 0; i < sizeof(puts) / sizeof(puts[0]); i++) {
+        uint64_t before = store_digest(image);
+        uint64_t n = 0;
+        for (enum dc_err err = DC_ENOMEM; err != DC_OK;) {
+            mem_fault_after(++n);
+            err = replay_effect(&image_mut, &puts[i], false);
+            mem_fault_after(0);
+            if (err != DC_OK) {
+                expect_eq(err, DC_ENOMEM);
+                (void)dc_fail_take(err);
+                expect(store_digest(image) == before);
+            }
+        }
+        expect(n > 2); /* for the entry, for the table */
+        expect_eq(entry_version(found(puts[i].key)), puts[i].version);
+    }
+    expect(entry_has_expiry(found(low)) && !entry_has_expiry(found(high)));
+    close_all();
+}
+END_TEST
+
 /* --- random ------------------------------------------------------------------------------------------ */
 
 enum { KEYS = 24, TEXT_MAX = 200, TEXT_LONG = BLOB_MIN_LEN + 1000 };
@@ -562,4 +600,5 @@ CHECK_MAIN("replay", the_effects_of_a_log_make_the_same_store_with_the_same_vers
            test_h30_an_expiry_in_the_log_saves_what_the_image_says_has_expired,
            a_patch_that_does_not_find_its_version_is_damage,
            an_effect_of_an_unknown_database_is_damage,
+           a_put_without_memory_leaves_nothing_and_can_be_tried_again,
            random_commands_during_a_walk_end_in_the_same_store)
