@@ -62,7 +62,6 @@ enum dc_err load_flush(struct load_run *run) {
     struct root *r = root_enter(run->ks, run->slot);
     /* One page for all of them, if the slot is no larger. */
     enum dc_err err = table_reserve_page(&r->table, run->hashes[0], run->count, s->seed);
-    uint32_t volatiles = 0;
     uint32_t i = 0;
     for (; i < run->count && err == DC_OK; i++) {
         uint64_t hash = run->hashes[i];
@@ -72,16 +71,27 @@ enum dc_err load_flush(struct load_run *run) {
         if (err != DC_OK) {
             break;
         }
-        if (entry_has_expiry(e)) {
-            volatiles++;
-            table_due(&r->table, hash, due_of(entry_expiry(e)));
-        }
+        root_note_expiry(r, hash, e, false);
     }
-    atomic_fetch_add_explicit(&r->volatiles, volatiles, memory_order_relaxed);
     memmove(run->entries, run->entries + i, (run->count - i) * sizeof(struct entry *));
     memmove(run->hashes, run->hashes + i, (run->count - i) * sizeof(uint64_t));
     run->count -= i;
     return err;
+}
+
+static void let_go(const struct entry_spec *spec) {
+    if (spec->value.kind == VALUE_BLOB) {
+        blob_release(spec->value.blob);
+    }
+}
+
+/* The blob's reference is gone in every outcome. NULL = no memory. */
+static struct entry *create_taking(const struct entry_spec *spec) {
+    struct entry *e = entry_create(spec);
+    if (e == NULL) {
+        let_go(spec);
+    }
+    return e;
 }
 
 enum dc_err load_add(struct load_run *run, struct keyspace *ks, const struct key *k,
@@ -90,19 +100,14 @@ enum dc_err load_add(struct load_run *run, struct keyspace *ks, const struct key
     if (dc_unlikely(run->count == LOAD_RUN_MAX || slot != run->slot || ks != run->ks)) {
         enum dc_err err = load_flush(run);
         if (err != DC_OK) {
-            if (spec->spec.value.kind == VALUE_BLOB) {
-                blob_release(spec->spec.value.blob);
-            }
+            let_go(&spec->spec);
             return err;
         }
         run->slot = slot;
         run->ks = ks;
     }
-    struct entry *e = entry_create(&spec->spec);
+    struct entry *e = create_taking(&spec->spec);
     if (e == NULL) {
-        if (spec->spec.value.kind == VALUE_BLOB) {
-            blob_release(spec->spec.value.blob);
-        }
         return DC_ENOMEM;
     }
     entry_set_version(e, spec->version);
@@ -117,22 +122,17 @@ enum dc_err load_put(const struct mut *m, struct keyspace *ks, const struct key 
                      const struct entry_spec *spec, uint64_t version) {
     struct root *r = root_enter(ks, key_slot(k));
     uint64_t hash = pos_hash(k->pos);
-    struct entry *e = entry_create(spec);
-    if (e == NULL && spec->value.kind == VALUE_BLOB) {
-        blob_release(spec->value.blob);
+    struct entry *e = create_taking(spec);
+    if (e == NULL) {
+        return DC_ENOMEM;
     }
-    enum dc_err err = e == NULL ? DC_ENOMEM : table_add(&r->table, hash, e, m->store->seed);
+    enum dc_err err = table_add(&r->table, hash, e, m->store->seed);
     if (err != DC_OK) {
-        if (e != NULL) {
-            entry_destroy(e);
-        }
+        entry_destroy(e);
         return err;
     }
     atomic_store_explicit(&ks->used, 1, memory_order_relaxed);
-    if (entry_has_expiry(e)) {
-        atomic_fetch_add_explicit(&r->volatiles, 1, memory_order_relaxed);
-        table_due(&r->table, hash, due_of(entry_expiry(e)));
-    }
+    root_note_expiry(r, hash, e, false);
     entry_set_version(e, version);
     access_count(m->thread, m->now_ms);
     store_touch(m->thread, e);

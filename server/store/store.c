@@ -200,7 +200,7 @@ static void discard(struct mut *m, struct entry *e) {
     }
 }
 
-static void note_expiry(struct root *r, uint64_t hash, const struct entry *e, bool was_volatile) {
+void root_note_expiry(struct root *r, uint64_t hash, const struct entry *e, bool was_volatile) {
     bool is_volatile = entry_has_expiry(e);
     if (is_volatile) {
         table_due(&r->table, hash, due_of(entry_expiry(e)));
@@ -220,7 +220,7 @@ static void put_entry(struct mut *m, struct root *r, struct effect *e, struct ta
     } else {
         table_insert(&r->table, pos_hash(e->key.pos), e->entry, m->store->seed);
     }
-    note_expiry(r, pos_hash(e->key.pos), e->entry, was_volatile);
+    root_note_expiry(r, pos_hash(e->key.pos), e->entry, was_volatile);
 }
 
 static void apply_in_place(struct root *r, struct effect *e, struct entry *old) {
@@ -235,7 +235,7 @@ static void apply_in_place(struct root *r, struct effect *e, struct entry *old) 
         entry_write(old, e->offset, e->bytes);
     }
     e->entry = old;
-    note_expiry(r, pos_hash(e->key.pos), old, was_volatile);
+    root_note_expiry(r, pos_hash(e->key.pos), old, was_volatile);
 }
 
 static void apply_del(struct mut *m, struct root *r, struct table_place *at, struct entry *old) {

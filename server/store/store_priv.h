@@ -70,6 +70,9 @@ static inline void root_note_removed(struct root *r, uint64_t version) {
     }
 }
 
+/* An entry has been put into the root's table, or has another expiry. Slot lock held, or a scratch store. */
+void root_note_expiry(struct root *r, uint64_t hash, const struct entry *e, bool was_volatile);
+
 /* Gets what a flush has killed out of the way. */
 struct root *root_clear(struct keyspace *ks, struct root *r);
 
