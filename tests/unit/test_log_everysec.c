@@ -14,7 +14,14 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { LOG_THREADS = 2, STEP_US = 10000, SECOND_US = 1000000, STEPS = 3000, WAKES_MAX = 8 };
+enum {
+    LOG_THREADS = 2,
+    STEP_US = 10000,
+    SECOND_US = 1000000,
+    STEPS = 3000,
+    LIVES = 5,
+    WAKES_MAX = 8
+};
 
 /* --- time -------------------------------------------------------------------------------------------- */
 
@@ -185,9 +192,12 @@ static void close_log(void) {
     memset(sleepers, 0, sizeof(sleepers));
 }
 
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
 /* Writes for a while on a disk whose fdatasync takes up to so long, and looks now and then at what a power cut would take. */
-static struct outcome live(struct rng *r, int64_t sync_us_max) {
-    struct outcome o = {.late_steps = 0};
+static void live(struct rng *r, int64_t sync_us_max, struct outcome *o) {
     open_log();
     for (uint64_t i = 0; i < STEPS; i++) {
         if (rng_below(r, 100) == 0) {
@@ -201,21 +211,29 @@ static struct outcome live(struct rng *r, int64_t sync_us_max) {
             settle();
             let_replies_leave();
         }
-        o.late_steps += acked_count < write_count;
+        o->late_steps += acked_count < write_count;
         if (rng_below(r, 30) == 0) {
             struct loss loss = cut_power(i);
-            o.worst.count += loss.count;
-            o.worst.age_us = loss.age_us > o.worst.age_us ? loss.age_us : o.worst.age_us;
-            o.worst.span_us = loss.span_us > o.worst.span_us ? loss.span_us : o.worst.span_us;
+            o->worst.count += loss.count;
+            o->worst.age_us = larger(o->worst.age_us, loss.age_us);
+            o->worst.span_us = larger(o->worst.span_us, loss.span_us);
         }
     }
     close_log();
+}
+
+/* Of several logs, the worst: in one alone the moments may be missing in which most can be lost. */
+static struct outcome live_often(int64_t sync_us_max) {
+    struct outcome o = {.late_steps = 0};
+    struct rng r = test_rng();
+    for (int i = 0; i < LIVES; i++) {
+        live(&r, sync_us_max, &o);
+    }
     return o;
 }
 
 START_TEST(a_power_cut_takes_the_last_second) {
-    struct rng r = test_rng();
-    struct outcome o = live(&r, 0);
+    struct outcome o = live_often(0);
     expect(o.worst.count > 0);
     expect(o.worst.age_us <= SECOND_US + STEP_US);
     expect_eq(o.late_steps, 0);
@@ -223,8 +241,7 @@ START_TEST(a_power_cut_takes_the_last_second) {
 END_TEST
 
 START_TEST(of_a_disk_that_takes_its_time_the_last_two) {
-    struct rng r = test_rng();
-    struct outcome o = live(&r, SECOND_US);
+    struct outcome o = live_often(SECOND_US);
     expect(o.worst.age_us > SECOND_US);
     expect(o.worst.age_us <= 2 * SECOND_US + STEP_US);
 }
@@ -232,8 +249,7 @@ END_TEST
 
 /* However long it hangs: what was acknowledged and is lost was so within two seconds, then replies waited. */
 START_TEST(of_one_that_hangs_the_two_before_replies_began_to_wait) {
-    struct rng r = test_rng();
-    struct outcome o = live(&r, 10 * SECOND_US);
+    struct outcome o = live_often(10 * SECOND_US);
     expect(o.worst.age_us > 2 * SECOND_US);
     expect(o.worst.span_us > SECOND_US);
     expect(o.worst.span_us <= 2 * SECOND_US + STEP_US);
