@@ -360,6 +360,11 @@ void log_set_segment_len(struct log *l, uint64_t len) {
 void log_set_keeps(struct log *l, bool keeps) {
     struct timespec nap = {0, 100000};
     pthread_mutex_lock(&l->lock); /* the writer decides under it, too */
+    if (!keeps) {
+        atomic_store_explicit(&l->based, false, memory_order_relaxed);
+    } else if (!atomic_load_explicit(&l->keeps, memory_order_relaxed)) {
+        l->base_from = load_lsn(&l->head);
+    }
     atomic_store_explicit(&l->keeps, keeps, memory_order_relaxed);
     pthread_mutex_unlock(&l->lock);
     wake_raise(&l->writer_wake);

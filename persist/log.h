@@ -156,7 +156,8 @@ void log_set_sync(struct log *l, enum log_sync sync);
 void log_set_segment_len(struct log *l, uint64_t len);
 
 /* 'appendonly' changes. True: what is appended after the return is kept. It counts for the next start from the end of a snapshot on that
- * log_base() is told of; until then its files have temporary names. False: what was kept stays; what waits for it needn't any more. */
+ * log_base() is told of; until then its files have temporary names. False: what was kept stays; what waits for it needn't any more. Wanted
+ * again before it has ended, it needs a new snapshot just the same. */
 void log_set_keeps(struct log *l, bool keeps);
 /* It is kept, and a snapshot to go on from is missing. */
 bool log_wants_base(const struct log *l);

@@ -51,7 +51,6 @@ bool log_keeps_now(struct log *l) {
     if (!wanted &&
         kept) { /* under the lock: who pins now finds no segment, and waits for the next one */
         atomic_store_explicit(&l->kept, NOT_KEPT, memory_order_relaxed);
-        atomic_store_explicit(&l->based, false, memory_order_relaxed);
         log_swap_segment_locked(l, NULL);
     }
     pthread_mutex_unlock(&l->lock);
@@ -105,17 +104,31 @@ static int make_last(struct log *l) {
     return err;
 }
 
+/* 'lock' held. A log that was ended and is wanted again before the writer has looked goes on as it was, but what was written in between nobody waited
+ * for: the snapshot has to have that, too. */
+static bool fits_base(const struct log *l, uint64_t lsn) {
+    return log_wants_base(l) && l->current != NULL && lsn >= load_lsn(&l->kept_from) &&
+           lsn >= l->base_from;
+}
+
 /* log_base(). False: the disk doesn't let it; it is tried again. */
 bool log_settle_base(struct log *l) {
     uint64_t lsn = atomic_load_explicit(&l->base_lsn, memory_order_acquire);
-    bool fits = log_wants_base(l) && l->current != NULL && lsn >= load_lsn(&l->kept_from);
+    pthread_mutex_lock(&l->lock);
+    bool fits = fits_base(l, lsn);
+    pthread_mutex_unlock(&l->lock);
     int err = fits ? make_last(l) : 0;
     if (err < 0) {
         log_note_failure(l, "a file of the log can't be renamed", err);
         return false;
     }
+    pthread_mutex_lock(&l->lock);
+    fits = fits && fits_base(l, lsn); /* it may have been ended meanwhile */
     if (fits) {
         atomic_store_explicit(&l->based, true, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (fits) {
         diag(DIAG_NOTICE, "log.based lsn=%llu", (unsigned long long)lsn);
         log_tell_rotated(l);
         log_tell(l);

@@ -141,7 +141,7 @@ struct log {
     _Atomic uint64_t kept_from;     /* since it is kept; set by the writer before 'kept' */
     _Atomic uint32_t layout;        /* log_layout(). Set by the writer */
     _Atomic uint64_t trim_lsn;      /* log_trim(); 0 = nothing to do */
-    _Atomic bool based;             /* files get lasting names. Set by the writer */
+    _Atomic bool based;             /* files get lasting names; changes under the lock */
     _Atomic uint64_t base_lsn;      /* log_base() waits for the writer; 0 = nobody does */
     _Atomic uint32_t segment_count; /* begun in this run */
     _Atomic uint32_t gone_count;    /* feeds that wait to be freed */
@@ -176,6 +176,7 @@ struct log {
     uint32_t past_count;
     struct segment *current; /* NULL: nothing is kept */
     struct segment *closed;  /* complete, not yet durable; oldest first */
+    uint64_t base_from;      /* since it is wanted; the snapshot to go on from ends behind it */
     struct segment *pinned;  /* durable, with temporary names; somebody may still read them */
     struct segment *spare;
     struct buffer pool[POOL_MAX];

@@ -405,6 +405,27 @@ class AtRunTime(Case):
         writers = self.loaded(server)
         self.check_complete(server, writers)
 
+    def test_off_and_on_before_the_writer_looks(self):
+        """The log never ended. Once it is said to be whole the next start has to think so, too."""
+        server = self.own_server(slow=True)
+        conn, other = self.connect(server), self.connect(server)
+        conn.ok("SET", "a", "1")
+        before = log_position(conn)["head"]
+        server.disk.write_takes(FOREVER)
+        other.send("SET", "a", "2")
+        self.eventually(lambda: log_position(conn)["head"] > before)
+        server.disk.metadata_take(0.3)
+        self.switch(conn, "no")
+        time.sleep(0.1)
+        self.switch(conn, "yes")
+        server.disk.write_takes(0)
+        self.eventually(lambda: server.info(conn, "aof_rewrite_in_progress") == "0")
+        self.assertEqual(other.read(), "OK")
+        server.kill()
+        conn = self.restarted(server)
+        self.assertEqual(server.info(conn, "restart_notes"), "")
+        self.assertEqual(conn.ok("GET", "a"), b"2")
+
     def test_what_waits_for_the_disk_is_let_go(self):
         server = self.own_server(slow=True, appendfsync="always")
         conn = self.connect(server)

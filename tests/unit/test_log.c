@@ -605,6 +605,29 @@ START_TEST(a_log_that_begins_to_be_kept_counts_from_a_snapshot_on) {
 }
 END_TEST
 
+/* While somebody pins it, or the writer hasn't looked. What was written meanwhile nobody waited for. */
+START_TEST(a_log_that_is_ended_and_wanted_again_needs_a_snapshot_behind_that) {
+    static const _Atomic bool never = false;
+    rig_init();
+    rig_open();
+    uint64_t from = log_pin(rig.log).v;
+    uint64_t before = rig_append_number(0, 1000);
+    log_set_keeps(rig.log, false);
+    uint64_t end = rig_append_number(1, 1000);
+    log_set_keeps(rig.log, true);
+    expect(log_wants_base(rig.log) && !log_is_based(rig.log));
+    log_base(rig.log, before, &never);
+    expect(log_wants_base(rig.log));
+    log_base(rig.log, end, &never);
+    expect(log_is_based(rig.log));
+    log_unpin(rig.log);
+    expect(rig_wait(LOG_LEVEL_DISK, end));
+    expect_eq(read_lasting(from), end);
+    rig_close(true);
+    rig_fini();
+}
+END_TEST
+
 /* A log that begins to be kept behind a snapshot under way. While its files have temporary names a start leaves them alone, so what a crash leaves between
  * two renames is a log that ends early. */
 START_TEST(files_get_the_names_that_count_oldest_first) {
@@ -714,4 +737,5 @@ CHECK_MAIN("log", the_calls_come_in_their_order, always_syncs_bytes_and_nothing_
            h6_every_open_begins_a_segment, who_sends_it_on_is_told_of_every_byte_in_order,
            nothing_is_written_while_nobody_needs_it, what_is_pinned_can_be_read_without_a_gap,
            a_log_that_begins_to_be_kept_counts_from_a_snapshot_on,
+           a_log_that_is_ended_and_wanted_again_needs_a_snapshot_behind_that,
            files_get_the_names_that_count_oldest_first, it_may_be_kept_and_not_while_many_append)
