@@ -104,8 +104,8 @@ static int make_last(struct log *l) {
     return err;
 }
 
-/* 'lock' held. A log that was ended and is wanted again before the writer has looked goes on as it was, but what was written in between nobody waited
- * for: the snapshot has to have that, too. */
+/* 'lock' held. A log that was ended and is wanted again before the writer has looked goes on as it was, but what was written in between
+ * nobody waited for: the snapshot has to have that, too. */
 static bool fits_base(const struct log *l, uint64_t lsn) {
     return log_wants_base(l) && l->current != NULL && lsn >= load_lsn(&l->kept_from) &&
            lsn >= l->base_from;

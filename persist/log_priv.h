@@ -174,9 +174,9 @@ struct log {
     struct history history;  /* current; changes under the locks of all feeds */
     struct histories **past; /* the writer's own: all chains that there were, and the current one */
     uint32_t past_count;
+    uint64_t base_from;      /* head when it was last wanted: a base has to reach it */
     struct segment *current; /* NULL: nothing is kept */
     struct segment *closed;  /* complete, not yet durable; oldest first */
-    uint64_t base_from;      /* since it is wanted; the snapshot to go on from ends behind it */
     struct segment *pinned;  /* durable, with temporary names; somebody may still read them */
     struct segment *spare;
     struct buffer pool[POOL_MAX];
