@@ -110,7 +110,7 @@ static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_fr
     if (err != DC_OK || rc < 0) {
         return err != DC_OK ? err : failed("open", path, -rc);
     }
-    rc = io->sync(io, &f); /* of a segment that is linked the mark may still lack */
+    rc = io->sync(io, &f);
     int64_t len = io->size(io, &f);
     const char *map = rc == 0 && len > 0 ? io->map(io, &f, (uint64_t)len) : NULL;
     io->close(io, &f);
@@ -136,7 +136,7 @@ static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_fr
 }
 
 /* A second name for a file that doesn't change any more; a copy where that can't be had. */
-static enum dc_err link_file(struct backup *b, const char *name, uint64_t len, uint64_t sum_from) {
+static enum dc_err link_file(struct backup *b, const char *name, uint64_t len) {
     char from[PATH_MAX], to[PATH_MAX];
     enum dc_err err = join(b->opts->dir, name, from);
     err = err != DC_OK ? err : join(b->dir.work, name, to);
@@ -151,7 +151,7 @@ static enum dc_err link_file(struct backup *b, const char *name, uint64_t len, u
     } else {
         err = copy_file(b, name, NULL, 0, len); /* another file system, or one without links */
     }
-    return err != DC_OK ? err : note_file(b, name, sum_from);
+    return err;
 }
 
 /* --- the snapshot ------------------------------------------------------------------------------------ */
@@ -215,7 +215,8 @@ static enum dc_err take_snapshot(struct backup *b) {
     snprintf(b->out->snapshot, sizeof(b->out->snapshot), "%s", n.name);
     b->snap_start = n.start_lsn;
     b->out->lsn = n.end_lsn;
-    return link_file(b, n.name, n.len, 0);
+    enum dc_err err = link_file(b, n.name, n.len);
+    return err != DC_OK ? err : note_file(b, n.name, 0);
 }
 
 /* --- the log ----------------------------------------------------------------------------------------- */
@@ -303,14 +304,42 @@ static bool is_finished(const struct backup *b, const struct segment_info *s, ui
     return finished;
 }
 
+/* Writes the mark of a segment that was linked once more. Reads show it although a later fdatasync may have failed, and that one's pages never
+ * reach the disk: behind a power cut a start would find the older mark, and write the rest of the file again, and the backup's with it. */
+static enum dc_err repeat_mark(const struct backup *b, const char *name) {
+    const struct io *io = b->opts->io;
+    uint8_t mark[SEGMENT_MARK_LEN];
+    char path[PATH_MAX];
+    struct io_file f;
+    enum dc_err err = join(b->dir.work, name, path);
+    int rc = err == DC_OK ? io->open(io, path, IO_WRITE, &f) : 0;
+    if (err != DC_OK || rc < 0) {
+        return err != DC_OK ? err : failed("open", path, -rc);
+    }
+    ssize_t n = io->read_at(io, &f, mark, sizeof(mark), SEGMENT_MARK_AT);
+    if (n == (ssize_t)sizeof(mark)) {
+        struct iovec iov = {mark, sizeof(mark)};
+        n = io->write_at(io, &f, &iov, 1, SEGMENT_MARK_AT);
+    } else if (n >= 0) {
+        n = -ENODATA;
+    }
+    io->close(io, &f);
+    return n < 0 ? failed("write", path, (int)-n) : DC_OK;
+}
+
+static enum dc_err link_segment(struct backup *b, const struct segment_info *s) {
+    enum dc_err err = link_file(b, s->name, s->file_len);
+    err = err != DC_OK ? err : repeat_mark(b, s->name);
+    return err != DC_OK ? err : note_file(b, s->name, SEGMENT_HEADER_LEN);
+}
+
 static enum dc_err take_segment(struct backup *b, const struct log_dir *d, uint32_t index) {
     const struct segment_info *s = &d->segments[index];
     uint64_t end = end_of(d, index);
     if (end <= b->snap_start) {
         return DC_OK;
     }
-    return is_finished(b, s, end) ? link_file(b, s->name, s->file_len, SEGMENT_HEADER_LEN)
-                                  : copy_segment(b, s, end, false);
+    return is_finished(b, s, end) ? link_segment(b, s) : copy_segment(b, s, end, false);
 }
 
 static enum dc_err take_segments(struct backup *b, const struct log_dir *d, uint64_t durable) {
