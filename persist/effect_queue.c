@@ -39,6 +39,8 @@ struct effect_table {
     uint32_t source_count, source_cap;
     struct effect_file *files;
     uint32_t file_count, file_cap;
+    const char *last_name; /* as it was given, of the last frame's file ... */
+    uint32_t last_file;
 };
 
 struct effect_chunk {
@@ -198,8 +200,7 @@ static void *grown(void *array, uint32_t count, uint32_t *cap, size_t size) {
     return mem_must_realloc(array, *cap * size);
 }
 
-static uint32_t file_of(struct effect_table *t, const char *name) {
-    /* Nearly always the last one. */
+static uint32_t find_file(struct effect_table *t, const char *name) {
     for (uint32_t i = t->file_count; i-- > 0;) {
         if (strcmp(t->files[i].name, name) == 0) {
             return i;
@@ -210,6 +211,15 @@ static uint32_t file_of(struct effect_table *t, const char *name) {
     memset(f, 0, sizeof(*f));
     snprintf(f->name, sizeof(f->name), "%s", name);
     return t->file_count++;
+}
+
+/* Nearly always the last one. */
+static uint32_t file_of(struct effect_table *t, const char *name) {
+    if (dc_unlikely(name != t->last_name)) {
+        t->last_name = name;
+        t->last_file = find_file(t, name);
+    }
+    return t->last_file;
 }
 
 /* The stretch that a frame belongs to. Errors: DC_ECORRUPT when there are too many. */
@@ -582,14 +592,24 @@ static bool is_flushed(const struct effect_queue *q, const struct effect_view *e
     return e->keyspace < KEYSPACE_MAX && e->version <= q->flushed[e->keyspace];
 }
 
+/* Whether it is of the range that is read. */
+static bool is_of_range(struct effect_cursor *c, const struct effect_view *e) {
+    const struct effect_queue *q = c->queue;
+    if (e->keyspace == KEYSPACE_SYSTEM) {
+        return c->range == q->range_count;
+    }
+    c->slot = store_slot(e->key);
+    return c->slot >> q->range_bits == c->range;
+}
+
 /* The next one of a range that isn't noted. */
 static enum queue_step walk_range(struct effect_cursor *c, struct effect_view *out) {
     uint64_t place = 0;
     enum queue_step step;
     do {
         step = walk_next(&c->walk, out, &place);
-    } while (step == QUEUE_EFFECT && (out->kind == MUT_FLUSH || is_flushed(c->queue, out) ||
-                                      range_of(c->queue, out) != c->range));
+    } while (step == QUEUE_EFFECT &&
+             (out->kind == MUT_FLUSH || is_flushed(c->queue, out) || !is_of_range(c, out)));
     return step;
 }
 
@@ -615,7 +635,7 @@ enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
         const struct effect_file *f = &t->files[s->file];
         uint64_t offset = place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1);
         if (!effect_decode(f->map, f->end, offset, s->lsn_at_0, out) || !is_known(out) ||
-            range_of(q, out) != c->range) {
+            !is_of_range(c, out)) {
             return QUEUE_BAD;
         }
         if (!is_flushed(q, out)) {

@@ -63,7 +63,7 @@ void queue_fini(struct effect_queue *q);
 /* Before anything is queued: at most 'max' places are kept at a time, of ranges from 'first' on and below 'below'. */
 void queue_bound(struct effect_queue *q, uint32_t first, uint32_t below, uint64_t max);
 
-/* All effects of a frame that stands in the file 'name'. Errors: DC_ENOMEM, DC_ECORRUPT. */
+/* All effects of a frame that stands in the file 'name', which is the same string as long as the queue is filled. Errors: DC_ENOMEM, DC_ECORRUPT. */
 DC_MUST enum dc_err queue_frame(struct effect_queue *q, const char *name,
                                 const struct frame_ref *frame);
 /* All of 'behind', which stands behind it in the log and has the same ranges, and is finished with by that. Errors: DC_ENOMEM. */
@@ -88,6 +88,7 @@ struct effect_cursor {
     const struct effect_chunk *chunk;
     uint32_t index;
     uint32_t range;
+    uint32_t slot;           /* of the last effect's key; not of the system keyspace */
     struct effect_walk walk; /* of a range that isn't noted */
 };
 void queue_begin(const struct effect_queue *q, uint32_t range, struct effect_cursor *out);

@@ -89,9 +89,8 @@ static enum match match_patch(const struct effect_view *e, const struct entry *o
 }
 
 static enum dc_err prepare(struct mut *m, const struct effect_view *e, struct keyspace *ks,
-                           bool in_window) {
-    struct key k = store_key(m->store, e->key);
-    const struct entry *old = store_find(ks, &k);
+                           const struct key *k, bool in_window) {
+    const struct entry *old = store_find(ks, k);
     if (old != NULL && entry_version(old) >= e->version) {
         if (in_window) {
             return DC_OK;
@@ -113,30 +112,27 @@ static enum dc_err prepare(struct mut *m, const struct effect_view *e, struct ke
     }
     switch (e->kind) {
     case MUT_PUT:
-        return prepare_put(m, e, ks, &k, old);
+        return prepare_put(m, e, ks, k, old);
     case MUT_DEL:
-        return mut_del(m, ks, &k);
+        return mut_del(m, ks, k);
     case MUT_EXPIRE:
-        return mut_expire(m, ks, &k, old, e->expiry_ms);
+        return mut_expire(m, ks, k, old, e->expiry_ms);
     case MUT_WRITE:
-        return prepare_write(m, e, ks, &k, old);
+        return prepare_write(m, e, ks, k, old);
     case MUT_FLUSH:
         break;
     }
     return damaged(e, "is of an unknown kind");
 }
 
-enum dc_err replay_effect(struct mut *m, const struct effect_view *e, bool in_window) {
-    struct keyspace *ks = store_numbered(m->store, e->keyspace);
-    if (ks == NULL) {
-        return damaged(e, "belongs to a database that this node doesn't have");
-    }
-    mut_reset(m, m->now_ms);
-    if (e->kind == MUT_FLUSH && in_window) {
-        keyspace_drop_older(ks, e->version);
-        return DC_OK;
-    }
-    enum dc_err err = e->kind == MUT_FLUSH ? mut_flush(m, ks) : prepare(m, e, ks, in_window);
+static enum dc_err find_keyspace(const struct mut *m, const struct effect_view *e,
+                                 struct keyspace **out) {
+    *out = store_numbered(m->store, e->keyspace);
+    return *out != NULL ? DC_OK : damaged(e, "belongs to a database that this node doesn't have");
+}
+
+/* What was prepared is done, as the effect has it. */
+static enum dc_err finish(struct mut *m, const struct effect_view *e, enum dc_err err) {
     if (err != DC_OK) {
         mut_rollback(m);
         return err;
@@ -146,4 +142,37 @@ enum dc_err replay_effect(struct mut *m, const struct effect_view *e, bool in_wi
     }
     mut_commit(m);
     return DC_OK;
+}
+
+enum dc_err replay_keyed(struct mut *m, const struct effect_view *e, const struct key *k,
+                         bool in_window) {
+    struct keyspace *ks;
+    enum dc_err err = find_keyspace(m, e, &ks);
+    if (err != DC_OK) {
+        return err;
+    }
+    mut_reset(m, m->now_ms);
+    return finish(m, e, prepare(m, e, ks, k, in_window));
+}
+
+static enum dc_err replay_flush(struct mut *m, const struct effect_view *e, bool in_window) {
+    struct keyspace *ks;
+    enum dc_err err = find_keyspace(m, e, &ks);
+    if (err != DC_OK) {
+        return err;
+    }
+    mut_reset(m, m->now_ms);
+    if (in_window) {
+        keyspace_drop_older(ks, e->version);
+        return DC_OK;
+    }
+    return finish(m, e, mut_flush(m, ks));
+}
+
+enum dc_err replay_effect(struct mut *m, const struct effect_view *e, bool in_window) {
+    if (e->kind == MUT_FLUSH) {
+        return replay_flush(m, e, in_window);
+    }
+    struct key k = store_key(m->store, e->key);
+    return replay_keyed(m, e, &k, in_window);
 }

@@ -12,5 +12,8 @@
 /* 'in_window' (S to E of a snapshot): the store may hold what follows, too. 'm' is empty, and keeps what was replaced until its next reset.
  * Errors: DC_ECORRUPT when the effect wasn't made for what is there; DC_ENOMEM. Then nothing has changed. */
 DC_MUST enum dc_err replay_effect(struct mut *m, const struct effect_view *e, bool in_window);
+/* The same of one whose key is hashed already. Not for a flush. */
+DC_MUST enum dc_err replay_keyed(struct mut *m, const struct effect_view *e, const struct key *k,
+                                 bool in_window);
 
 #endif

@@ -144,7 +144,9 @@ static enum dc_err apply_effects(struct pass *p, const struct image *image) {
         if (!is_wanted(p, e.keyspace) || e.version <= flushed_below(p, image, e.keyspace)) {
             continue; /* the flush may stand in the log behind the image */
         }
-        enum dc_err err = replay_effect(&p->kit->scratch_mut, &e, e.version <= image->window_end);
+        struct key k = store_key_in(p->kit->scratch, cursor.slot, e.key);
+        enum dc_err err =
+            replay_keyed(&p->kit->scratch_mut, &e, &k, e.version <= image->window_end);
         if (err != DC_OK) {
             return err;
         }
@@ -409,7 +411,7 @@ enum dc_err range_load(struct warm *w, struct kit *kit, uint32_t range) {
                      .slot = range << w->range_bits,
                      .slot_end = (range + 1) << w->range_bits,
                      .dropped = atomic_load_explicit(&w->dropped, memory_order_relaxed)};
-    load_scratch_begin(kit->scratch, w->store);
+    load_scratch_begin(kit->scratch, w->store, w->image.queue.ranges[range].count >> w->range_bits);
     memset(kit->ages, 0xff, sizeof(kit->ages));
     kit->now_ms = store_ticked_ms(w->store);
     load_run_init(&kit->run, kit->scratch);

@@ -111,7 +111,10 @@ static enum dc_err play_effects(struct player *p, const struct frame_at *f) {
                 warm_drop(a->warm, ks);
             }
         }
-        enum dc_err err = replay_effect(&p->mut, &e, false);
+        bool is_keyed = at == FRAME_HEADER_LEN && e.kind != MUT_FLUSH;
+        struct key first = {e.key, f->pos};
+        enum dc_err err =
+            is_keyed ? replay_keyed(&p->mut, &e, &first, false) : replay_effect(&p->mut, &e, false);
         if (err != DC_OK) {
             return err;
         }

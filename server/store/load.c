@@ -23,7 +23,7 @@ int64_t store_ticked_ms(const struct store *s) {
 struct store *load_scratch_create(const struct store *real) {
     struct store_opts opts = {.keyspaces = real->keyspace_count, .seed = real->seed};
     struct store *s = store_create(&opts);
-    load_scratch_begin(s, real);
+    load_scratch_begin(s, real, 0);
     return s;
 }
 
@@ -32,7 +32,8 @@ uint64_t load_scratch_len(const struct store *scratch) {
            ((uint64_t)scratch->keyspace_count + 1) * SLOT_COUNT * sizeof(struct root);
 }
 
-void load_scratch_begin(struct store *scratch, const struct store *real) {
+void load_scratch_begin(struct store *scratch, const struct store *real, uint64_t expected) {
+    scratch->expected = (uint32_t)(expected < PAGE_WORDS_MAX ? expected : PAGE_WORDS_MAX);
     atomic_store_explicit(&scratch->tick, atomic_load_explicit(&real->tick, memory_order_relaxed),
                           memory_order_relaxed);
     /* Replay isn't what makes time pass. */
@@ -126,7 +127,11 @@ enum dc_err load_put(const struct mut *m, struct keyspace *ks, const struct key 
     if (e == NULL) {
         return DC_ENOMEM;
     }
-    enum dc_err err = table_add(&r->table, hash, e, m->store->seed);
+    enum dc_err err = DC_OK;
+    if (atomic_load_explicit(&r->table.count, memory_order_relaxed) == 0) {
+        err = table_reserve_page(&r->table, hash, m->store->expected, m->store->seed);
+    }
+    err = err != DC_OK ? err : table_add(&r->table, hash, e, m->store->seed);
     if (err != DC_OK) {
         entry_destroy(e);
         return err;
@@ -170,6 +175,7 @@ void load_publish(struct store *real, struct store *scratch, uint32_t keyspace, 
         root_note_removed(to, from->removed);
         if (count > 0) {
             atomic_store_explicit(&to_ks->used, 1, memory_order_relaxed);
+            table_fit(&from->table);
             table_move(&to->table, &from->table);
             atomic_store_explicit(&to->volatiles,
                                   atomic_load_explicit(&from->volatiles, memory_order_relaxed),

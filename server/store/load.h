@@ -48,8 +48,8 @@ struct load_run {
 struct store *load_scratch_create(const struct store *real);
 /* Bytes of address space that one takes; few of them are used. */
 uint64_t load_scratch_len(const struct store *scratch);
-/* Before a range: shows the time of the real store. */
-void load_scratch_begin(struct store *scratch, const struct store *real);
+/* Before a range: shows the time of the real store, and makes tables for as many entries as a slot is expected to get by load_put(). */
+void load_scratch_begin(struct store *scratch, const struct store *real, uint64_t expected);
 
 void load_run_init(struct load_run *run, struct store *scratch);
 /* Adds an entry whose key isn't there yet. Errors: DC_ENOMEM; what was added stays. */
@@ -65,7 +65,7 @@ void load_run_fini(struct load_run *run);
 DC_MUST enum dc_err load_put(const struct mut *m, struct keyspace *ks, const struct key *k,
                              const struct entry_spec *spec, uint64_t version);
 
-/* Moves the slot of a keyspace of a scratch store into the real one. */
+/* Moves the slot of a keyspace of a scratch store into the real one, in a page no larger than it needs. */
 void load_publish(struct store *real, struct store *scratch, uint32_t keyspace, uint32_t slot);
 /* Frees it instead (of the system keyspace, too, which is built in place). */
 void load_discard(struct store *scratch, uint32_t keyspace, uint32_t slot);

@@ -29,16 +29,19 @@ void page_destroy(struct line *page, uint32_t lines) {
     mem_free_aligned(page, sizeof(struct line), lines * sizeof(struct line));
 }
 
+/* Words of a line that isn't full. A loop would end where no branch prediction foresees it. */
+static uint32_t line_count(const uint64_t *words) {
+    uint32_t count = words[3] != 0 ? 4 : 0;
+    count += words[count + 1] != 0 ? 2 : 0;
+    return count + (words[count] != 0);
+}
+
 void page_put(struct line *page, uint32_t lines, uint64_t word) {
     uint32_t at = home_of(word_tag(word), lines);
     for (uint32_t probes = 0; probes < lines; probes++) {
         uint64_t *words = page[at].words;
         if (!line_is_full(&page[at])) {
-            uint32_t i = 0;
-            while (words[i] != 0) {
-                i++;
-            }
-            words[i] = word;
+            words[line_count(words)] = word;
             return;
         }
         at = line_after(at, lines);

@@ -103,9 +103,12 @@ uint32_t store_slot(struct bytes name) {
 }
 
 struct key store_key(const struct store *s, struct bytes name) {
-    uint64_t slot = store_slot(name);
+    return store_key_in(s, store_slot(name), name);
+}
+
+struct key store_key_in(const struct store *s, uint32_t slot, struct bytes name) {
     uint64_t hash = crypto_hash(name, s->seed) & (HASH_END - 1);
-    return (struct key){name, {slot << HASH_BITS | hash}};
+    return (struct key){name, {(uint64_t)slot << HASH_BITS | hash}};
 }
 
 void store_lock(struct store *s, uint32_t slot) DC_NO_LOCK_CHECK {

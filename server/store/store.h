@@ -80,6 +80,8 @@ uint32_t keyspace_id(const struct keyspace *ks);
 
 /* Hashes a name. */
 struct key store_key(const struct store *s, struct bytes name);
+/* The same of a name whose slot is known. */
+struct key store_key_in(const struct store *s, uint32_t slot, struct bytes name);
 static inline uint32_t pos_slot(struct pos p) {
     return (uint32_t)(p.v >> 50);
 }

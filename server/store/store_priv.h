@@ -43,6 +43,8 @@ struct store {
     /* atomic */
     _Atomic(struct grave *) graves; /* see flush.c */
     _Atomic bool packing;           /* see pack.c */
+    /* its owner's: */
+    uint32_t expected; /* entries of a slot of a scratch store, see load.h */
     /* atomic: the clock of accesses, see access.c */
     _Alignas(64) _Atomic uint32_t tick;
     _Atomic uint32_t quantum;                      /* accesses to a tick */

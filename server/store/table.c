@@ -205,6 +205,18 @@ enum dc_err table_reserve_page(struct table *t, uint64_t hash, uint32_t extra,
     return make_room(&at, hash, extra < room ? extra : room, seed, MEMORY_MAY);
 }
 
+void table_fit(struct table *t) {
+    uint64_t word = ref_word(t);
+    uint32_t count = count_of(t), lines = ref_count_lines(word);
+    if (word == 0 || ref_is_node(word) || count > page_load_max(lines) / 4 * 3) {
+        return;
+    }
+    uint32_t fewer = page_lines_for(count + 1);
+    if (fewer < lines) {
+        (void)page_resize(t, fewer, MEMORY_MAY);
+    }
+}
+
 /* There is room. */
 static void put_at(struct table_place *at, uint64_t hash, struct entry *e) {
     uint64_t word = ref_word(at->page);

@@ -77,6 +77,9 @@ DC_MUST enum dc_err table_reserve(struct table *t, uint64_t hash, uint32_t extra
 DC_MUST enum dc_err table_reserve_page(struct table *t, uint64_t hash, uint32_t extra,
                                        const uint8_t *seed);
 
+/* Takes back what table_reserve_page() gave for entries that never came, if that is much. */
+void table_fit(struct table *t);
+
 /* Inserts an entry whose key isn't there, where nothing has been reserved. Errors: DC_ENOMEM. */
 DC_MUST enum dc_err table_add(struct table *t, uint64_t hash, struct entry *e, const uint8_t *seed);
 

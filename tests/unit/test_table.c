@@ -472,6 +472,34 @@ START_TEST(pages_give_their_memory_back_when_entries_leave) {
 }
 END_TEST
 
+START_TEST(a_page_made_for_too_many_is_cut_to_what_came) {
+    struct table t;
+    char text[32];
+    table_init(&t);
+    must(table_reserve_page(&t, hash_of(name_of(text, 0)), 500, seed));
+    size_t made = table_overhead(&t);
+    for (uint64_t i = 0; i < 480; i++) {
+        insert(&t, name_of(text, i), 0);
+    }
+    expect_eq(table_overhead(&t), made); /* it didn't grow */
+    table_fit(&t);
+    expect_eq(table_overhead(&t), made); /* a few words aren't worth it */
+    drop(&t);
+    must(table_reserve_page(&t, hash_of(name_of(text, 0)), 500, seed));
+    for (uint64_t i = 0; i < 20; i++) {
+        insert(&t, name_of(text, i), 0);
+    }
+    table_fit(&t);
+    expect(table_overhead(&t) <= 20 * 13);
+    check(&t);
+    for (uint64_t i = 0; i < 20; i++) {
+        struct bytes name = name_of(text, i);
+        expect(table_find(&t, hash_of(name), name) != NULL);
+    }
+    drop(&t);
+}
+END_TEST
+
 CHECK_MAIN("table", an_empty_table_has_no_memory_and_finds_nothing,
            what_is_inserted_is_found_until_it_is_removed,
            random_operations_keep_the_invariants_of_a_page,
@@ -483,4 +511,5 @@ CHECK_MAIN("table", an_empty_table_has_no_memory_and_finds_nothing,
            a_step_may_begin_anywhere, steps_by_page_see_all_or_only_what_is_due,
            due_times_are_reached_only_when_the_expiry_has_passed,
            a_table_taken_apart_page_by_page_is_gone_in_the_end,
-           pages_give_their_memory_back_when_entries_leave)
+           pages_give_their_memory_back_when_entries_leave,
+           a_page_made_for_too_many_is_cut_to_what_came)

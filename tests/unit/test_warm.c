@@ -142,6 +142,24 @@ START_TEST(loaders_load_everything_and_say_so_once) {
 }
 END_TEST
 
+/* A log says how many effects a slot has, not how many keys. */
+START_TEST(tables_are_as_large_as_what_a_log_leaves) {
+    enum { KEYS = 2 * SLOT_COUNT };
+    case_open(&c);
+    for (uint32_t i = 0; i < 20; i++) {
+        set_many(0, "key:", KEYS);
+    }
+    case_write_log(&c, 0, 0);
+    case_attach(&c);
+    atomic_store(&done_calls, 0);
+    warm_start(c.warm, 2, count_done, NULL);
+    wait_until_over();
+    case_same(&c);
+    expect(store_overhead(c.store) <= store_overhead(c.engine.store) * 11 / 10);
+    case_close(&c);
+}
+END_TEST
+
 START_TEST(loading_can_be_stopped_in_the_middle) {
     case_open(&c);
     set_many(0, "key:", 20000);
@@ -575,8 +593,9 @@ START_TEST(frequency_and_age_survive) {
 END_TEST
 
 CHECK_MAIN("warm", a_touch_loads_a_range_and_nothing_else, values_of_every_kind_come_back,
-           loaders_load_everything_and_say_so_once, loading_can_be_stopped_in_the_middle,
-           clients_and_loaders_at_the_same_time, test_h32_a_flush_while_warming,
+           loaders_load_everything_and_say_so_once, tables_are_as_large_as_what_a_log_leaves,
+           loading_can_be_stopped_in_the_middle, clients_and_loaders_at_the_same_time,
+           test_h32_a_flush_while_warming,
            test_h34_a_damaged_block_is_rebuilt_from_the_older_snapshot,
            test_h34_a_range_that_cannot_be_loaded_answers_an_error_for_ever,
            effects_that_cannot_be_read_any_more_are_an_error_and_no_signal,
