@@ -271,24 +271,6 @@ static enum dc_err copy_segment(struct backup *b, const struct segment_info *s, 
     return err != DC_OK ? err : note_file(b, s->name, SEGMENT_HEADER_LEN);
 }
 
-static bool counts(const struct segment_info *s) {
-    return !s->abandoned && s->verdict == HEAD_OK;
-}
-
-/* Where the segment's bytes end to count: where the next one begins, if not before. */
-static uint64_t end_of(const struct log_dir *d, uint32_t index) {
-    const struct segment_info *s = &d->segments[index];
-    uint64_t end = log_dir_link_end(d, s->link);
-    uint32_t next = index + 1;
-    while (next < d->count && !counts(&d->segments[next])) {
-        next++;
-    }
-    if (next < d->count && d->segments[next].head.first_lsn < end) {
-        end = d->segments[next].head.first_lsn;
-    }
-    return end < reach(s) ? end : reach(s);
-}
-
 /* All of it was synced, and nothing else stands in it. */
 static bool is_finished(const struct backup *b, const struct segment_info *s, uint64_t end) {
     const struct io *io = b->opts->io;
@@ -335,7 +317,7 @@ static enum dc_err link_segment(struct backup *b, const struct segment_info *s) 
 
 static enum dc_err take_segment(struct backup *b, const struct log_dir *d, uint32_t index) {
     const struct segment_info *s = &d->segments[index];
-    uint64_t end = end_of(d, index);
+    uint64_t end = log_dir_segment_end(d, index);
     if (end <= b->snap_start) {
         return DC_OK;
     }
@@ -347,13 +329,13 @@ static enum dc_err take_segments(struct backup *b, const struct log_dir *d, uint
     uint32_t last = LOG_NO_SEGMENT; /* the one in which the log ends */
     for (uint32_t i = 0; i < d->count; i++) {
         const struct segment_info *s = &d->segments[i];
-        last = counts(s) && s->head.first_lsn <= durable ? i : last;
+        last = segment_counts(s) && s->head.first_lsn <= durable ? i : last;
     }
     for (uint32_t i = 0; last != LOG_NO_SEGMENT && i < last && err == DC_OK; i++) {
         if (is_stopped(b)) {
             return stopped();
         }
-        err = counts(&d->segments[i]) ? take_segment(b, d, i) : DC_OK;
+        err = segment_counts(&d->segments[i]) ? take_segment(b, d, i) : DC_OK;
     }
     bool wanted = last != LOG_NO_SEGMENT && reach(&d->segments[last]) > b->snap_start;
     return err == DC_OK && wanted ? copy_segment(b, &d->segments[last], durable, true) : err;

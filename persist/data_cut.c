@@ -239,11 +239,22 @@ static int write_again(const struct io *io, struct io_file *f, uint64_t from, ui
     return err;
 }
 
-static enum dc_err settle_segment(const struct warm_opts *o, const char *name, uint64_t from,
-                                  uint64_t to) {
+int data_put_mark(const struct io *io, struct io_file *f, const struct segment_info *s,
+                  uint64_t lsn) {
+    uint8_t bytes[SEGMENT_MARK_LEN];
+    struct segment_mark mark = {.durable_lsn = lsn, .time_ms = s->mark_ms};
+    segment_mark_encode(s->head.first_lsn, &mark, bytes);
+    struct iovec iov = {bytes, sizeof(bytes)};
+    ssize_t put = io->write_at(io, f, &iov, 1, SEGMENT_MARK_AT);
+    return put < 0 ? (int)put : 0;
+}
+
+/* From 'from' to 'to'; the segment's own part of the log ends at 'end'. */
+static enum dc_err settle_segment(const struct warm_opts *o, const struct segment_info *s,
+                                  uint64_t from, uint64_t to, uint64_t end) {
     char path[DATA_PATH_MAX];
     struct io_file file;
-    enum dc_err err = data_path(o->dir, name, path);
+    enum dc_err err = data_path(o->dir, s->name, path);
     if (err != DC_OK) {
         return err;
     }
@@ -265,6 +276,10 @@ static enum dc_err settle_segment(const struct warm_opts *o, const char *name, u
     failed = failed < 0 ? failed : write_again(o->io, &file, from, to);
     failed = failed < 0 ? failed : o->io->truncate(o->io, &file, to);
     failed = failed < 0 ? failed : o->io->sync(o->io, &file);
+    if (failed >= 0 &&
+        end > s->durable_lsn) { /* neither the next start nor a backup has to do it once more */
+        failed = data_put_mark(o->io, &file, s, end);
+    }
     o->io->close(o->io, &file);
     return failed < 0 ? io_failed("sync", path, failed) : DC_OK;
 }
@@ -274,7 +289,7 @@ enum dc_err data_make_durable(const struct warm_opts *opts, const struct log_dir
     enum dc_err err = DC_OK;
     for (uint32_t i = 0; i < dir->count && err == DC_OK; i++) {
         const struct segment_info *seg = &dir->segments[i];
-        if (seg->abandoned || seg->verdict != HEAD_OK || seg->link == LOG_NO_LINK) {
+        if (!segment_counts(seg)) {
             continue;
         }
         uint64_t first = seg->head.first_lsn;
@@ -285,7 +300,8 @@ enum dc_err data_make_durable(const struct warm_opts *opts, const struct log_dir
         uint64_t from =
             seg->durable_lsn > first ? SEGMENT_HEADER_LEN + (seg->durable_lsn - first) : 0;
         if (from < to) {
-            err = settle_segment(opts, seg->name, from, to);
+            uint64_t own = log_dir_segment_end(dir, i);
+            err = settle_segment(opts, seg, from, to, own < end ? own : end);
         }
     }
     return err != DC_OK ? err : sync_dir(opts);

@@ -106,20 +106,6 @@ static enum dc_err put_segments_aside(const struct warm_opts *o, uint64_t lsn,
     return err;
 }
 
-/* What is promised to be there may not reach past the fork. Not yet durable. */
-static int lower_mark(const struct io *io, struct io_file *f, const struct segment_info *s,
-                      uint64_t lsn) {
-    uint8_t bytes[SEGMENT_MARK_LEN];
-    struct segment_mark mark = {.durable_lsn = lsn, .time_ms = s->mark_ms};
-    if (s->durable_lsn <= lsn) {
-        return 0;
-    }
-    segment_mark_encode(s->head.first_lsn, &mark, bytes);
-    struct iovec iov = {bytes, sizeof(bytes)};
-    ssize_t put = io->write_at(io, f, &iov, 1, SEGMENT_MARK_AT);
-    return put < 0 ? (int)put : 0;
-}
-
 /* A file of the same bytes takes the segment's name, durably: what is done to it changes no backup. */
 static enum dc_err replace_segment(const struct warm_opts *o, const struct segment_info *s,
                                    struct io_file *segment, uint64_t len, const char *path,
@@ -133,7 +119,8 @@ static enum dc_err replace_segment(const struct warm_opts *o, const struct segme
     }
     int failed = o->io->open(o->io, copy, IO_WRITE, &file);
     if (failed == 0) {
-        failed = lower_mark(o->io, &file, s, lsn);
+        /* What is promised to be there may not reach past the fork. */
+        failed = s->durable_lsn > lsn ? data_put_mark(o->io, &file, s, lsn) : 0;
         failed = failed < 0 ? failed : o->io->sync(o->io, &file);
         o->io->close(o->io, &file);
     }

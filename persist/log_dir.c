@@ -225,6 +225,24 @@ uint64_t log_dir_link_end(const struct log_dir *d, uint32_t link) {
     return end;
 }
 
+bool segment_counts(const struct segment_info *s) {
+    return s->verdict == HEAD_OK && !s->abandoned && s->link != LOG_NO_LINK;
+}
+
+uint64_t log_dir_segment_end(const struct log_dir *d, uint32_t index) {
+    const struct segment_info *s = &d->segments[index];
+    uint64_t room = s->file_len > SEGMENT_HEADER_LEN ? s->file_len - SEGMENT_HEADER_LEN : 0;
+    uint64_t end = s->head.first_lsn + room;
+    uint64_t fork = log_dir_link_end(d, s->link);
+    uint32_t next = index + 1;
+    end = fork < end ? fork : end;
+    while (next < d->count && !segment_counts(&d->segments[next])) {
+        next++;
+    }
+    bool cuts = next < d->count && d->segments[next].head.first_lsn < end;
+    return cuts ? d->segments[next].head.first_lsn : end;
+}
+
 static uint32_t link_of(const struct log_dir *d, uint64_t history_id) {
     for (uint32_t i = d->chain_count; i-- > 0;) {
         if (d->chain[i].id == history_id) {

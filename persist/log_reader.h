@@ -57,6 +57,10 @@ void log_dir_close(struct log_dir *d);
 
 /* Where the part of a history that belongs to the chain ends: the fork; UINT64_MAX for the newest. */
 uint64_t log_dir_link_end(const struct log_dir *d, uint32_t link);
+/* Whether a segment can have a part in the log at all; and where the part that is its own ends: where the next one begins, at the fork, or with the file.
+ * What stands behind that counts only if the next one has nothing there. */
+bool segment_counts(const struct segment_info *s);
+uint64_t log_dir_segment_end(const struct log_dir *d, uint32_t index);
 
 enum log_end {
     LOG_MORE, /* a frame was returned */

@@ -10,24 +10,15 @@ enum { PIECES_PER_THREAD = 4, THREADS_MAX = 16 };
 
 /* --- which ------------------------------------------------------------------------------------------- */
 
-/* The part of a segment that counts: up to where the next one begins, or a newer history. False: nothing of it. */
+/* The part of a segment that counts, behind 'from'. False: nothing of it. */
 static bool part_of(const struct log_dir *d, uint32_t index, uint64_t from, uint64_t *begin,
                     uint64_t *end) {
     const struct segment_info *s = &d->segments[index];
-    if (s->verdict != HEAD_OK || s->abandoned || s->link == LOG_NO_LINK ||
-        s->file_len <= SEGMENT_HEADER_LEN) {
+    if (!segment_counts(s)) {
         return false;
     }
     *begin = s->head.first_lsn > from ? s->head.first_lsn : from;
-    *end = s->head.first_lsn + (s->file_len - SEGMENT_HEADER_LEN);
-    uint64_t fork = log_dir_link_end(d, s->link);
-    *end = fork < *end ? fork : *end;
-    for (uint32_t i = index + 1; i < d->count && d->segments[i].head.first_lsn < *end; i++) {
-        const struct segment_info *next = &d->segments[i];
-        if (next->verdict == HEAD_OK && next->link == s->link && !next->abandoned) {
-            *end = next->head.first_lsn;
-        }
-    }
+    *end = log_dir_segment_end(d, index);
     return *begin < *end;
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "server/base/mem.h"
 #include "server/base/sum.h"
 #include "server/store/load.h"
 #include "tests/support/check_main.h"
@@ -731,8 +732,10 @@ static void expect_cut(const char *before) {
                  "write %s %" PRId64 "+%" PRId64 "\n"
                  "truncate %s %" PRId64 "\n"
                  "sync %s\n"
+                 "write %s %d+%d\n" /* the mark */
                  "sync_dir data\n",
-                 before, aside, log, end, log, log, end + 1, log, from, end - from, log, end, log);
+                 before, aside, log, end, log, log, end + 1, log, from, end - from, log, end, log,
+                 log, SEGMENT_MARK_AT, SEGMENT_MARK_LEN);
 }
 
 static const char *side_calls(char to[512]) {
@@ -767,6 +770,19 @@ START_TEST(also_when_it_was_made_by_a_start_that_was_killed) {
     case_forget(&c);
     must(case_scan(&c));
     expect_cut("");
+    torn_close();
+}
+END_TEST
+
+/* Nor would a backup have a second name of such a file. */
+START_TEST(what_a_start_has_settled_the_next_one_leaves_alone) {
+    torn_open(true);
+    must(case_scan(&c));
+    mem_free(sim_disk_take_trace(torn.disk));
+    case_forget(&c);
+    must(case_scan(&c));
+    expect_eq(c.plan->end_lsn, torn.good);
+    expect_trace(torn.disk, "sync_dir data\n");
     torn_close();
 }
 END_TEST
@@ -890,5 +906,6 @@ CHECK_MAIN("data_scan", an_empty_directory_is_a_new_node,
            a_log_that_begins_in_the_middle_is_refused, test_h04_a_flush_that_was_lost_kills_nothing,
            test_h03_a_snapshot_that_ends_behind_the_log, recovery_to_a_point_ends_with_a_frame,
            a_point_before_everything_is_refused, a_tail_is_cut_when_its_side_file_is_durable,
-           also_when_it_was_made_by_a_start_that_was_killed, leftovers_of_a_crash_are_removed,
+           also_when_it_was_made_by_a_start_that_was_killed,
+           what_a_start_has_settled_the_next_one_leaves_alone, leftovers_of_a_crash_are_removed,
            a_directory_is_no_leftover, every_byte_of_a_segment_flipped_in_turn)
