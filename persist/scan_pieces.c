@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { PIECES_PER_THREAD = 4, THREADS_MAX = 16 };
+enum { THREADS_MAX = 16 };
 
 /* --- which ------------------------------------------------------------------------------------------- */
 
@@ -30,16 +30,23 @@ static uint64_t len_behind(const struct log_dir *d, uint64_t from) {
     return len;
 }
 
-/* Pieces of 'len' bytes, whatever the segments are like. */
-static void cut(struct pieces *p, uint64_t from, uint64_t total, uint64_t len) {
+/* Long ones first, so that lists for each range are made for few; short ones at the end, so that all threads are done at about the same time. */
+static uint64_t len_of_next(uint64_t left, uint32_t threads, uint64_t least) {
+    uint64_t len = left / (2 * threads);
+    return len > least ? len : least;
+}
+
+/* Whatever the segments are like. */
+static void cut(struct pieces *p, uint64_t from, uint64_t total, uint32_t threads, uint64_t least) {
     uint64_t passed = 0, next = 0, begin, end;
-    p->list = mem_must_zalloc((total / len + 1) * sizeof(*p->list));
+    p->list = mem_must_zalloc((total / least + 1) * sizeof(*p->list));
     for (uint32_t i = 0; i < p->dir->count; i++) {
         if (!part_of(p->dir, i, from, &begin, &end)) {
             continue;
         }
-        for (; next < passed + (end - begin); next += len) {
+        while (next < passed + (end - begin)) {
             uint64_t first = begin + (next - passed);
+            next += len_of_next(total - next, threads, least);
             if (p->count > 0) {
                 p->list[p->count - 1].below = first;
             }
@@ -142,9 +149,7 @@ void pieces_read(struct pieces *p, const struct warm_opts *opts, const struct lo
     }
     p->dir = dir;
     p->range_bits = range_bits;
-    /* Several for each, as they take different times; but lists for each range have to be made for each. */
-    uint64_t count = threads * least_of(total / least / threads, PIECES_PER_THREAD);
-    cut(p, from, total, (total + count - 1) / count);
+    cut(p, from, total, threads, least);
     for (uint32_t i = 0; i + 1 < threads; i++) {
         thread_start(&helpers[i], "log-scan", read_some, p);
     }

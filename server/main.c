@@ -182,6 +182,7 @@ static enum dc_err open_data(struct server *s, bool continues) {
     }
     struct store_opts opts = {.seed = s->data.plan->seed}; /* all databases: node_database() */
     s->store = store_create(&opts);
+    time_calibrate();
     node_init(n, &s->conf, s->store, &net_host);
     if (s->handover.run_id[0] != '\0') {
         memcpy(n->run_id, s->handover.run_id, sizeof(n->run_id));
@@ -449,7 +450,7 @@ int main(int argc, char **argv) {
     server.began_us = time_mono_us();
     mem_thread_begin();
     crypto_init();
-    time_calibrate();
+    time_calibrate_begin();
     io_catch_faults();
     cmd_init();
     diag_set_role("main");

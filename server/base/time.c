@@ -92,17 +92,50 @@ int64_t time_mono_us(void) {
 
 #if defined(__x86_64__)
 
+enum { CALIBRATION_NS = 2 * 1000 * 1000, READ_TRIES = 5 };
+
 /* Nanoseconds per tick, as a fraction of 2^32. A plausible rate until it is measured. */
 static _Atomic uint64_t ns_per_tick = (uint64_t)1 << 31;
 
+/* One moment by both. */
+struct moment {
+    int64_t ns; /* 0 = none */
+    uint64_t ticks;
+};
+static struct moment first;
+
+/* Of some tries the one that took the least time: nobody took the core away in the middle of it. */
+static struct moment read_moment(void) {
+    struct moment best = {0};
+    uint64_t shortest = UINT64_MAX;
+    for (int i = 0; i < READ_TRIES; i++) {
+        uint64_t before = time_ticks();
+        int64_t ns = read_ns(CLOCK_MONOTONIC);
+        uint64_t took = time_ticks() - before;
+        if (took < shortest) {
+            shortest = took;
+            best = (struct moment){ns, before + took / 2};
+        }
+    }
+    return best;
+}
+
+void time_calibrate_begin(void) {
+    first = read_moment();
+}
+
 void time_calibrate(void) {
-    const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
-    int64_t ns = read_ns(CLOCK_MONOTONIC);
-    uint64_t ticks = time_ticks();
-    nanosleep(&pause, NULL);
-    ns = read_ns(CLOCK_MONOTONIC) - ns;
-    ticks = time_ticks() - ticks;
-    atomic_store_explicit(&ns_per_tick, ((uint64_t)ns << 32) / (ticks > 0 ? ticks : 1),
+    if (first.ns == 0) {
+        time_calibrate_begin();
+    }
+    int64_t left_ns = first.ns + CALIBRATION_NS - read_ns(CLOCK_MONOTONIC);
+    if (left_ns > 0) {
+        const struct timespec pause = {.tv_nsec = left_ns};
+        nanosleep(&pause, NULL);
+    }
+    struct moment last = read_moment();
+    uint64_t ns = (uint64_t)(last.ns - first.ns), ticks = last.ticks - first.ticks;
+    atomic_store_explicit(&ns_per_tick, (uint64_t)(((uint128_t)ns << 32) / (ticks > 0 ? ticks : 1)),
                           memory_order_relaxed);
 }
 
@@ -113,6 +146,7 @@ uint64_t time_ticks_to_ns(uint64_t ticks) {
 
 #else
 
+void time_calibrate_begin(void) {}
 void time_calibrate(void) {}
 
 uint64_t time_ticks_to_ns(uint64_t ticks) {

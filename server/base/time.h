@@ -52,7 +52,9 @@ static inline int64_t clock_now_ms(const struct node_clock *c) {
 int64_t time_wall_us(void); /* CLOCK_REALTIME */
 int64_t time_mono_us(void); /* CLOCK_MONOTONIC */
 
-/* Ticks of a fast counter for durations, and their conversion. time_calibrate() is called once at start. */
+/* Ticks of a fast counter for durations, and their conversion. How long one takes is measured at start, from the first of these calls to the second; there have to
+ * be two milliseconds between them, or the second waits. One thread. */
+void time_calibrate_begin(void);
 void time_calibrate(void);
 uint64_t time_ticks_to_ns(uint64_t ticks);
 static inline uint64_t time_ticks(void) {
