@@ -331,20 +331,42 @@ static uint64_t take_field(const char **at, uint32_t flags, uint32_t flag) {
     return value;
 }
 
-bool effect_decode(const char *frame, size_t len, size_t at, uint64_t lsn,
-                   struct effect_view *out) {
-    if (at > len || len - at < EFFECT_HEADER_LEN || !kind_is_known((uint8_t)frame[at])) {
+static bool is_simple_put(const char *effect) {
+    uint32_t value_kind = (uint8_t)effect[1] & ~(uint32_t)FLAG_EXPIRY;
+    return effect[0] == MUT_PUT && (value_kind == VALUE_STR || value_kind == VALUE_RAW);
+}
+
+/* What nearly all are: of few optional fields and no lengths that could be too long. */
+static bool decode_simple_put(const char *p, size_t room, struct effect_view *out) {
+    uint32_t flags = (uint8_t)p[1];
+    size_t key_len = get_u16(p + 4), data = get_u16(p + 6);
+    bool has_expiry = (flags & FLAG_EXPIRY) != 0;
+    size_t fields = EFFECT_HEADER_LEN + (has_expiry ? 8u : 0u);
+    size_t len = fields + key_len + data;
+    if (len > room) {
         return false;
     }
-    const char *p = frame + at;
+    *out = (struct effect_view){.kind = MUT_PUT,
+                                .value_kind = (enum value_kind)(flags & FLAG_KIND_MASK),
+                                .keyspace = get_u16(p + 2),
+                                .has_expiry = has_expiry,
+                                .expiry_ms = has_expiry ? (int64_t)get_u64(p + EFFECT_HEADER_LEN)
+                                                        : EXPIRY_NONE,
+                                .key = bytes_of(p + fields, key_len),
+                                .data = bytes_of(p + fields + key_len, data),
+                                .len = len};
+    return true;
+}
+
+static bool decode_any(const char *effect, size_t room, struct effect_view *out) {
+    const char *p = effect;
     uint32_t flags = (uint8_t)p[1];
     uint64_t key_len = get_u16(p + 4);
     uint64_t data = get_u16(p + 6);
     out->kind = (enum mut_kind)p[0];
     bool is_blob = (flags & FLAG_KIND_MASK) == VALUE_BLOB;
     uint64_t fields = fields_len(flags);
-    uint64_t room = len - at;
-    if (fields > room) {
+    if (!kind_is_known((uint8_t)p[0]) || fields > room) {
         return false;
     }
     p += EFFECT_HEADER_LEN;
@@ -361,7 +383,7 @@ bool effect_decode(const char *frame, size_t len, size_t at, uint64_t lsn,
         return false;
     }
     out->value_kind = (enum value_kind)(flags & FLAG_KIND_MASK);
-    out->keyspace = get_u16(frame + at + 2);
+    out->keyspace = get_u16(effect + 2);
     out->has_expiry = (flags & FLAG_EXPIRY) != 0;
     out->expiry_ms = out->has_expiry ? (int64_t)take_field(&p, flags, FLAG_EXPIRY) : EXPIRY_NONE;
     out->prev = take_field(&p, flags, FLAG_PREV);
@@ -369,10 +391,21 @@ bool effect_decode(const char *frame, size_t len, size_t at, uint64_t lsn,
     out->blob_sum = take_field(&p, is_blob, 1);
     out->key = bytes_of(p, (size_t)key_len);
     out->data = bytes_of(p + key_len, (size_t)data);
-    out->at = at;
     out->len = (size_t)(fields + key_len + data);
-    out->version = lsn + at + out->len;
     return true;
+}
+
+bool effect_decode(const char *frame, size_t len, size_t at, uint64_t lsn,
+                   struct effect_view *out) {
+    if (at > len || len - at < EFFECT_HEADER_LEN) {
+        return false;
+    }
+    const char *effect = frame + at;
+    bool right = dc_likely(is_simple_put(effect)) ? decode_simple_put(effect, len - at, out)
+                                                  : decode_any(effect, len - at, out);
+    out->at = at;
+    out->version = lsn + at + out->len;
+    return right;
 }
 
 /* Goes over the effects and counts them; the sum has a part for each stretch between blobs. */

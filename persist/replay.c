@@ -51,19 +51,19 @@ static enum dc_err value_from(const struct effect_view *e, struct value *v) {
     return damaged(e, "has a value of an unknown kind");
 }
 
-/* Most of a log is keys that aren't there: they are put in at once. */
+/* Most of a log is keys that aren't there: they are put in at once, without a mutation. */
+static enum dc_err put_new(const struct mut *m, const struct effect_view *e, struct keyspace *ks,
+                           const struct key *k) {
+    struct entry_spec spec = {.key = e->key, .expiry_ms = e->expiry_ms};
+    enum dc_err err = value_from(e, &spec.value);
+    return err != DC_OK ? err : load_put(m, ks, k, &spec, e->version);
+}
+
 static enum dc_err prepare_put(struct mut *m, const struct effect_view *e, struct keyspace *ks,
                                const struct key *k, const struct entry *old) {
     struct value v;
     enum dc_err err = value_from(e, &v);
-    if (err != DC_OK) {
-        return err;
-    }
-    if (old == NULL) {
-        struct entry_spec spec = {.key = e->key, .value = v, .expiry_ms = e->expiry_ms};
-        return load_put(m, ks, k, &spec, e->version);
-    }
-    return mut_put(m, ks, k, old, &v, e->expiry_ms);
+    return err != DC_OK ? err : mut_put(m, ks, k, old, &v, e->expiry_ms);
 }
 
 static enum dc_err prepare_write(struct mut *m, const struct effect_view *e, struct keyspace *ks,
@@ -89,8 +89,7 @@ static enum match match_patch(const struct effect_view *e, const struct entry *o
 }
 
 static enum dc_err prepare(struct mut *m, const struct effect_view *e, struct keyspace *ks,
-                           const struct key *k, bool in_window) {
-    const struct entry *old = store_find(ks, k);
+                           const struct key *k, const struct entry *old, bool in_window) {
     if (old != NULL && entry_version(old) >= e->version) {
         if (in_window) {
             return DC_OK;
@@ -151,8 +150,12 @@ enum dc_err replay_keyed(struct mut *m, const struct effect_view *e, const struc
     if (err != DC_OK) {
         return err;
     }
+    const struct entry *old = store_find(ks, k);
+    if (old == NULL && e->kind == MUT_PUT) {
+        return put_new(m, e, ks, k);
+    }
     mut_reset(m, m->now_ms);
-    return finish(m, e, prepare(m, e, ks, k, in_window));
+    return finish(m, e, prepare(m, e, ks, k, old, in_window));
 }
 
 static enum dc_err replay_flush(struct mut *m, const struct effect_view *e, bool in_window) {
