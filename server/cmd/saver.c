@@ -25,6 +25,7 @@ struct saver {
     /* under 'lock' */
     pthread_mutex_t lock;
     pthread_cond_t moved;
+    bool wakes; /* there is something to look at, since the last look began */
     bool asked; /* a snapshot is wanted */
     bool over;  /* retention can't get below its limit of bytes */
     bool running;
@@ -291,6 +292,12 @@ static bool do_job(struct saver *s) {
     return true;
 }
 
+/* The thread may be doing something without the lock: then it looks once more before it waits. */
+static void wake(struct saver *s) {
+    s->wakes = true;
+    pthread_cond_broadcast(&s->moved);
+}
+
 static void refuse_jobs(struct saver *s) {
     while (s->jobs != NULL) {
         struct saver_job *j = s->jobs;
@@ -309,7 +316,7 @@ void saver_do(struct saver *s, struct saver_job *j) {
     j->waits = false;
     j->stop = &s->stop;
     *at = j;
-    pthread_cond_broadcast(&s->moved);
+    wake(s);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -317,6 +324,7 @@ static void run(void *arg) {
     struct saver *s = arg;
     pthread_mutex_lock(&s->lock);
     while (!atomic_load_explicit(&s->stop, memory_order_acquire)) {
+        s->wakes = false;
         note_keeping(s);
         if (do_job(s)) {
             continue;
@@ -327,6 +335,9 @@ static void run(void *arg) {
             continue;
         }
         tidy(s);
+        if (s->wakes) {
+            continue;
+        }
         int64_t end_us = time_mono_us() + LOOK_MS * 1000;
         struct timespec until = {.tv_sec = end_us / 1000000, .tv_nsec = end_us % 1000000 * 1000};
         pthread_cond_clockwait(&s->moved, &s->lock, CLOCK_MONOTONIC, &until);
@@ -356,7 +367,7 @@ struct saver *saver_start(struct node *n, struct data *d) {
 void saver_give_up(struct saver *s) {
     atomic_store_explicit(&s->stop, true, memory_order_release);
     pthread_mutex_lock(&s->lock);
-    pthread_cond_broadcast(&s->moved);
+    wake(s);
     pthread_mutex_unlock(&s->lock);
     s->node->host->resume(s->node);
 }
@@ -381,7 +392,7 @@ enum saver_answer saver_request(struct saver *s, bool may_wait) {
     } else {
         answer = busy ? SAVER_SCHEDULED : SAVER_STARTED;
         s->asked = true;
-        pthread_cond_broadcast(&s->moved);
+        wake(s);
     }
     pthread_mutex_unlock(&s->lock);
     return answer;
@@ -426,7 +437,7 @@ enum dc_err saver_wait(struct saver *s) {
 
 void saver_look(struct saver *s) {
     pthread_mutex_lock(&s->lock);
-    pthread_cond_broadcast(&s->moved);
+    wake(s);
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import first_lsn, flip, offset_of  # noqa: E402
+from support.disk import WrongClock, first_lsn, flip, offset_of  # noqa: E402
 from support.pace import BUILD, slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.resp import Error  # noqa: E402
@@ -363,7 +363,7 @@ class Roles(ReplicaCase):
 
     def test_h31_what_had_expired_stays_so_when_the_replica_is_promoted(self):
         primary = self.node()
-        replica = self.replica(primary)
+        replica = self.replica(primary, preload=WrongClock)
         conn = self.connect(primary)
         conn.ok("SET", "session", 1, "PX", 300)
         conn.ok("SET", "stays", 1, "PX", 100000)
@@ -371,6 +371,10 @@ class Roles(ReplicaCase):
         conn.ok("SET", "x", 1)
         self.in_sync(primary, replica)
         self.assertIsNone(conn.ok("GET", "session"))
+        replica.kill()
+        replica.preload.is_ahead_by(-10)  # its own clock would bring the session back
+        replica.start()
+        self.in_sync(primary, replica)
         self.ask(replica, "REPLICAOF", "NO", "ONE")
         self.assertIsNone(self.ask(replica, "GET", "session"))
         self.assertEqual(self.ask(replica, "SET", "session", 2, "NX"), "OK")
