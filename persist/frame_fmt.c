@@ -403,9 +403,12 @@ bool effect_decode(const char *frame, size_t len, size_t at, uint64_t lsn,
     const char *effect = frame + at;
     bool right = dc_likely(is_simple_put(effect)) ? decode_simple_put(effect, len - at, out)
                                                   : decode_any(effect, len - at, out);
+    if (!right) {
+        return false;
+    }
     out->at = at;
     out->version = lsn + at + out->len;
-    return right;
+    return true;
 }
 
 /* Goes over the effects and counts them; the sum has a part for each stretch between blobs. */
