@@ -2,12 +2,12 @@
 #include "tools/dcache-inspect/view.h"
 
 #include "server/base/assert.h"
-#include "server/base/crc.h"
 #include "server/base/crypto.h"
 #include "server/base/glob.h"
 #include "server/base/limits.h"
 #include "server/base/mem.h"
 #include "server/base/sum.h"
+#include "server/store/load.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -352,29 +352,13 @@ void view_close(struct view *v) {
 
 /* --- positions ----------------------------------------------------------------------------------------------------------- */
 
-/* What decides the slot: what stands in the first {}, if anything does. */
-static struct bytes hash_tag(struct bytes name) {
-    const char *open = name.len > 0 ? memchr(name.ptr, '{', name.len) : NULL;
-    if (open == NULL) {
-        return name;
-    }
-    const char *from = open + 1;
-    const char *close = memchr(from, '}', (size_t)(name.ptr + name.len - from));
-    return close == NULL || close == from ? name : bytes_of(from, (size_t)(close - from));
-}
-
-static uint32_t key_slot_of(struct bytes name) {
-    struct bytes tag = hash_tag(name);
-    return crc16(tag.ptr, tag.len) & (SLOT_COUNT - 1);
-}
-
 uint64_t key_pos(struct bytes key, const uint8_t seed[SEED_LEN]) {
     uint64_t hash = crypto_hash(key, seed) & (((uint64_t)1 << HASH_BITS) - 1);
-    return (uint64_t)key_slot_of(key) << HASH_BITS | hash;
+    return (uint64_t)store_slot(key) << HASH_BITS | hash;
 }
 
 uint32_t view_range_of(const struct view *v, uint32_t keyspace, struct bytes key) {
-    return keyspace == KEYSPACE_SYSTEM ? v->range_count : key_slot_of(key) >> v->range_bits;
+    return keyspace == KEYSPACE_SYSTEM ? v->range_count : store_slot(key) >> v->range_bits;
 }
 
 /* --- visiting ------------------------------------------------------------------------------------------------------------ */
