@@ -55,6 +55,13 @@ static bool is_stopped(const struct backup *b) {
 
 /* --- files ------------------------------------------------------------------------------------------- */
 
+static enum dc_err open_in(const struct backup *b, const char *dir, const char *name,
+                           enum io_mode mode, char path[PATH_MAX], struct io_file *f) {
+    enum dc_err err = join(dir, name, path);
+    int rc = err == DC_OK ? b->opts->io->open(b->opts->io, path, mode, f) : 0;
+    return rc < 0 ? failed("open", path, -rc) : err;
+}
+
 /* Copies 'len' bytes of an open file behind what 'head' (the first 'head_len') replaces. */
 static int copy_bytes(const struct backup *b, struct io_file *from, struct io_file *to,
                       const char *head, uint64_t head_len, uint64_t len) {
@@ -105,12 +112,11 @@ static enum dc_err note_file(struct backup *b, const char *name, uint64_t sum_fr
     const struct io *io = b->opts->io;
     char path[PATH_MAX];
     struct io_file f;
-    enum dc_err err = join(b->dir.work, name, path);
-    int rc = err == DC_OK ? io->open(io, path, IO_READ, &f) : 0;
-    if (err != DC_OK || rc < 0) {
-        return err != DC_OK ? err : failed("open", path, -rc);
+    enum dc_err err = open_in(b, b->dir.work, name, IO_READ, path, &f);
+    if (err != DC_OK) {
+        return err;
     }
-    rc = io->sync(io, &f);
+    int rc = io->sync(io, &f);
     int64_t len = io->size(io, &f);
     const char *map = rc == 0 && len > 0 ? io->map(io, &f, (uint64_t)len) : NULL;
     io->close(io, &f);
@@ -253,10 +259,9 @@ static enum dc_err copy_segment(struct backup *b, const struct segment_info *s, 
     const struct io *io = b->opts->io;
     char path[PATH_MAX], page[SEGMENT_HEADER_LEN];
     struct io_file f;
-    enum dc_err err = join(b->opts->dir, s->name, path);
-    int rc = err == DC_OK ? io->open(io, path, IO_READ, &f) : 0;
-    if (err != DC_OK || rc < 0) {
-        return err != DC_OK ? err : failed("open", path, -rc);
+    enum dc_err err = open_in(b, b->opts->dir, s->name, IO_READ, path, &f);
+    if (err != DC_OK) {
+        return err;
     }
     ssize_t got = io->read_at(io, &f, page, sizeof(page), 0);
     io->close(io, &f);
@@ -288,30 +293,23 @@ static bool is_finished(const struct backup *b, const struct segment_info *s, ui
 
 /* Writes the mark of a segment that was linked once more. Reads show it although a later fdatasync may have failed, and that one's pages never
  * reach the disk: behind a power cut a start would find the older mark, and write the rest of the file again, and the backup's with it. */
-static enum dc_err repeat_mark(const struct backup *b, const char *name) {
+static enum dc_err repeat_mark(const struct backup *b, const struct segment_info *s) {
     const struct io *io = b->opts->io;
-    uint8_t mark[SEGMENT_MARK_LEN];
+    struct segment_mark mark = {.durable_lsn = s->durable_lsn, .time_ms = s->mark_ms};
     char path[PATH_MAX];
     struct io_file f;
-    enum dc_err err = join(b->dir.work, name, path);
-    int rc = err == DC_OK ? io->open(io, path, IO_WRITE, &f) : 0;
-    if (err != DC_OK || rc < 0) {
-        return err != DC_OK ? err : failed("open", path, -rc);
+    enum dc_err err = open_in(b, b->dir.work, s->name, IO_WRITE, path, &f);
+    if (err != DC_OK) {
+        return err;
     }
-    ssize_t n = io->read_at(io, &f, mark, sizeof(mark), SEGMENT_MARK_AT);
-    if (n == (ssize_t)sizeof(mark)) {
-        struct iovec iov = {mark, sizeof(mark)};
-        n = io->write_at(io, &f, &iov, 1, SEGMENT_MARK_AT);
-    } else if (n >= 0) {
-        n = -ENODATA;
-    }
+    int rc = segment_mark_put(io, &f, s->head.first_lsn, &mark);
     io->close(io, &f);
-    return n < 0 ? failed("write", path, (int)-n) : DC_OK;
+    return rc < 0 ? failed("write", path, -rc) : DC_OK;
 }
 
 static enum dc_err link_segment(struct backup *b, const struct segment_info *s) {
     enum dc_err err = link_file(b, s->name, s->file_len);
-    err = err != DC_OK ? err : repeat_mark(b, s->name);
+    err = err != DC_OK ? err : repeat_mark(b, s);
     return err != DC_OK ? err : note_file(b, s->name, SEGMENT_HEADER_LEN);
 }
 

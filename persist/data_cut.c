@@ -239,16 +239,6 @@ static int write_again(const struct io *io, struct io_file *f, uint64_t from, ui
     return err;
 }
 
-int data_put_mark(const struct io *io, struct io_file *f, const struct segment_info *s,
-                  uint64_t lsn) {
-    uint8_t bytes[SEGMENT_MARK_LEN];
-    struct segment_mark mark = {.durable_lsn = lsn, .time_ms = s->mark_ms};
-    segment_mark_encode(s->head.first_lsn, &mark, bytes);
-    struct iovec iov = {bytes, sizeof(bytes)};
-    ssize_t put = io->write_at(io, f, &iov, 1, SEGMENT_MARK_AT);
-    return put < 0 ? (int)put : 0;
-}
-
 /* From 'from' to 'to'; the segment's own part of the log ends at 'end'. */
 static enum dc_err settle_segment(const struct warm_opts *o, const struct segment_info *s,
                                   uint64_t from, uint64_t to, uint64_t end) {
@@ -276,9 +266,10 @@ static enum dc_err settle_segment(const struct warm_opts *o, const struct segmen
     failed = failed < 0 ? failed : write_again(o->io, &file, from, to);
     failed = failed < 0 ? failed : o->io->truncate(o->io, &file, to);
     failed = failed < 0 ? failed : o->io->sync(o->io, &file);
-    if (failed >= 0 &&
-        end > s->durable_lsn) { /* neither the next start nor a backup has to do it once more */
-        failed = data_put_mark(o->io, &file, s, end);
+    if (failed >= 0 && end > s->durable_lsn) {
+        /* So neither the next start nor a backup has to do it once more. */
+        struct segment_mark mark = {.durable_lsn = end, .time_ms = s->mark_ms};
+        failed = segment_mark_put(o->io, &file, s->head.first_lsn, &mark);
     }
     o->io->close(o->io, &file);
     return failed < 0 ? io_failed("sync", path, failed) : DC_OK;

@@ -119,8 +119,10 @@ static enum dc_err replace_segment(const struct warm_opts *o, const struct segme
     }
     int failed = o->io->open(o->io, copy, IO_WRITE, &file);
     if (failed == 0) {
-        /* What is promised to be there may not reach past the fork. */
-        failed = s->durable_lsn > lsn ? data_put_mark(o->io, &file, s, lsn) : 0;
+        if (s->durable_lsn > lsn) { /* what is promised to be there may not reach past the fork */
+            struct segment_mark mark = {.durable_lsn = lsn, .time_ms = s->mark_ms};
+            failed = segment_mark_put(o->io, &file, s->head.first_lsn, &mark);
+        }
         failed = failed < 0 ? failed : o->io->sync(o->io, &file);
         o->io->close(o->io, &file);
     }

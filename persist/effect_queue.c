@@ -39,8 +39,8 @@ struct effect_table {
     uint32_t source_count, source_cap;
     struct effect_file *files;
     uint32_t file_count, file_cap;
-    const char *last_name; /* as it was given, of the last frame's file ... */
-    uint32_t last_file;
+    const char *last_name; /* of the last frame's file, the string that was given */
+    uint32_t last_file;    /* and its index */
 };
 
 struct effect_chunk {
@@ -200,7 +200,8 @@ static void *grown(void *array, uint32_t count, uint32_t *cap, size_t size) {
     return mem_must_realloc(array, *cap * size);
 }
 
-static uint32_t find_file(struct effect_table *t, const char *name) {
+/* The file of this name; it is added if there is none. */
+static uint32_t file_named(struct effect_table *t, const char *name) {
     for (uint32_t i = t->file_count; i-- > 0;) {
         if (strcmp(t->files[i].name, name) == 0) {
             return i;
@@ -217,7 +218,7 @@ static uint32_t find_file(struct effect_table *t, const char *name) {
 static uint32_t file_of(struct effect_table *t, const char *name) {
     if (dc_unlikely(name != t->last_name)) {
         t->last_name = name;
-        t->last_file = find_file(t, name);
+        t->last_file = file_named(t, name);
     }
     return t->last_file;
 }
@@ -249,10 +250,14 @@ static bool is_known(const struct effect_view *e) {
            (e->keyspace == KEYSPACE_SYSTEM && e->kind != MUT_FLUSH); /* nothing flushes it */
 }
 
-/* Of a known keyspace. */
-static uint32_t range_of(const struct effect_queue *q, const struct effect_view *e) {
-    return e->keyspace == KEYSPACE_SYSTEM ? q->range_count /* I3 */
-                                          : store_slot(e->key) >> q->range_bits;
+/* Of a known keyspace; the key's slot too, if there are slots in that range. */
+static uint32_t range_of(const struct effect_queue *q, const struct effect_view *e,
+                         uint32_t *slot) {
+    if (e->keyspace == KEYSPACE_SYSTEM) {
+        return q->range_count; /* I3 */
+    }
+    *slot = store_slot(e->key);
+    return *slot >> q->range_bits;
 }
 
 /* There are as many places as there may be: keeps the lower half of them, in whole ranges. */
@@ -293,7 +298,7 @@ static enum dc_err add_effect(struct effect_queue *q, uint32_t source, uint64_t 
     }
     q->effects++;
     q->bytes += e->len;
-    uint32_t range = range_of(q, e);
+    uint32_t slot, range = range_of(q, e, &slot);
     if (dc_unlikely(q->places == q->places_max)) {
         enum dc_err err = shed(q);
         if (err != DC_OK) {
@@ -481,7 +486,7 @@ static enum dc_err note_all(struct effect_queue *q) {
     enum dc_err err = DC_OK;
     walk_begin(q, &walk);
     while (err == DC_OK && (step = walk_next(&walk, &e, &place)) == QUEUE_EFFECT) {
-        uint32_t range = e.kind == MUT_FLUSH ? UINT32_MAX : range_of(q, &e);
+        uint32_t slot, range = e.kind == MUT_FLUSH ? UINT32_MAX : range_of(q, &e, &slot);
         if (is_noted(q, range)) {
             err = list_put(q, &q->ranges[range], place);
         }
@@ -592,24 +597,14 @@ static bool is_flushed(const struct effect_queue *q, const struct effect_view *e
     return e->keyspace < KEYSPACE_MAX && e->version <= q->flushed[e->keyspace];
 }
 
-/* Whether it is of the range that is read. */
-static bool is_of_range(struct effect_cursor *c, const struct effect_view *e) {
-    const struct effect_queue *q = c->queue;
-    if (e->keyspace == KEYSPACE_SYSTEM) {
-        return c->range == q->range_count;
-    }
-    c->slot = store_slot(e->key);
-    return c->slot >> q->range_bits == c->range;
-}
-
 /* The next one of a range that isn't noted. */
 static enum queue_step walk_range(struct effect_cursor *c, struct effect_view *out) {
     uint64_t place = 0;
     enum queue_step step;
     do {
         step = walk_next(&c->walk, out, &place);
-    } while (step == QUEUE_EFFECT &&
-             (out->kind == MUT_FLUSH || is_flushed(c->queue, out) || !is_of_range(c, out)));
+    } while (step == QUEUE_EFFECT && (out->kind == MUT_FLUSH || is_flushed(c->queue, out) ||
+                                      range_of(c->queue, out, &c->slot) != c->range));
     return step;
 }
 
@@ -635,7 +630,7 @@ enum queue_step queue_next(struct effect_cursor *c, struct effect_view *out) {
         const struct effect_file *f = &t->files[s->file];
         uint64_t offset = place & (((uint64_t)1 << QUEUE_OFFSET_BITS) - 1);
         if (!effect_decode(f->map, f->end, offset, s->lsn_at_0, out) || !is_known(out) ||
-            !is_of_range(c, out)) {
+            range_of(q, out, &c->slot) != c->range) {
             return QUEUE_BAD;
         }
         if (!is_flushed(q, out)) {

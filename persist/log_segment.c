@@ -204,18 +204,12 @@ int segment_write(struct log *l, struct segment *s, const struct part *parts, ui
 }
 
 int segment_write_mark(struct log *l, struct segment *s, uint64_t durable) {
-    uint8_t bytes[SEGMENT_MARK_LEN];
     uint64_t lsn = durable < s->head.first_lsn ? s->head.first_lsn : durable;
     struct segment_mark mark = {lsn < s->end ? lsn : s->end,
                                 atomic_load_explicit(&l->clock_ms, memory_order_relaxed)};
-    segment_mark_encode(s->head.first_lsn, &mark, bytes);
-    struct iovec iov = {bytes, sizeof(bytes)};
-    ssize_t n = l->o.io->write_at(l->o.io, &s->file, &iov, 1, SEGMENT_MARK_AT);
-    if (n < 0) {
-        return (int)n;
-    }
-    s->marked = mark;
-    return 0;
+    int err = segment_mark_put(l->o.io, &s->file, s->head.first_lsn, &mark);
+    s->marked = err < 0 ? s->marked : mark;
+    return err;
 }
 
 void segment_close(struct log *l, struct segment *s) {

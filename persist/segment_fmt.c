@@ -106,6 +106,15 @@ void segment_mark_encode(uint64_t first_lsn, const struct segment_mark *mark,
     put_u64(to + MARK_SUM_AT, sum64(to, MARK_SUM_AT, first_lsn));
 }
 
+int segment_mark_put(const struct io *io, struct io_file *f, uint64_t first_lsn,
+                     const struct segment_mark *mark) {
+    uint8_t bytes[SEGMENT_MARK_LEN];
+    segment_mark_encode(first_lsn, mark, bytes);
+    struct iovec iov = {bytes, sizeof(bytes)};
+    ssize_t n = io->write_at(io, f, &iov, 1, SEGMENT_MARK_AT);
+    return n < 0 ? (int)n : 0;
+}
+
 enum mark_verdict segment_mark_read(const void *ptr, size_t len, uint64_t first_lsn,
                                     struct segment_mark *out) {
     const uint8_t *mark = (const uint8_t *)ptr + SEGMENT_MARK_AT;

@@ -31,6 +31,7 @@
 #include <stdint.h>
 
 #include "persist/lsn.h"
+#include "server/base/io.h"
 
 enum {
     SEGMENT_VERSION = 1,
@@ -65,6 +66,9 @@ struct segment_mark {
 
 void segment_mark_encode(uint64_t first_lsn, const struct segment_mark *mark,
                          uint8_t to[SEGMENT_MARK_LEN]);
+/* Writes it to its place in the file of the segment that begins there, not durably. 0 or -errno. */
+int segment_mark_put(const struct io *io, struct io_file *f, uint64_t first_lsn,
+                     const struct segment_mark *mark);
 /* 'ptr': the first page. Without a valid mark the first LSN is durable, and the time 0. */
 enum mark_verdict segment_mark_read(const void *ptr, size_t len, uint64_t first_lsn,
                                     struct segment_mark *out);

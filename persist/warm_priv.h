@@ -40,9 +40,6 @@ DC_MUST enum dc_err data_cut(const struct warm_opts *opts, const struct log_dir 
 /* From an open file to a new one, durable; one that is there is replaced. Errors: DC_EIO. */
 DC_MUST enum dc_err data_copy(const struct io *io, struct io_file *from, uint64_t at, uint64_t len,
                               const char *path);
-/* Writes the segment's mark: it is durable up to the LSN. 0 or -errno. */
-int data_put_mark(const struct io *io, struct io_file *f, const struct segment_info *s,
-                  uint64_t lsn);
 /* A name for a side file that nobody has: '<stem>.bad', '<stem>-1.bad' ... Errors: DC_EIO. */
 DC_MUST enum dc_err data_side_name(const struct warm_opts *opts, const char *stem,
                                    char name[SEGMENT_NAME_MAX]);
