@@ -34,7 +34,7 @@ struct peers_opts {         /* 0 = default */
 struct peers *peers_create(const struct peers_opts *opts);
 void peers_destroy(struct peers *p); /* NULL is legal */
 
-/* Known for good, until forgotten: who has followed this node, or was told of by its source. False: there is no room, and nobody
+/* Known for good, until forgotten: who has followed this node, was told of by its source, or has asked it as a primary of higher rank. False: there is no room, and nobody
  * who is unheard for long could be forgotten instead. The address may change. */
 bool peers_learn(struct peers *p, const uint8_t id[PEER_ID_LEN], const char *host, uint16_t port,
                  int64_t now_ms);

@@ -278,6 +278,21 @@ void replicas_know(struct replicas *r, const uint8_t *peer, const char *addr, ui
     }
 }
 
+bool replicas_meet(struct replicas *r, const uint8_t *peer, const char *addr, uint16_t port) {
+    lock_acquire(&r->lock);
+    bool is_new = find_locked(r, peer) == NULL;
+    if (is_new) {
+        struct peer *p = &r->peers[peer_locked(r, peer)];
+        note_address_locked(p, addr, port);
+        p->last_use = ++r->joined;
+    }
+    lock_release(&r->lock);
+    if (is_new) {
+        tell(r); /* a quorum may be larger now */
+    }
+    return is_new;
+}
+
 /* NULL = it isn't known, or it is attached. */
 static struct peer *away_locked(struct replicas *r, const uint8_t *id) DC_REQUIRES(r->lock) {
     struct peer *p = find_locked(r, id);

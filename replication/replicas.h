@@ -61,6 +61,8 @@ void replicas_note_sent(struct replicas *r, int32_t slot, uint64_t lsn, uint64_t
  * confirmed. Before the first link. */
 void replicas_know(struct replicas *r, const uint8_t *peer, const char *addr, uint16_t port,
                    uint64_t received, uint64_t durable);
+/* Somebody of this data set shows itself. False: it is known. */
+bool replicas_meet(struct replicas *r, const uint8_t *peer, const char *addr, uint16_t port);
 /* A peer that won't come back. No effect while it is attached. */
 void replicas_forget(struct replicas *r, const uint8_t *peer);
 /* The same, and 'by' is known where it was: nothing of what that one may have is. */

@@ -350,15 +350,34 @@ static enum dc_err serve_log(struct session *s, struct greeting *g) {
     return err;
 }
 
-static void join_registry(struct session *s, const struct greeting *g) {
-    char addr[REPLICA_ADDR_MAX];
+/* Where the peer can be reached, with its port. */
+static void address_of(const struct session *s, const struct greeting *g,
+                       char to[REPLICA_ADDR_MAX]) {
     const char *peer = link_peer(s->link);
     const char *colon = strrchr(peer, ':');
-    if (g->hello.address.len > 0) {
-        snprintf(addr, sizeof(addr), "%.*s", (int)g->hello.address.len, g->hello.address.ptr);
-    } else {
-        snprintf(addr, sizeof(addr), "%.*s", colon != NULL ? (int)(colon - peer) : 0, peer);
+    struct bytes from = bytes_of(peer, colon != NULL ? (size_t)(colon - peer) : 0);
+    struct bytes addr = g->hello.address.len > 0 ? g->hello.address : from;
+    snprintf(to, REPLICA_ADDR_MAX, "%.*s", (int)addr.len, addr.ptr);
+}
+
+/* A primary of higher rank asks, and nobody has told this one of it: it is to be asked in turn. What it says here fences nobody (peers.h, I3). */
+static void meet_challenger(struct session *s, const struct greeting *g) {
+    struct chain_view self;
+    char addr[REPLICA_ADDR_MAX];
+    self_view(s->self, &self);
+    if (self.role != CHAIN_PRIMARY || g->hello.port == 0 || !chain_may_fence(&self, &g->peer) ||
+        memcmp(s->peer_id, s->self->peer_id, PEER_ID_LEN) == 0) {
+        return;
     }
+    address_of(s, g, addr);
+    if (replicas_meet(s->self->replicas, s->peer_id, addr, g->hello.port)) {
+        diag(DIAG_NOTICE, "source.challenger addr=%s port=%u", addr, g->hello.port);
+    }
+}
+
+static void join_registry(struct session *s, const struct greeting *g) {
+    char addr[REPLICA_ADDR_MAX];
+    address_of(s, g, addr);
     s->slot = replicas_join(s->self->replicas, s->peer_id, addr, g->hello.port);
     if (s->slot >= 0) {
         replicas_set_state(s->self->replicas, s->slot,
@@ -415,6 +434,7 @@ static enum dc_err greet(struct session *s, struct greeting *g) {
     if (g->hello.purpose == WIRE_FOLLOW) {
         source_note_follower(s->source, s->peer_id);
     }
+    meet_challenger(s, g);
     decide(s, g);
     const char *text = chain_reason_text(g->answer.reason);
     bool turn = g->hello.purpose != WIRE_PROBE && g->answer.verdict == CHAIN_COPY;

@@ -361,7 +361,6 @@ class Histories(Replicas):
         p, r1, r2 = self.cluster
         p.ok("SET", "a", "1")
         self.cluster.wait_synced(p)
-        time.sleep(2)  # who else follows the primary a replica hears with a heartbeat; who was never told of the other can't ask it
         p.kill()
         barrier = threading.Barrier(2)
 

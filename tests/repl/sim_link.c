@@ -358,6 +358,10 @@ static void source_receive(struct sim *s, struct conn *c, struct node *n, const 
     if (m->type != M_HELLO) {
         return;
     }
+    struct chain_view self = node_view(n);
+    if (n->role == CHAIN_PRIMARY && chain_may_fence(&self, &m->view->v)) {
+        peers_learn(n->peers, m->id, "", (uint16_t)c->node[0], s->now_ms);
+    }
     if (m->purpose == WIRE_FOLLOW) {
         answer_follow(s, c, n, m);
         return;

@@ -187,6 +187,11 @@ START_TEST(test_h53_two_promotions_at_once) {
 }
 END_TEST
 
+START_TEST(test_h53_one_has_not_heard_of_the_other) {
+    tell("h53_stranger");
+}
+END_TEST
+
 START_TEST(test_h54_an_isolated_primary_under_sentinel) {
     tell("h54");
 }
@@ -218,7 +223,7 @@ CHECK_MAIN("repl_traces", test_h1_who_went_past_an_unclean_open_is_cut_back,
            test_h9_half_a_frame_does_not_count, test_h10_two_failovers_from_one_end,
            test_h50_past_the_fork_without_a_copy, test_h51_a_drill_comes_back_to_production,
            test_h52_an_emptied_primary_wipes_nobody, test_h53_two_promotions_at_once,
-           test_h54_an_isolated_primary_under_sentinel,
+           test_h53_one_has_not_heard_of_the_other, test_h54_an_isolated_primary_under_sentinel,
            test_h55_a_copy_that_is_slower_than_retention,
            test_h56_forty_five_restarts_without_a_copy, a_fence_that_came_first_ends_with_asking,
            a_clean_start_rises_above_what_its_peers_have_seen)

@@ -147,6 +147,24 @@ START_TEST(what_the_metadata_remember_is_confirmed_and_counts_for_a_quorum) {
 }
 END_TEST
 
+START_TEST(who_shows_itself_is_known_from_then_on_and_changes_nothing_of_who_was) {
+    struct replicas *r = create();
+    uint8_t first[PEER_ID_LEN] = {1}, second[PEER_ID_LEN] = {2};
+    know(r, 1, 300, 200);
+    uint64_t before = replicas_moves(r);
+    ck_assert(!replicas_meet(r, first, "10.0.0.9", 9));
+    ck_assert_uint_eq(replicas_moves(r), before);
+    ck_assert(replicas_meet(r, second, "10.0.0.2", 2));
+    ck_assert_uint_gt(replicas_moves(r), before);
+    ck_assert_uint_eq(replicas_known_count(r), 2);
+    ck_assert(!replicas_meet(r, second, "10.0.0.2", 2));
+    ck_assert_uint_eq(replicas_known_count(r), 2);
+    ck_assert_uint_eq(replicas_mark(r, 1, false), 300);
+    ck_assert_uint_eq(replicas_mark(r, 2, false), 0); /* it has acknowledged nothing */
+    replicas_destroy(r);
+}
+END_TEST
+
 START_TEST(who_has_the_address_of_a_lost_peer_takes_its_place) {
     struct replicas *r = create();
     uint8_t first[PEER_ID_LEN] = {1}, second[PEER_ID_LEN] = {2}, third[PEER_ID_LEN] = {3};
@@ -413,6 +431,7 @@ CHECK_MAIN("replicas", nobody_waits_for_no_replica_and_nobody_gets_one_that_is_m
            a_mark_stays_when_a_replica_goes_but_nothing_new_is_confirmed,
            a_peer_that_comes_back_counts_from_its_first_word_on,
            what_the_metadata_remember_is_confirmed_and_counts_for_a_quorum,
+           who_shows_itself_is_known_from_then_on_and_changes_nothing_of_who_was,
            who_has_the_address_of_a_lost_peer_takes_its_place,
            there_are_as_many_slots_as_the_limit_says_and_they_are_used_again,
            the_peer_that_has_been_away_for_longest_is_forgotten_first,
