@@ -438,6 +438,10 @@ void log_unpin(struct log *l) {
     wake_raise(&l->writer_wake);
 }
 
+bool log_is_given_up(const struct log *l) {
+    return log_state(l) != LOG_WELL && !atomic_load_explicit(&l->keeps, memory_order_relaxed);
+}
+
 void log_trim(struct log *l, uint64_t lsn) {
     atomic_store_explicit(&l->trim_lsn, lsn, memory_order_release);
     wake_raise(&l->writer_wake);

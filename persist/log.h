@@ -172,6 +172,8 @@ bool log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop);
  * can be read there. */
 struct lsn log_pin(struct log *l);
 void log_unpin(struct log *l);
+/* It is written for who pins it only, and the disk doesn't take it: he goes without, and unpins it, for as long as it is tried writes are refused. */
+bool log_is_given_up(const struct log *l);
 /* Files that nobody keeps and that end at or before 'lsn' aren't needed any more, though something is pinned. */
 void log_trim(struct log *l, uint64_t lsn);
 /* For who reads the files while the log is appended to. All that was written from 'lsn' on is in files; asked after the mark was read. */

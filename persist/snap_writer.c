@@ -39,6 +39,10 @@ enum dc_err snap_job_check(struct snap_job *j) {
     if (j->chain != NULL && log_chain(o->log) != j->chain) {
         return dc_fail(DC_ESTOPPED, "snapshot: given up, a new history of the log has begun");
     }
+    if (o->log != NULL && log_is_given_up(o->log)) {
+        return dc_fail(
+            DC_EIO, "snapshot: given up, the disk doesn't take the log, which nothing else needs");
+    }
     if (atomic_load_explicit(&j->failed, memory_order_relaxed) != 0) {
         return DC_ESTOPPED; /* another thread knows why */
     }

@@ -79,13 +79,14 @@ static bool could_make_room(struct saver *s) {
            log_head(s->node->log).v > s->base_lsn;
 }
 
-/* An fdatasync has failed: what it should have made durable was written again, and a snapshot makes the files before superfluous. */
+/* An fdatasync has failed: what it should have made durable was written again, and a snapshot makes the files before superfluous. A log that
+ * isn't kept has none. */
 static bool disk_has_lied(struct saver *s) {
     struct log_stats now;
     log_stats(s->node->log, &now);
     bool more = now.sync_failures > s->seen_failures;
     s->seen_failures = now.sync_failures;
-    return more;
+    return more && conf_get(s->node->conf, appendonly);
 }
 
 /* 'lock' held. */

@@ -440,6 +440,27 @@ class AtRunTime(Case):
         self.assertEqual(waiting.call("SET", "c", "1"), "OK")
         self.assertIsInstance(waiting.call("WAITAOF", 1, 0, 0), Error)
 
+    def test_a_snapshot_on_a_broken_disk_stops_nobody_without_a_log(self):
+        """It needs the log up to its end: while it waits for that the log is written, though nobody keeps it."""
+        server = self.own_server(slow=True, appendfsync="always")
+        conn = self.connect(server)
+        conn.ok("SET", "a", "1")
+        server.disk.sync_fails()
+        self.eventually(lambda: str(conn.call("SET", "a", "2")).startswith("MISCONF"))
+        self.eventually(lambda: server.info(conn, "rdb_bgsave_in_progress") == "1")
+        self.switch(conn, "no")
+        self.eventually(lambda: conn.call("SET", "a", "3") == "OK")
+        self.eventually(lambda: server.info(conn, "rdb_bgsave_in_progress") == "0")
+        self.assertEqual(server.info(conn, "rdb_last_bgsave_status"), "err")
+        conn.ok("SET", "a", "4")
+        for _ in range(20):  # nothing that was seen of the disk begins another one
+            self.assertEqual(conn.call("SET", "a", "5"), "OK")
+            time.sleep(0.1)
+        conn.call("BGSAVE")
+        self.eventually(lambda: server.info(conn, "rdb_bgsave_in_progress") == "0")
+        self.assertEqual(server.info(conn, "rdb_last_bgsave_status"), "err")
+        self.eventually(lambda: conn.call("SET", "a", "6") == "OK", 1)
+
     def test_a_broken_disk_stops_nobody_without_a_log(self):
         for trouble in ("write_fails", "sync_fails"):
             server = self.own_server(slow=True, appendfsync="always")
