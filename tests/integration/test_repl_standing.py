@@ -155,8 +155,7 @@ class Standing(ReplicaCase):
         return reply
 
     def target(self, node):
-        with node.connect(timeout=20) as conn:
-            role = conn.ok("ROLE")
+        role = self.ask(node, "ROLE", timeout=20)  # it may be beginning anew already: the other's branch isn't its own
         return (role[0], role[1], role[2]) if role[0] == b"slave" else role[0]
 
     @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
