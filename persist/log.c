@@ -341,6 +341,26 @@ void log_set_state(struct log *l, enum log_state state, const char *what, int er
     }
 }
 
+static bool give_up(struct log *l) {
+    pthread_mutex_lock(&l->lock); /* log_set_keeps() decides under it, too */
+    bool unkept = !atomic_load_explicit(&l->keeps, memory_order_relaxed);
+    if (unkept && l->pins > 0) {
+        atomic_store_explicit(&l->given_up, true, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return unkept;
+}
+
+void log_fail(struct log *l, enum log_state state, const char *what, int err) {
+    if (!give_up(l)) {
+        log_set_state(l, state, what, err);
+        return;
+    }
+    diag(DIAG_WARNING, "log.given_up what=\"%s\" error=\"%s\" writes=accepted", what,
+         dc_errno_text(-err));
+    wake_raise(&l->writer_wake); /* it ends the files */
+}
+
 void log_trouble(const struct log *l, char *to, size_t size) {
     struct log *mine = (struct log *)(uintptr_t)l; /* the lock isn't part of what it says */
     pthread_mutex_lock(&mine->lock);
@@ -416,7 +436,7 @@ struct lsn log_pin(struct log *l) {
     pthread_mutex_lock(&l->lock);
     l->pins++;
     for (;;) {
-        if (l->current != NULL || log_state(l) != LOG_WELL) {
+        if (l->current != NULL || log_is_given_up(l) || log_state(l) != LOG_WELL) {
             break; /* no file is to be had: the caller finds nothing in it */
         }
         pthread_mutex_unlock(&l->lock);
@@ -434,12 +454,15 @@ void log_unpin(struct log *l) {
     pthread_mutex_lock(&l->lock);
     dc_assert(l->pins > 0);
     l->pins--;
+    if (l->pins == 0) {
+        atomic_store_explicit(&l->given_up, false, memory_order_relaxed);
+    }
     pthread_mutex_unlock(&l->lock);
     wake_raise(&l->writer_wake);
 }
 
 bool log_is_given_up(const struct log *l) {
-    return log_state(l) != LOG_WELL && !atomic_load_explicit(&l->keeps, memory_order_relaxed);
+    return atomic_load_explicit(&l->given_up, memory_order_relaxed);
 }
 
 void log_trim(struct log *l, uint64_t lsn) {

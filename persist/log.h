@@ -172,7 +172,8 @@ bool log_base(struct log *l, uint64_t lsn, const _Atomic bool *stop);
  * can be read there. */
 struct lsn log_pin(struct log *l);
 void log_unpin(struct log *l);
-/* It is written only for those who pin it, and the disk doesn't take it. Who can do without it unpins it then: as long as it is tried, writes are refused. */
+/* It was written only for those who pin it, and the disk didn't take it: no write is refused for that, but what they wait for isn't in files, and won't
+ * be. Until the last of them has gone; who pins it then finds out anew. */
 bool log_is_given_up(const struct log *l);
 /* Files that nobody keeps and that end at or before 'lsn' aren't needed any more, though something is pinned. */
 void log_trim(struct log *l, uint64_t lsn);

@@ -15,6 +15,9 @@ uint64_t log_fence(struct log *l) {
 
 /* A file is begun as soon as one can be had. */
 static void begin_keeping(struct log *l) {
+    pthread_mutex_lock(&l->lock);
+    atomic_store_explicit(&l->given_up, false, memory_order_relaxed);
+    pthread_mutex_unlock(&l->lock);
     atomic_store_explicit(&l->kept, KEPT_SOON, memory_order_relaxed);
     uint64_t from = log_fence(l);
     atomic_store_explicit(&l->kept_from, from, memory_order_seq_cst);
@@ -47,7 +50,8 @@ bool log_keeps_now(struct log *l) {
         return true;
     }
     pthread_mutex_lock(&l->lock);
-    bool wanted = l->pins > 0 || atomic_load_explicit(&l->keeps, memory_order_relaxed);
+    bool wanted = atomic_load_explicit(&l->keeps, memory_order_relaxed) ||
+                  (l->pins > 0 && !log_is_given_up(l));
     if (!wanted &&
         kept) { /* under the lock: who pins now finds no segment, and waits for the next one */
         atomic_store_explicit(&l->kept, NOT_KEPT, memory_order_relaxed);

@@ -171,6 +171,8 @@ struct log {
     struct stretch *first; /* written, not durable */
     struct stretch **tail;
     uint32_t pins;
+    _Atomic bool
+        given_up; /* the disk doesn't take what is written for the pins only; until the last one has gone, or the log is kept */
     struct history history;  /* current; changes under the locks of all feeds */
     struct histories **past; /* the writer's own: all chains that there were, and the current one */
     uint32_t past_count;
@@ -225,6 +227,8 @@ void log_tell_wanted(struct log *l, uint32_t wanted); /* those who wait for one 
 /* True when the mark has risen; several threads may move it. */
 bool log_rise(_Atomic uint64_t *mark, uint64_t lsn);
 void log_set_state(struct log *l, enum log_state state, const char *what, int err);
+/* The disk has failed: a state if the log is kept; else it is given up. */
+void log_fail(struct log *l, enum log_state state, const char *what, int err);
 
 /* log_follow.c: the log owns the chain from now on. The writer, or before there is one. */
 void log_keep_chain(struct log *l, struct histories *chain);

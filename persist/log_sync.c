@@ -183,7 +183,7 @@ static int sync_now(struct log *l) {
         atomic_fetch_add_explicit(&l->sync_failures, 1, memory_order_relaxed);
         /* In this order: who sees the state finds that it isn't to be set right yet. */
         atomic_store_explicit(&l->unproven, true, memory_order_seq_cst);
-        log_set_state(l, LOG_BROKEN, "fdatasync of the log has failed", err);
+        log_fail(l, LOG_BROKEN, "fdatasync of the log has failed", err);
         atomic_store_explicit(&l->poisoned, true, memory_order_release);
         wake_raise(&l->writer_wake);
     } else if (dc_unlikely(atomic_exchange_explicit(&l->unproven, false, memory_order_seq_cst))) {

@@ -229,7 +229,7 @@ static enum log_state state_of(int err) {
 
 void log_note_failure(struct log *l, const char *what, int err) {
     atomic_fetch_add_explicit(&l->write_failures, 1, memory_order_relaxed);
-    log_set_state(l, state_of(err), what, err);
+    log_fail(l, state_of(err), what, err);
 }
 
 /* What isn't written of 'unwritten'. True when it is done; false when the disk doesn't take it. */

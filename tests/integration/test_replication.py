@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.disk import WrongClock, first_lsn, flip, offset_of  # noqa: E402
+from support.disk import SlowDisk, WrongClock, first_lsn, flip, offset_of  # noqa: E402
 from support.pace import BUILD, slowness  # noqa: E402
 from support.replicas import ReplicaCase  # noqa: E402
 from support.resp import Error  # noqa: E402
@@ -612,6 +612,27 @@ class Damage(ReplicaCase):
         self.assertEqual(int(state["sync_full"]), copies + 1)
         self.assertIn("can't be read", state["replication_full_sent_reason"])
         self.assertIn("source.log_damaged", primary.output())
+
+
+    @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
+    def test_a_broken_disk_under_a_log_that_only_replicas_read_stops_no_write(self):
+        """They lack what was written meanwhile, and get a copy when the disk is well."""
+        primary = self.node(slow=True, appendonly="no", save="")
+        replica = self.replica(primary)
+        conn = self.connect(primary)
+        fill(conn, 100)
+        self.in_sync(primary, replica)
+        for trouble in ("write_fails", "sync_fails"):
+            getattr(primary.disk, trouble)()
+            end = time.monotonic() + 3 * slowness()  # seconds: it is synced once in each
+            while time.monotonic() < end:
+                self.assertEqual(conn.call("INCR", "n"), int(conn.call("GET", "n")))
+                time.sleep(0.01)
+            self.assertIn("log.given_up", primary.output())
+            primary.disk.heal()
+            self.in_sync(primary, replica, timeout=60)
+            self.same(primary, replica)
+        self.assertNotIn("log.trouble", primary.output())
 
 
 class Time(ReplicaCase):

@@ -594,29 +594,85 @@ START_TEST(an_open_that_fails_leaves_nothing) {
 }
 END_TEST
 
-START_TEST(without_a_file_for_a_pin_the_log_goes_on) {
-    enum log_state full = LOG_FULL;
+static bool is_given_up(void *arg) {
+    (void)arg;
+    return log_is_given_up(rig.log);
+}
+
+static bool is_out_of_files(void *from) {
+    return !log_is_in_files(rig.log, *(uint64_t *)from);
+}
+
+/* Nobody has been refused a write, and the reader finds out. */
+static void expect_given_up(uint64_t from) {
+    expect(rig_until(is_given_up, NULL));
+    expect(rig_wait(LOG_LEVEL_DISK, log_head(rig.log).v));
+    expect_eq(log_state(rig.log), LOG_WELL);
+    expect(rig_until(is_out_of_files, &from));
+    expect(log_has_room(rig.log));
+}
+
+START_TEST(a_log_that_is_written_for_its_readers_only_is_given_up_when_the_disk_is_full) {
     rig_init();
     rig.opts.keeps = false;
     rig_open();
     rig_append_number(0, 100);
     sim_disk_set_capacity(rig.disk, 100);
-    (void)log_pin(rig.log); /* doesn't wait for ever */
-    expect(rig_until(is_ill, &full));
+    uint64_t from = log_pin(rig.log).v; /* doesn't wait for ever */
+    expect_given_up(from);
+    (void)log_pin(rig.log); /* nor does one beside it */
     log_unpin(rig.log);
-    expect(rig_until(is_well, NULL));
+    expect_given_up(from);
+    log_unpin(rig.log);
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(1, 100)));
     /* The file is there, and becomes too small. */
     sim_disk_set_capacity(rig.disk, 40000);
-    uint64_t from = log_pin(rig.log).v;
-    expect(from > RIG_FIRST_LSN);
+    from = log_pin(rig.log).v;
+    expect(!log_is_given_up(rig.log));
+    expect(from > RIG_FIRST_LSN && log_is_in_files(rig.log, from));
     for (uint64_t i = 2; i < 30; i++) {
         rig_append_number(i, 3000);
     }
-    expect(rig_until(is_ill, &full));
+    expect_given_up(from);
     log_unpin(rig.log);
+    expect(!log_is_given_up(rig.log));
+    rig_close(true);
+    rig_fini();
+}
+END_TEST
+
+START_TEST(a_log_that_is_written_for_its_readers_only_is_given_up_when_a_sync_fails) {
+    rig_init();
+    rig.opts.keeps = false;
+    rig_open();
+    uint64_t from = log_pin(rig.log).v;
+    sim_disk_fail(rig.disk, SIM_SYNC, 1, UINT64_MAX, EIO);
+    rig_append_number(0, 100);
+    log_hurry(rig.log);
+    expect_given_up(from);
+    /* Kept from now on: the same disk is a reason to refuse writes, and what is kept is there when it is well. */
+    log_set_keeps(rig.log, true);
+    expect(!log_is_given_up(rig.log));
+    uint64_t end = rig_append_number(1, 100);
+    enum log_state broken = LOG_BROKEN;
+    log_hurry(rig.log);
+    expect(rig_until(is_ill, &broken));
+    sim_disk_fail(rig.disk, SIM_SYNC, 0, 0, 0);
     expect(rig_until(is_well, NULL));
-    expect(rig_wait(LOG_LEVEL_DISK, log_head(rig.log).v));
+    expect(rig_wait(LOG_LEVEL_DISK, end));
+    /* Not kept any more while it is ill: the state goes, and so does the reader's log. */
+    from = log_written(rig.log).v;
+    sim_disk_fail(rig.disk, SIM_SYNC, 1, UINT64_MAX, EIO);
+    rig_append_number(2, 100);
+    log_hurry(rig.log);
+    expect(rig_until(is_ill, &broken));
+    log_set_keeps(rig.log, false);
+    expect(rig_until(is_well, NULL));
+    log_hurry(rig.log);
+    rig_append_number(3, 100);
+    log_hurry(rig.log);
+    expect_given_up(from);
+    log_unpin(rig.log);
     rig_close(true);
     rig_fini();
 }
@@ -708,5 +764,7 @@ CHECK_MAIN("log_trouble", h12_what_follows_a_failed_sync_comes_in_this_order,
            h15_a_large_value_passes_by_reference, test_h16_a_frame_without_memory_is_not_in_the_log,
            a_full_disk_is_a_state_and_ends_by_itself, a_broken_disk_is_a_state_and_ends_by_itself,
            a_close_on_a_broken_disk_ends, an_open_that_fails_leaves_nothing,
-           without_a_file_for_a_pin_the_log_goes_on, h18_retention_leaves_what_recovery_needs,
+           a_log_that_is_written_for_its_readers_only_is_given_up_when_the_disk_is_full,
+           a_log_that_is_written_for_its_readers_only_is_given_up_when_a_sync_fails,
+           h18_retention_leaves_what_recovery_needs,
            a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again)
