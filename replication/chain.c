@@ -376,6 +376,10 @@ bool chain_may_fence(const struct chain_view *self, const struct chain_view *pee
     return is_current(peer) && chain_common(self, peer, &lsn) && is_higher(peer, self);
 }
 
+bool chain_is_challenged(const struct chain_view *self, const struct chain_view *peer) {
+    return self->role == CHAIN_PRIMARY && chain_may_fence(self, peer);
+}
+
 bool chain_is_within(const struct chain_view *self, const struct chain_view *peer) {
     uint64_t lsn;
     return chain_common(self, peer, &lsn) && lsn == self->head;

@@ -163,6 +163,8 @@ DC_MUST enum dc_err chain_raise(const struct chain_view *self, const struct chai
 
 /* The peer, which answered a probe of ours, is or follows a primary of higher rank and the same lineage: a primary stops taking writes. */
 bool chain_may_fence(const struct chain_view *self, const struct chain_view *peer);
+/* The peer, which asks self, is such a one: it is to be asked in turn. */
+bool chain_is_challenged(const struct chain_view *self, const struct chain_view *peer);
 /* Self holds nothing that the peer lacks: it may follow it without giving anything up. */
 bool chain_is_within(const struct chain_view *self, const struct chain_view *peer);
 

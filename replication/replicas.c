@@ -258,18 +258,21 @@ static int32_t peer_locked(struct replicas *r, const uint8_t *id) DC_REQUIRES(r-
     return oldest;
 }
 
-static void note_address_locked(struct peer *p, const char *addr, uint16_t port) {
+/* It has just been heard of, at this address. */
+static int32_t heard_locked(struct replicas *r, const uint8_t *id, const char *addr, uint16_t port)
+    DC_REQUIRES(r->lock) {
+    int32_t index = peer_locked(r, id);
+    struct peer *p = &r->peers[index];
     snprintf(p->addr, sizeof(p->addr), "%s", addr);
     p->port = port;
+    p->last_use = ++r->joined;
+    return index;
 }
 
 void replicas_know(struct replicas *r, const uint8_t *peer, const char *addr, uint16_t port,
                    uint64_t received, uint64_t durable) {
     lock_acquire(&r->lock);
-    struct peer *p = &r->peers[peer_locked(r, peer)];
-    note_address_locked(p, addr, port);
-    p->known = (struct progress){received, durable, 0};
-    p->last_use = ++r->joined;
+    r->peers[heard_locked(r, peer, addr, port)].known = (struct progress){received, durable, 0};
     bool risen = raise_marks_locked(r, false, true);
     risen |= raise_marks_locked(r, true, true);
     lock_release(&r->lock);
@@ -282,9 +285,7 @@ bool replicas_meet(struct replicas *r, const uint8_t *peer, const char *addr, ui
     lock_acquire(&r->lock);
     bool is_new = find_locked(r, peer) == NULL;
     if (is_new) {
-        struct peer *p = &r->peers[peer_locked(r, peer)];
-        note_address_locked(p, addr, port);
-        p->last_use = ++r->joined;
+        (void)heard_locked(r, peer, addr, port);
     }
     lock_release(&r->lock);
     if (is_new) {
@@ -339,12 +340,9 @@ static int32_t join_locked(struct replicas *r, const uint8_t *peer, const char *
         return -1;
     }
     struct link_slot *s = &r->slots[i];
-    int32_t index = peer_locked(r, peer);
-    struct peer *p = &r->peers[index];
-    p->links++;
+    int32_t index = heard_locked(r, peer, addr, port);
+    r->peers[index].links++;
     atomic_fetch_add_explicit(&r->links, 1, memory_order_relaxed);
-    p->last_use = ++r->joined;
-    note_address_locked(p, addr, port);
     s->has = (struct progress){0, 0, 0};
     s->state = REPLICA_GREETS;
     s->order = r->joined;

@@ -365,7 +365,7 @@ static void meet_challenger(struct session *s, const struct greeting *g) {
     struct chain_view self;
     char addr[REPLICA_ADDR_MAX];
     self_view(s->self, &self);
-    if (self.role != CHAIN_PRIMARY || g->hello.port == 0 || !chain_may_fence(&self, &g->peer) ||
+    if (!chain_is_challenged(&self, &g->peer) || g->hello.port == 0 ||
         memcmp(s->peer_id, s->self->peer_id, PEER_ID_LEN) == 0) {
         return;
     }

@@ -359,7 +359,7 @@ static void source_receive(struct sim *s, struct conn *c, struct node *n, const 
         return;
     }
     struct chain_view self = node_view(n);
-    if (n->role == CHAIN_PRIMARY && chain_may_fence(&self, &m->view->v)) {
+    if (chain_is_challenged(&self, &m->view->v)) {
         peers_learn(n->peers, m->id, "", (uint16_t)c->node[0], s->now_ms);
     }
     if (m->purpose == WIRE_FOLLOW) {

@@ -454,9 +454,12 @@ START_TEST(test_h51_a_drill_fences_nobody_who_does_not_ask) {
     struct paper r = replica(1000);
     promote(&r, 2);
     r.view.role = CHAIN_REPLICA;
-    expect(!chain_may_fence(of(&p), of(&r))); /* it attaches; it is no primary any more */
+    expect(!chain_may_fence(of(&p), of(&r)));     /* it attaches; it is no primary any more */
     r.view.linked = true;
     expect(chain_may_fence(of(&p), of(&r))); /* it follows one of that branch */
+    expect(chain_is_challenged(of(&p), of(&r)));
+    p.view.role = CHAIN_REPLICA;
+    expect(!chain_is_challenged(of(&p), of(&r))); /* somebody else's business */
 }
 END_TEST
 
@@ -492,6 +495,7 @@ START_TEST(test_h53_of_two_primaries_of_one_epoch_one_fences_itself) {
     promote(&b, 3);
     expect_eq(a.chain[1].epoch, b.chain[1].epoch);
     expect(chain_may_fence(of(&a), of(&b)));
+    expect(chain_is_challenged(of(&a), of(&b)));
     expect(!chain_may_fence(of(&b), of(&a)));
     expect(!chain_may_fence(of(&a), of(&a)));
     b.view.role = CHAIN_FENCED; /* no current primary */
