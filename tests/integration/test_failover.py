@@ -190,6 +190,20 @@ class Failover(ReplicaCase):
         self.assertEqual(self.state(b)["role"], "slave")
         self.assertIn("answers at the address that it announces", a.output())
 
+    def test_of_two_the_one_that_can_be_reached_takes_over(self):
+        """Whichever of them is asked first."""
+        for first in (0, 1):
+            a = self.node()
+            replicas = []
+            for i in range(2):
+                wrong = {"replica-announce-port": 1} if i == first else {}
+                replicas.append(self.replica(a, **wrong))
+                self.in_sync(a, replicas[-1])
+            counters = self.counters([a, *replicas])
+            self.switch(a, replicas[1 - first], counters)
+            self.follow(replicas[first], replicas[1 - first])
+            self.check(counters, replicas[1 - first], a, replicas[first])
+
     def test_force_takes_over_whoever_is_named(self):
         a = self.node(**{"repl-timeout": 60})
         b = self.replica(a)

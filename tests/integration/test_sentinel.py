@@ -155,6 +155,14 @@ class Planned(Watched):
         self.converge(new)
         self.assertEqual(old.repl()["role"], "slave")
 
+    def test_sentinel_comes_behind_a_switch_that_a_node_was_told_to_make(self):
+        """It finds that its primary follows somebody, and promotes: who has taken over, or a third. Clients find that one either way."""
+        old = self.primary
+        old.ok("FAILOVER")
+        eventually(lambda: old.repl()["role"] == "slave", 15)
+        new = self.sentinels.wait_for_another(old, 60)
+        self.converge(new)
+
     def test_a_replica_that_is_not_announced_is_not_listed(self):
         hidden, other = self.cluster.others(self.primary)
         hidden.ok("CONFIG", "SET", "replica-announced", "no")

@@ -454,7 +454,7 @@ START_TEST(test_h51_a_drill_fences_nobody_who_does_not_ask) {
     struct paper r = replica(1000);
     promote(&r, 2);
     r.view.role = CHAIN_REPLICA;
-    expect(!chain_may_fence(of(&p), of(&r)));     /* it attaches; it is no primary any more */
+    expect(!chain_may_fence(of(&p), of(&r))); /* it attaches; it is no primary any more */
     r.view.linked = true;
     expect(chain_may_fence(of(&p), of(&r))); /* it follows one of that branch */
     expect(chain_is_challenged(of(&p), of(&r)));
