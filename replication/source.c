@@ -264,7 +264,8 @@ static bool hash_differs(struct session *s, const struct greeting *g,
     if (count == 0 || !chain_holds(self, g->peer.head, g->peer.chain[count - 1].id)) {
         return false;
     }
-    return log_tail_same(s->self->data, g->peer.head, g->hello.hash, &same) == DC_OK && !same;
+    return log_tail_same(s->self->data, g->peer.head, g->hello.hash, &same) == DC_OK && !same &&
+           !source_tail_is_bad(s->source, g->peer.head);
 }
 
 /* Who pulls has decided himself whose log he takes: ranks are nothing to us. */

@@ -3,6 +3,9 @@
  * Log that can't be sent: a byte of it has rotted, or its file can't be read any more. The peer doesn't tell, it comes to the same place again and
  * again. So where a session has brought its peer nothing, the next one at that place looks at the frames first. If they aren't right, the peer
  * gets a full copy that ends behind them: memory has what they said.
+ *
+ * What has rotted right before the peer's place is nothing that it needs. But the hash of those bytes isn't what it was; so where it differs, the
+ * frames tell first whether ours are right.
  */
 #include "persist/log_reader.h"
 #include "replication/source_priv.h"
@@ -19,19 +22,30 @@ void session_note_end(struct session *s, uint64_t from) {
     }
 }
 
-/* The first frame that isn't right, of those that are sent first; 0: they are. */
-static uint64_t find_bad(const struct data *d, uint64_t from) {
+/* Where the segment begins that holds the position. */
+static uint64_t segment_of(const struct log_dir *dir, uint64_t lsn) {
+    uint64_t first = 0;
+    for (uint32_t i = 0; i < dir->count; i++) {
+        const struct segment_info *s = &dir->segments[i];
+        first = !s->abandoned && s->head.first_lsn <= lsn ? s->head.first_lsn : first;
+    }
+    return first;
+}
+
+/* The first frame that isn't right, of those that begin in [from, to); 0: they are. 'whole': from the begin of the segment, for 'from' is the start of no frame. */
+static uint64_t find_bad(const struct data *d, uint64_t from, uint64_t to, bool whole) {
     struct log_dir dir = {.io = NULL};
     struct log_reader *r = NULL;
     struct frame_ref f = {.lsn = from};
     struct log_end_info end = {.at_lsn = from};
     enum log_end last = LOG_FAILED;
     enum dc_err err = log_dir_open_running(&dir, d->io, d->dir);
+    from = err == DC_OK && whole ? segment_of(&dir, from) : from;
     err = err == DC_OK ? log_reader_open(&r, &dir, from) : err;
     if (err == DC_OK) {
         do {
             last = log_reader_next(r, &f);
-        } while (last == LOG_MORE && f.lsn < from + SEND_LEN);
+        } while (last == LOG_MORE && f.lsn < to);
         if (last != LOG_MORE) {
             log_reader_end(r, &end);
         }
@@ -55,12 +69,18 @@ bool source_log_is_bad(struct source *src, uint64_t lsn) {
     if (known || !doubted) {
         return known;
     }
-    uint64_t bad = find_bad(src->self->data, lsn);
+    uint64_t bad = find_bad(src->self->data, lsn, lsn + SEND_LEN, false);
     lock_acquire(&src->lock);
     src->bad = bad > src->bad ? bad : src->bad;
     src->doubted = 0;
     lock_release(&src->lock);
     return bad > 0;
+}
+
+bool source_tail_is_bad(const struct source *src, uint64_t lsn) {
+    uint64_t from = lsn > TAIL_HASH_LEN ? lsn - TAIL_HASH_LEN : 0;
+    uint64_t bad = find_bad(src->self->data, from, lsn, true);
+    return bad > 0 && bad < lsn;
 }
 
 uint64_t source_bad_lsn(struct source *src) {

@@ -109,6 +109,8 @@ void session_note_end(struct session *s, uint64_t from);
 /* Whoever goes on from there gets to what can't be sent. */
 bool source_log_is_bad(struct source *s, uint64_t lsn);
 uint64_t source_bad_lsn(struct source *s);
+/* Our own bytes right before 'lsn' aren't what they were: their hash says nothing of the peer's. */
+bool source_tail_is_bad(const struct source *s, uint64_t lsn);
 
 /* source_switch.c */
 /* Tells the peer to be the primary, if that is to be told now. send_lock held. */

@@ -614,6 +614,27 @@ class Damage(ReplicaCase):
         self.assertIn("source.log_damaged", primary.output())
 
 
+    def test_who_has_what_has_rotted_on_the_source_goes_on(self):
+        """The hash of the bytes before its place is another one than the source's, which are right no more."""
+        primary = self.node()
+        replica = self.replica(primary)
+        conn = self.connect(primary)
+        fill(conn, 1000)
+        version = conn.ok("GETVER", "key:999")[1]
+        fill(conn, 10, prefix="behind")
+        self.in_sync(primary, replica)
+        replica.terminate()
+        conn.ok("WAITAOF", 1, 0, 0)
+        conn.ok("SET", "later", 1)
+        segment = max((s for s in primary.segments() if first_lsn(s) <= version), key=first_lsn)
+        flip(segment, offset_of(segment, version) - 1)
+        copies = self.state(primary)["sync_full"]
+        replica.start()
+        self.in_sync(primary, replica)
+        self.same(primary, replica)
+        self.assertIn("source.log_damaged", primary.output())
+        self.assertEqual(self.state(primary)["sync_full"], copies)
+
     @unittest.skipUnless(SlowDisk.is_there(), "DCACHE_SLOW_DISK isn't there")
     def test_a_broken_disk_under_a_log_that_only_replicas_read_stops_no_write(self):
         """They lack what was written meanwhile, and get a copy when the disk is well."""
