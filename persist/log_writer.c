@@ -329,7 +329,7 @@ static void finish(struct log *l) {
 /* One round; false when there is nothing to do, or the disk doesn't let it. Role held. */
 static bool run_round(struct log *l, bool *well) {
     bool keeps = log_keeps_now(l);
-    bool anew = atomic_load_explicit(&l->poisoned, memory_order_acquire);
+    bool anew = keeps && atomic_load_explicit(&l->poisoned, memory_order_acquire);
     if (l->unwritten == NULL && load_lsn(&l->head) > load_lsn(&l->written)) {
         l->unwritten = log_gather(l, keeps);
         l->unwritten_from = l->unwritten == NULL ? 0 : l->unwritten->lsn;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* 'appendonly' on a disk that is full or broken: a log that begins to be kept, and one that is written for its readers only. */
-#include "server/base/time.h"
+#include "server/base/rng.h"
+#include "server/base/thread.h"
 #include "tests/support/check_main.h"
 #include "tests/support/expect.h"
 #include "tests/support/log_rig.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 static bool is_well(void *arg) {
     (void)arg;
@@ -121,6 +123,95 @@ START_TEST(a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again) {
 }
 END_TEST
 
+/* --- all at once --------------------------------------------------------------------------------------- */
+
+enum { LIVES = 12, STEPS = 150 };
+
+struct reader {
+    struct thread thread;
+    struct rng rng;
+    _Atomic bool stop;
+};
+
+static void pin_now_and_then(void *arg) {
+    struct reader *r = arg;
+    while (!atomic_load(&r->stop)) {
+        (void)log_pin(rig.log);
+        usleep((useconds_t)rng_below(&r->rng, 400));
+        log_unpin(rig.log);
+        usleep((useconds_t)rng_below(&r->rng, 200));
+    }
+}
+
+static void fail_now_and_then(struct rng *r) {
+    static const enum sim_call calls[] = {SIM_SYNC, SIM_WRITE, SIM_CREATE, SIM_RENAME,
+                                          SIM_SYNC_DIR};
+    uint64_t dice = rng_below(r, 2 * sizeof(calls) / sizeof(calls[0]));
+    bool fails = dice < sizeof(calls) / sizeof(calls[0]);
+    enum sim_call call = calls[dice % (sizeof(calls) / sizeof(calls[0]))];
+    sim_disk_fail(rig.disk, call, fails, fails ? 1 + rng_below(r, 3) : 0, fails ? EIO : 0);
+}
+
+static void heal(void) {
+    for (int call = 0; call < SIM_CALL_COUNT; call++) {
+        sim_disk_fail(rig.disk, (enum sim_call)call, 0, 0, 0);
+    }
+}
+
+/* Kept, and given up, and kept again: at the end it is well, and what is kept from then on is whole. */
+static void live(struct rng *r) {
+    static const _Atomic bool never = false;
+    struct reader readers[2] = {0};
+    struct rig_found found;
+    rig_init();
+    rig.opts.keeps = false;
+    rig_open();
+    for (uint64_t i = 0; i < 2; i++) {
+        rng_seed(&readers[i].rng, rng_next(r));
+        thread_start(&readers[i].thread, "reader", pin_now_and_then, &readers[i]);
+    }
+    for (uint64_t i = 0; i < STEPS; i++) {
+        if (rng_below(r, 8) == 0) {
+            log_set_keeps(rig.log, rng_below(r, 2) == 0);
+        }
+        if (rng_below(r, 4) == 0) {
+            fail_now_and_then(r);
+        }
+        rig_append_number(1000 + i, 1 + (size_t)rng_below(r, 3000));
+        log_hurry(rig.log);
+        usleep((useconds_t)rng_below(r, 300));
+    }
+    heal();
+    for (uint64_t i = 0; i < 2; i++) {
+        atomic_store(&readers[i].stop, true);
+        thread_join(&readers[i].thread);
+    }
+    log_set_keeps(rig.log, true);
+    expect(rig_until(is_well, NULL));
+    uint64_t base = log_head(rig.log).v;
+    expect(log_base(rig.log, base, &never));
+    for (uint64_t i = 0; i < 20; i++) {
+        rig_append_number(i, 2000);
+    }
+    expect(rig_wait(LOG_LEVEL_DISK, log_head(rig.log).v));
+    rig_close(true);
+    rig_read(&found, NULL, base);
+    expect_eq(found.how, LOG_END);
+    expect_eq(found.frames[0].lsn, base);
+    rig_expect_numbers(&found, 0, 20);
+    rig_found_fini(&found);
+    rig_fini();
+}
+
+START_TEST(whatever_keeps_pins_and_a_bad_disk_do_at_once_it_is_whole_in_the_end) {
+    struct rng r = test_rng();
+    for (int i = 0; i < LIVES; i++) {
+        live(&r);
+    }
+}
+END_TEST
+
 CHECK_MAIN("log_keep", a_log_that_is_written_for_its_readers_only_is_given_up_when_the_disk_is_full,
            a_log_that_is_written_for_its_readers_only_is_given_up_when_a_sync_fails,
-           a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again)
+           a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again,
+           whatever_keeps_pins_and_a_bad_disk_do_at_once_it_is_whole_in_the_end)
