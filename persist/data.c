@@ -57,8 +57,11 @@ static enum dc_err put_unlogged(struct data *d, uint64_t from, uint64_t end) {
     if (from > 0) {
         snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64, from, end);
     }
-    d->unlogged_lsn = from;
-    return meta_put_text(d->meta, unlogged, text);
+    enum dc_err err = meta_put_text(d->meta, unlogged, text);
+    if (err == DC_OK) {
+        d->unlogged_lsn = from; /* else it is tried again */
+    }
+    return err;
 }
 
 /* The text "gap": what lies below this LSN, of the data of that node id, may have holes, where no log was kept. It isn't read as a log
@@ -70,7 +73,7 @@ static enum dc_err put_gap(struct data *d, uint64_t lsn) {
     char id[2 * NODE_ID_LEN + 1];
     crypto_hex(id, d->plan->node_id, NODE_ID_LEN);
     snprintf(text, sizeof(text), "%" PRIu64 " %s", lsn, id);
-    d->gap_lsn = lsn;
+    d->gap_lsn = lsn; /* also if it can't be noted */
     return meta_put_text(d->meta, gap, text);
 }
 
@@ -87,7 +90,7 @@ static enum dc_err learn_gap(struct data *d) {
     return err;
 }
 
-enum dc_err data_note_unlogged(struct data *d, uint64_t lsn) {
+static enum dc_err note_unlogged(struct data *d, uint64_t lsn) {
     if (lsn == d->unlogged_lsn) {
         return DC_OK;
     }
@@ -101,12 +104,37 @@ enum dc_err data_note_unlogged(struct data *d, uint64_t lsn) {
     return err == DC_OK ? put_unlogged(d, lsn, 0) : err;
 }
 
+enum dc_err data_note_unlogged(struct data *d, uint64_t lsn) {
+    pthread_mutex_lock(&d->unlogged_lock);
+    enum dc_err err = note_unlogged(d, lsn);
+    pthread_mutex_unlock(&d->unlogged_lock);
+    return err;
+}
+
+enum dc_err data_note_unkept(struct data *d) {
+    enum dc_err err = DC_OK;
+    pthread_mutex_lock(&d->unlogged_lock);
+    if (d->unlogged_lsn == 0 && !log_is_based(d->log) && !log_wants_base(d->log)) {
+        uint64_t head = log_head(d->log).v;
+        err = note_unlogged(d, head);
+        if (err == DC_OK) {
+            diag(DIAG_NOTICE, "log.not_kept lsn=%" PRIu64, head);
+        }
+    }
+    pthread_mutex_unlock(&d->unlogged_lock);
+    return err;
+}
+
 /* Such a run leaves nothing in the log by which it could be told from none: it must not be taken for all there was. */
 static enum dc_err learn_unlogged(struct data *d) {
     struct data_plan *p = d->plan;
     char text[64];
     uint64_t from = 0, end = 0;
     enum dc_err err = meta_get_text(d->meta, unlogged, text, sizeof(text));
+    if (p->unkept) {
+        p->clean = false;
+        d->lost_unlogged = true;
+    }
     if (err != DC_OK || sscanf(text, "%" SCNu64 " %" SCNu64, &from, &end) != 2) {
         return err;
     }
@@ -186,6 +214,7 @@ enum dc_err data_open(struct data *d, const struct io *io, const char *dir) {
     d->dir = dir;
     d->lock_fd = -1;
     pins_init(&d->pins);
+    pthread_mutex_init(&d->unlogged_lock, NULL);
     d->plan = mem_must_zalloc(sizeof(*d->plan));
     enum dc_err err = new_dir_check_finished(dir);
     err = err == DC_OK ? data_lock(dir, &d->lock_fd) : err;
@@ -352,6 +381,7 @@ void data_close(struct data *d, bool clean, int64_t timeout_ms) {
     }
     log_close(d->log, clean, timeout_ms);
     pins_fini(&d->pins);
+    pthread_mutex_destroy(&d->unlogged_lock);
     meta_close(d->meta);
     mem_free(d->plan);
     if (d->lock_fd >= 0) {

@@ -46,6 +46,7 @@ struct data {
         seen_lsn; /* runs without a log have handed out what is behind it, up to LSN_JUMP; 0 = none has */
     bool lost_unlogged;            /* the last run wrote what no log has */
     bool followed;                 /* the log isn't this node's alone (data.c) */
+    pthread_mutex_t unlogged_lock; /* for who notes it */
     _Atomic uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
 };
 
@@ -70,6 +71,8 @@ DC_MUST enum dc_err data_take_fork(struct data *d, uint64_t lsn, const char *fra
 
 /* Remembers, for the report of the next start, that the log isn't kept from 'lsn' on; 0 = it is kept. */
 DC_MUST enum dc_err data_note_unlogged(struct data *d, uint64_t lsn);
+/* The same from the head on, if the log isn't kept, or to be kept, and nobody has noted it. */
+DC_MUST enum dc_err data_note_unkept(struct data *d);
 
 /* Loaders may append: before the log begins to follow another one. Nobody uses 'warm' any more. */
 void data_stop_loading(struct data *d);

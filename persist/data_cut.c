@@ -336,6 +336,7 @@ enum dc_err data_remove_leftovers(const struct warm_opts *opts, struct data_plan
     }
     mem_free(l.names);
     if (l.segments > 0) {
+        plan->unkept = true;
         plan_note(plan,
                   "%" PRIu32 " log files without a snapshot to go on from were removed: the node "
                   "ended while it wrote one, and the log wasn't kept before.",

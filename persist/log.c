@@ -386,6 +386,9 @@ void log_set_keeps(struct log *l, bool keeps) {
         l->base_from = load_lsn(&l->head);
     }
     atomic_store_explicit(&l->keeps, keeps, memory_order_relaxed);
+    if (keeps) {
+        atomic_store_explicit(&l->given_up, false, memory_order_relaxed);
+    }
     pthread_mutex_unlock(&l->lock);
     wake_raise(&l->writer_wake);
     /* pairs with the release in begin_keeping(). No disk is waited for. */

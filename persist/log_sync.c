@@ -85,11 +85,12 @@ static void renew_mark(struct log *l) {
     pthread_mutex_lock(&l->sync_lock);
     uint64_t durable = load_lsn(&l->durable);
     pthread_mutex_lock(&l->lock);
-    struct segment *s = l->current;
+    /* The writer frees it only while 'poisoned', which nobody sets without sync_lock. */
+    struct segment *s =
+        atomic_load_explicit(&l->poisoned, memory_order_acquire) ? NULL : l->current;
     pthread_mutex_unlock(&l->lock);
     int64_t clock_ms = atomic_load_explicit(&l->clock_ms, memory_order_relaxed);
-    if (s != NULL && (s->marked.durable_lsn < durable || s->marked.time_ms < clock_ms) &&
-        !atomic_load_explicit(&l->poisoned, memory_order_acquire)) {
+    if (s != NULL && (s->marked.durable_lsn < durable || s->marked.time_ms < clock_ms)) {
         (void)segment_write_mark(l, s, durable);
     }
     pthread_mutex_unlock(&l->sync_lock);

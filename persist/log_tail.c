@@ -322,6 +322,21 @@ uint64_t log_tail_oldest(const struct data *d) {
     return oldest > kept ? oldest : kept;
 }
 
+/* From where on what is hashed before 't->lsn' can be there. */
+static uint64_t begin_before(const struct log_tail *t) {
+    const struct data *d = t->d;
+    uint64_t low = t->chain->list[t->link].start;
+    uint64_t kept = log_kept_from(d->log);
+    low = kept > low ? kept : low;
+    low = d->gap_lsn > low ? d->gap_lsn : low;
+    return t->lsn > low + TAIL_HASH_LEN ? t->lsn - TAIL_HASH_LEN : low;
+}
+
+uint64_t log_tail_before(struct data *d, uint64_t lsn) {
+    struct log_tail t;
+    return begin(&t, d, lsn) ? begin_before(&t) : lsn;
+}
+
 /* The bytes of [lsn - *len, lsn) of the history that ends there or goes on; fewer if fewer are there. */
 static enum dc_err read_before(struct data *d, uint64_t lsn, char to[TAIL_HASH_LEN], size_t *len) {
     struct log_tail t;
@@ -330,11 +345,7 @@ static enum dc_err read_before(struct data *d, uint64_t lsn, char to[TAIL_HASH_L
     if (!begin(&t, d, lsn)) {
         return gone(lsn);
     }
-    uint64_t low = t.chain->list[t.link].start;
-    uint64_t kept = log_kept_from(d->log);
-    low = kept > low ? kept : low;
-    low = d->gap_lsn > low ? d->gap_lsn : low;
-    low = lsn > low + TAIL_HASH_LEN ? lsn - TAIL_HASH_LEN : low;
+    uint64_t low = begin_before(&t);
     struct search s;
     int rc = search(d, &s, t.chain->list[t.link].id, low);
     low = s.found ? low : s.next;

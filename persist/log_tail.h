@@ -45,6 +45,8 @@ uint64_t log_tail_oldest(const struct data *d);
 /* A digest of up to TAIL_HASH_LEN bytes of log before 'lsn', of its history, as far as they are here. It tells how many they were: two logs are
  * compared by log_tail_same() only, never by the digests. Errors: DC_EGONE, DC_EIO. */
 enum { TAIL_HASH_LEN = 4096 };
+/* Where such bytes can begin; 'lsn' itself: nowhere. */
+uint64_t log_tail_before(struct data *d, uint64_t lsn);
 DC_MUST enum dc_err log_tail_hash(struct data *d, uint64_t lsn, uint64_t *hash);
 /* 'hash' is that of another log at the same position of the same history. False: it has other bytes before it. What only one of them has
  * says nothing. */

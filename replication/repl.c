@@ -97,8 +97,22 @@ static void look_for_oldest(struct repl *r) {
     lock_release(&r->lock);
 }
 
+/* As a rule the snapshotter has, but it may be at a snapshot for long. */
+static void note_unkept(struct repl *r) {
+    int64_t now_us = time_mono_us();
+    if (now_us < r->unkept_due_us) {
+        return;
+    }
+    enum dc_err err = data_note_unkept(r->self.data);
+    if (err != DC_OK) {
+        r->unkept_due_us = now_us + NOTE_AGAIN_MS * 1000;
+        repl_warn("noting that the log isn't kept", err);
+    }
+}
+
 static void tick(struct repl *r) {
     source_tick(r->source);
+    note_unkept(r);
     look_for_oldest(r);
     repl_peers_note(r, false);
     data_set_pin_limit(r->self.data, (uint64_t)conf_get(r->self.conf, replication_pin_size));

@@ -19,6 +19,7 @@
 
 enum {
     TICK_MS = 1000,
+    NOTE_AGAIN_MS = 5000,
     DRAIN_MS = 1000,
     QUIESCE_MS = 2000,
     FORK_TRIES = 100,
@@ -71,6 +72,7 @@ struct repl {
     uint64_t peers_noted; /* and when it was stored */
     int64_t peers_due_us;
     int64_t peers_next_ms; /* when they want to be looked at */
+    int64_t unkept_due_us;
     int64_t oldest_due_us; /* when 'log_oldest' is looked for again */
     /* repl_switch.c */
     uint32_t switch_misses; /* who was asked last hasn't answered, so many times */

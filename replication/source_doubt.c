@@ -22,36 +22,27 @@ void session_note_end(struct session *s, uint64_t from) {
     }
 }
 
-/* Where the segment begins that holds the position. */
-static uint64_t segment_of(const struct log_dir *dir, uint64_t lsn) {
-    uint64_t first = 0;
-    for (uint32_t i = 0; i < dir->count; i++) {
-        const struct segment_info *s = &dir->segments[i];
-        first = !s->abandoned && s->head.first_lsn <= lsn ? s->head.first_lsn : first;
-    }
-    return first;
-}
-
-/* The first frame that isn't right, of those that begin in [from, to); 0: they are. 'whole': from the begin of the segment, for 'from' is the start of no frame. */
-static uint64_t find_bad(const struct data *d, uint64_t from, uint64_t to, bool whole) {
+/* The first frame that isn't right, of those that begin in [from, to); 0: they are. 'seek': 'from' is the start of no frame, and what can't be read says
+ * nothing. */
+static uint64_t find_bad(const struct data *d, uint64_t from, uint64_t to, bool seek) {
     struct log_dir dir = {.io = NULL};
     struct log_reader *r = NULL;
     struct frame_ref f = {.lsn = from};
     struct log_end_info end = {.at_lsn = from};
     enum log_end last = LOG_FAILED;
     enum dc_err err = log_dir_open_running(&dir, d->io, d->dir);
-    from = err == DC_OK && whole ? segment_of(&dir, from) : from;
     err = err == DC_OK ? log_reader_open(&r, &dir, from) : err;
-    if (err == DC_OK) {
+    if (err == DC_OK && (!seek || log_reader_seek(r, to))) {
         do {
             last = log_reader_next(r, &f);
-        } while (last == LOG_MORE && f.lsn < to);
+        } while (last == LOG_MORE && f.lsn + f.len < to);
         if (last != LOG_MORE) {
             log_reader_end(r, &end);
         }
     }
-    bool bad = last == LOG_FAILED || last == LOG_DAMAGED ||
-               (last != LOG_MORE && end.at_lsn < log_durable(d->log).v);
+    bool bad = last == LOG_FAILED ? !seek
+                                  : last == LOG_DAMAGED ||
+                                        (last != LOG_MORE && end.at_lsn < log_durable(d->log).v);
     if (bad) {
         diag(DIAG_WARNING, "source.log_damaged lsn=%" PRIu64 " error=\"%s\"", end.at_lsn,
              last == LOG_FAILED ? dc_fail_take(DC_EIO) : end.text);
@@ -78,8 +69,9 @@ bool source_log_is_bad(struct source *src, uint64_t lsn) {
 }
 
 bool source_tail_is_bad(const struct source *src, uint64_t lsn) {
-    uint64_t from = lsn > TAIL_HASH_LEN ? lsn - TAIL_HASH_LEN : 0;
-    uint64_t bad = find_bad(src->self->data, from, lsn, true);
+    struct data *d = src->self->data;
+    uint64_t from = log_tail_before(d, lsn);
+    uint64_t bad = from < lsn ? find_bad(d, from, lsn, true) : 0;
     return bad > 0 && bad < lsn;
 }
 

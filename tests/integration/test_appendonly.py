@@ -46,6 +46,7 @@ class Case(DiskCase):
             self.assertEqual({key: value for key, value in found.items() if value is not None}, expected)
             self.check_report(server, conn, *sentences)
             if REMOVED in sentences:
+                self.assertIn(server.info(conn, "restart_clean"), ("no", "new"))
                 sentences = tuple(s for s in sentences if s != REMOVED)
             if appendonly == "yes":
                 sentences = ()
@@ -464,6 +465,23 @@ class AtRunTime(Case):
         self.eventually(is_over)
         self.assertEqual(server.info(conn, "rdb_last_bgsave_status"), "err")
         self.assertEqual(conn.call("SET", "a", "6"), "OK")
+
+    def test_that_it_is_ended_is_noted_while_a_snapshot_takes_its_time(self):
+        """The next start has to know, however the node ends."""
+        server = self.own_server(slow=True)
+        conn = self.connect(server)
+        conn.ok("SET", "a", "1")
+        server.disk.sync_takes(FOREVER)
+        conn.ok("BGSAVE")
+        self.eventually(lambda: server.info(conn, "rdb_bgsave_in_progress") == "1")
+        self.switch(conn, "no")
+        self.eventually(lambda: "log.not_kept" in server.output())
+        self.assertEqual(server.info(conn, "rdb_bgsave_in_progress"), "1")
+        server.kill()
+        server.disk.heal()
+        conn = self.restarted(server)
+        self.check_report(server, conn, UNLOGGED)
+        self.assertEqual(server.info(conn, "restart_clean"), "no")
 
     def test_a_broken_disk_stops_nobody_without_a_log(self):
         for trouble in ("write_fails", "sync_fails"):

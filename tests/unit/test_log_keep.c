@@ -102,6 +102,50 @@ START_TEST(a_log_that_is_written_for_its_readers_only_is_given_up_when_a_sync_fa
 }
 END_TEST
 
+static _Atomic bool holds_writes, held;
+
+static void hold_writes(void *arg, enum sim_call call, const char *path) {
+    (void)arg;
+    (void)path;
+    while (call == SIM_WRITE && atomic_load(&holds_writes)) {
+        atomic_store(&held, true);
+        usleep(1000);
+    }
+}
+
+static bool is_held(void *arg) {
+    (void)arg;
+    return atomic_load(&held);
+}
+
+/* Between the failure and the writer's next look somebody wants it kept: it is. */
+START_TEST(a_log_that_was_given_up_is_kept_by_who_comes_in_between) {
+    static const _Atomic bool never = false;
+    rig_init();
+    rig.opts.keeps = false;
+    rig_open();
+    (void)log_pin(rig.log);
+    expect(rig_wait(LOG_LEVEL_OS, rig_append_number(0, 100)));
+    atomic_store(&holds_writes, true);
+    sim_disk_set_hook(rig.disk, hold_writes, NULL);
+    rig_append_number(1, 100);
+    expect(rig_until(is_held, NULL));
+    sim_disk_fail(rig.disk, SIM_SYNC, 1, 1, EIO);
+    log_hurry(rig.log);
+    expect(rig_until(is_given_up, NULL));
+    log_set_keeps(rig.log, true);
+    uint64_t base = log_head(rig.log).v;
+    atomic_store(&holds_writes, false);
+    expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(2, 100)));
+    expect(!log_is_given_up(rig.log)); /* else no snapshot would ever be written for it */
+    expect(rig_until(is_well, NULL));
+    expect(log_base(rig.log, base, &never));
+    log_unpin(rig.log);
+    rig_close(true);
+    rig_fini();
+}
+END_TEST
+
 START_TEST(a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again) {
     static const _Atomic bool never = false;
     rig_init();
@@ -213,5 +257,6 @@ END_TEST
 
 CHECK_MAIN("log_keep", a_log_that_is_written_for_its_readers_only_is_given_up_when_the_disk_is_full,
            a_log_that_is_written_for_its_readers_only_is_given_up_when_a_sync_fails,
+           a_log_that_was_given_up_is_kept_by_who_comes_in_between,
            a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again,
            whatever_keeps_pins_and_a_bad_disk_do_at_once_it_is_whole_in_the_end)
