@@ -645,7 +645,7 @@ class Damage(InspectCase):
                 (in_the_log, 0.015, b"replay", rb"([\d.]+) MB of the log noted", log_mb),
                 (in_the_snapshot, 0.008, b"of the keys", rb"([\d.]+) % of the keys", 100)):
             with self.subTest(word):
-                told = self.verify_from_a_slow_disk(copy, patience=30 * slowness(), read_takes=read_takes, word=word)
+                told = self.verify_from_a_slow_disk(copy, patience=180 * slowness(), read_takes=read_takes, word=word)  # some seconds, as a rule
                 shown = list(map(float, re.findall(rb"\rreplay: %s, 0 damaged\033\[K" % text, told)))
                 self.assertGreaterEqual(len(shown), 2, told)
                 self.assertEqual(shown, sorted(shown))
