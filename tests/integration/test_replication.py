@@ -619,6 +619,7 @@ class Damage(ReplicaCase):
         primary = self.node()
         replica = self.replica(primary)
         conn = self.connect(primary)
+        self.in_sync(primary, replica)  # its log begins here
         fill(conn, 1000)
         version = conn.ok("GETVER", "key:999")[1]
         fill(conn, 10, prefix="behind")
