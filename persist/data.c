@@ -90,8 +90,9 @@ static enum dc_err learn_gap(struct data *d) {
     return err;
 }
 
+/* Two threads may find at once that it isn't kept: the first place counts. */
 static enum dc_err note_unlogged(struct data *d, uint64_t lsn) {
-    if (lsn == d->unlogged_lsn) {
+    if ((lsn == 0) == (d->unlogged_lsn == 0)) {
         return DC_OK;
     }
     uint64_t kept_from = log_kept_from(d->log);
@@ -101,7 +102,11 @@ static enum dc_err note_unlogged(struct data *d, uint64_t lsn) {
         kept_from = kept_from < head ? kept_from : head;
         err = put_gap(d, kept_from > d->begin_lsn ? kept_from : d->begin_lsn);
     }
-    return err == DC_OK ? put_unlogged(d, lsn, 0) : err;
+    err = err == DC_OK ? put_unlogged(d, lsn, 0) : err;
+    if (err == DC_OK && lsn > 0) {
+        diag(DIAG_NOTICE, "log.not_kept lsn=%" PRIu64, lsn);
+    }
+    return err;
 }
 
 enum dc_err data_note_unlogged(struct data *d, uint64_t lsn) {
@@ -114,12 +119,8 @@ enum dc_err data_note_unlogged(struct data *d, uint64_t lsn) {
 enum dc_err data_note_unkept(struct data *d) {
     enum dc_err err = DC_OK;
     pthread_mutex_lock(&d->unlogged_lock);
-    if (d->unlogged_lsn == 0 && !log_is_based(d->log) && !log_wants_base(d->log)) {
-        uint64_t head = log_head(d->log).v;
-        err = note_unlogged(d, head);
-        if (err == DC_OK) {
-            diag(DIAG_NOTICE, "log.not_kept lsn=%" PRIu64, head);
-        }
+    if (!log_is_based(d->log) && !log_wants_base(d->log)) {
+        err = note_unlogged(d, log_head(d->log).v);
     }
     pthread_mutex_unlock(&d->unlogged_lock);
     return err;

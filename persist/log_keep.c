@@ -15,9 +15,6 @@ uint64_t log_fence(struct log *l) {
 
 /* A file is begun as soon as one can be had. */
 static void begin_keeping(struct log *l) {
-    pthread_mutex_lock(&l->lock);
-    atomic_store_explicit(&l->given_up, false, memory_order_relaxed);
-    pthread_mutex_unlock(&l->lock);
     atomic_store_explicit(&l->kept, KEPT_SOON, memory_order_relaxed);
     uint64_t from = log_fence(l);
     atomic_store_explicit(&l->kept_from, from, memory_order_seq_cst);

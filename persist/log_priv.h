@@ -172,7 +172,7 @@ struct log {
     struct stretch **tail;
     uint32_t pins;
     _Atomic bool
-        given_up; /* the disk doesn't take what is written for the pins only; until the last one has gone, or the log is kept */
+        given_up; /* the disk doesn't take what is written for the pins only; until the last one has gone, or the log is to be kept */
     struct history history;  /* current; changes under the locks of all feeds */
     struct histories **past; /* the writer's own: all chains that there were, and the current one */
     uint32_t past_count;

@@ -28,10 +28,9 @@ enum { CHAIN_MAX = SNAP_HISTORIES_MAX };
 
 /* What was found in a data directory, and what is to be done with it. */
 struct data_plan {
-    bool empty; /* nothing there: a new node */
-    bool
-        unkept; /* the last run ended while it wrote a log that nothing joins: what it acknowledged before that may be in none */
-    bool clean; /* the log ends with CLOSE */
+    bool empty;  /* nothing there: a new node */
+    bool unkept; /* there were files of a log that nothing joins: before them none was kept */
+    bool clean;  /* the log ends with CLOSE */
     uint8_t node_id[NODE_ID_LEN];
     uint8_t seed[SEED_LEN];
     struct history chain[CHAIN_MAX];

@@ -171,8 +171,6 @@ static void tell(const struct saver *s, const struct snap_written *w, enum dc_er
 static void note_unlogged(struct saver *s, uint64_t lsn) {
     if (data_note_unlogged(s->data, lsn) != DC_OK) {
         diag(DIAG_WARNING, "saver.note_failed error=\"%s\"", dc_fail_take(DC_EIO));
-    } else if (lsn > 0) {
-        diag(DIAG_NOTICE, "log.not_kept lsn=%" PRIu64, lsn);
     }
 }
 

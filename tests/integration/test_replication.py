@@ -613,7 +613,6 @@ class Damage(ReplicaCase):
         self.assertIn("can't be read", state["replication_full_sent_reason"])
         self.assertIn("source.log_damaged", primary.output())
 
-
     def test_who_has_what_has_rotted_on_the_source_goes_on(self):
         """The hash of the bytes before its place is another one than the source's, which are right no more."""
         primary = self.node()

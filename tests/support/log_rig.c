@@ -133,6 +133,37 @@ bool rig_until(bool (*condition)(void *arg), void *arg) {
     return true;
 }
 
+bool rig_is_well(void *unused) {
+    (void)unused;
+    return log_state(rig.log) == LOG_WELL;
+}
+
+bool rig_is_ill(void *state) {
+    return log_state(rig.log) == *(enum log_state *)state;
+}
+
+static _Atomic int blocked; /* enum sim_call, -1 = none */
+static _Atomic bool inside;
+
+static void block(void *arg, enum sim_call kind, const char *path) {
+    (void)arg, (void)path;
+    while (atomic_load(&blocked) == (int)kind) {
+        atomic_store(&inside, true);
+        usleep(500);
+    }
+}
+
+void rig_block_calls(int kind) {
+    atomic_store(&inside, false);
+    atomic_store(&blocked, kind);
+    sim_disk_set_hook(rig.disk, block, NULL);
+}
+
+bool rig_is_inside(void *unused) {
+    (void)unused;
+    return atomic_load(&inside);
+}
+
 /* --- the trace --------------------------------------------------------------------------------------- */
 
 /* What the disk has told since the last time, behind what is there. */

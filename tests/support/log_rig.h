@@ -45,6 +45,13 @@ uint64_t rig_append_number(uint64_t number, size_t len);
 bool rig_wait(enum log_level level, uint64_t lsn); /* ten seconds */
 /* Until 'condition(arg)' is true; false after ten seconds. */
 bool rig_until(bool (*condition)(void *arg), void *arg);
+/* Questions for it. */
+bool rig_is_well(void *unused);
+bool rig_is_ill(void *state); /* an enum log_state */
+
+/* Calls of this kind (enum sim_call; -1 = none) hang from now on, until it is called again. */
+void rig_block_calls(int kind);
+bool rig_is_inside(void *unused); /* one does */
 
 /* The calls on the disk since the last time (sim_disk_take_trace), without those that make spares, which another thread does meanwhile:
  * as soon as 'is_enough' is content with them, or after ten seconds those that there are. To be freed. */

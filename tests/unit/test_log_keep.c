@@ -9,15 +9,6 @@
 #include <errno.h>
 #include <unistd.h>
 
-static bool is_well(void *arg) {
-    (void)arg;
-    return log_state(rig.log) == LOG_WELL;
-}
-
-static bool is_ill(void *arg) {
-    return log_state(rig.log) == *(enum log_state *)arg;
-}
-
 static bool is_given_up(void *arg) {
     (void)arg;
     return log_is_given_up(rig.log);
@@ -80,18 +71,18 @@ START_TEST(a_log_that_is_written_for_its_readers_only_is_given_up_when_a_sync_fa
     uint64_t end = rig_append_number(1, 100);
     enum log_state broken = LOG_BROKEN;
     log_hurry(rig.log);
-    expect(rig_until(is_ill, &broken));
+    expect(rig_until(rig_is_ill, &broken));
     sim_disk_fail(rig.disk, SIM_SYNC, 0, 0, 0);
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     expect(rig_wait(LOG_LEVEL_DISK, end));
     /* Not kept any more while it is ill: the state goes, and so does the reader's log. */
     from = log_written(rig.log).v;
     sim_disk_fail(rig.disk, SIM_SYNC, 1, UINT64_MAX, EIO);
     rig_append_number(2, 100);
     log_hurry(rig.log);
-    expect(rig_until(is_ill, &broken));
+    expect(rig_until(rig_is_ill, &broken));
     log_set_keeps(rig.log, false);
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     log_hurry(rig.log);
     rig_append_number(3, 100);
     log_hurry(rig.log);
@@ -102,22 +93,6 @@ START_TEST(a_log_that_is_written_for_its_readers_only_is_given_up_when_a_sync_fa
 }
 END_TEST
 
-static _Atomic bool holds_writes, held;
-
-static void hold_writes(void *arg, enum sim_call call, const char *path) {
-    (void)arg;
-    (void)path;
-    while (call == SIM_WRITE && atomic_load(&holds_writes)) {
-        atomic_store(&held, true);
-        usleep(1000);
-    }
-}
-
-static bool is_held(void *arg) {
-    (void)arg;
-    return atomic_load(&held);
-}
-
 /* Between the failure and the writer's next look somebody wants it kept: it is. */
 START_TEST(a_log_that_was_given_up_is_kept_by_who_comes_in_between) {
     static const _Atomic bool never = false;
@@ -126,19 +101,18 @@ START_TEST(a_log_that_was_given_up_is_kept_by_who_comes_in_between) {
     rig_open();
     (void)log_pin(rig.log);
     expect(rig_wait(LOG_LEVEL_OS, rig_append_number(0, 100)));
-    atomic_store(&holds_writes, true);
-    sim_disk_set_hook(rig.disk, hold_writes, NULL);
+    rig_block_calls(SIM_WRITE);
     rig_append_number(1, 100);
-    expect(rig_until(is_held, NULL));
+    expect(rig_until(rig_is_inside, NULL));
     sim_disk_fail(rig.disk, SIM_SYNC, 1, 1, EIO);
     log_hurry(rig.log);
     expect(rig_until(is_given_up, NULL));
     log_set_keeps(rig.log, true);
     uint64_t base = log_head(rig.log).v;
-    atomic_store(&holds_writes, false);
+    rig_block_calls(-1);
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(2, 100)));
     expect(!log_is_given_up(rig.log)); /* else no snapshot would ever be written for it */
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     expect(log_base(rig.log, base, &never));
     log_unpin(rig.log);
     rig_close(true);
@@ -157,7 +131,7 @@ START_TEST(a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again) {
     sim_disk_fail(rig.disk, SIM_RENAME, 1, UINT64_MAX, EIO);
     expect(!log_base(rig.log, from, &never));
     expect(log_wants_base(rig.log));
-    expect(rig_until(is_well, NULL)); /* what is written has a file, whatever its name */
+    expect(rig_until(rig_is_well, NULL)); /* what is written has a file, whatever its name */
     sim_disk_fail(rig.disk, SIM_RENAME, 0, 0, 0);
     expect(!log_is_based(rig.log)); /* the first one is forgotten */
     expect(log_base(rig.log, from, &never));
@@ -231,7 +205,7 @@ static void live(struct rng *r) {
         thread_join(&readers[i].thread);
     }
     log_set_keeps(rig.log, true);
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     uint64_t base = log_head(rig.log).v;
     expect(log_base(rig.log, base, &never));
     for (uint64_t i = 0; i < 20; i++) {

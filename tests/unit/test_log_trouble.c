@@ -35,15 +35,6 @@ static void expect_safe(uint64_t acked, const char *what) {
     }
 }
 
-static bool is_well(void *arg) {
-    (void)arg;
-    return log_state(rig.log) == LOG_WELL;
-}
-
-static bool is_ill(void *arg) {
-    return log_state(rig.log) == *(enum log_state *)arg;
-}
-
 /* --- failed syncs ------------------------------------------------------------------------------------ */
 
 START_TEST(h12_what_is_acked_after_a_failed_sync_is_there) {
@@ -59,7 +50,7 @@ START_TEST(h12_what_is_acked_after_a_failed_sync_is_there) {
     expect_safe(3, "the ack that saw the failure");
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(3, 100)));
     expect_safe(4, "the next ack");
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     rig_close(true);
     rig_open(); /* and the log goes on */
     expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(4, 100)));
@@ -148,7 +139,7 @@ START_TEST(h12_a_start_behind_a_kill_makes_durable_what_a_sync_forgot) {
     sim_disk_fail(rig.disk, SIM_SYNC, 2, 1, EIO);
     sim_disk_fail(rig.disk, SIM_CREATE, 1, 1000, EIO); /* it can't be begun anew */
     log_hurry(rig.log);
-    expect(rig_until(is_ill, &(enum log_state){LOG_BROKEN}));
+    expect(rig_until(rig_is_ill, &(enum log_state){LOG_BROKEN}));
     log_feed_destroy(rig.feed);
     log_close(rig.log, false, 1);
     sim_disk_fail(rig.disk, SIM_SYNC, 0, 0, 0);
@@ -185,7 +176,7 @@ static void check_fault(enum sim_call kind, uint64_t n, uint64_t times, int err)
             expect_safe(acked, what);
         }
     }
-    ck_assert_msg(rig_until(is_well, NULL), "%s: it isn't well again", what);
+    ck_assert_msg(rig_until(rig_is_well, NULL), "%s: it isn't well again", what);
     expect_safe(acked, what);
     rig_close(true);
     struct rig_found found;
@@ -240,28 +231,6 @@ END_TEST
 
 /* --- slow disks -------------------------------------------------------------------------------------- */
 
-static _Atomic int blocked; /* enum sim_call, -1 = none */
-static _Atomic uint32_t inside;
-
-static void block(void *arg, enum sim_call kind, const char *path) {
-    (void)arg, (void)path;
-    while (atomic_load(&blocked) == (int)kind) {
-        atomic_store(&inside, 1);
-        usleep(500);
-    }
-}
-
-static void block_calls(int kind) {
-    atomic_store(&inside, 0);
-    atomic_store(&blocked, kind);
-    sim_disk_set_hook(rig.disk, block, NULL);
-}
-
-static bool is_inside(void *arg) {
-    (void)arg;
-    return atomic_load(&inside) != 0;
-}
-
 static bool is_late(void *arg) {
     return log_is_late(rig.log) == *(bool *)arg;
 }
@@ -270,11 +239,11 @@ START_TEST(h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else) {
     bool late = true;
     rig_init();
     rig_open();
-    block_calls(SIM_SYNC);
+    rig_block_calls(SIM_SYNC);
     uint64_t first = rig_append_number(0, 100);
     expect(rig_wait(LOG_LEVEL_OS, first));
     expect(!log_is_late(rig.log));
-    expect(rig_until(is_inside, NULL));
+    expect(rig_until(rig_is_inside, NULL));
     for (uint64_t i = 1; i < 200 || !log_is_late(rig.log); i++) {
         int64_t began_us = time_mono_us();
         uint64_t end = rig_append_number(i, 100);
@@ -286,7 +255,7 @@ START_TEST(h13_a_sync_that_hangs_makes_the_log_late_and_nothing_else) {
     }
     expect(rig_until(is_late, &late));
     expect(!log_wait(rig.log, LOG_LEVEL_DISK, (struct lsn){first}, 1000)); /* it says so */
-    block_calls(-1);
+    rig_block_calls(-1);
     late = false;
     expect(rig_until(is_late, &late));
     expect(rig_wait(LOG_LEVEL_DISK, log_head(rig.log).v));
@@ -308,17 +277,17 @@ START_TEST(h12_who_waited_to_sync_a_file_that_failed_meanwhile_leaves_it_alone) 
     expect(
         rig_until(has_synced, &(uint64_t){3})); /* zeros, what it begins with, the spare's zeros */
     sim_disk_fail(rig.disk, SIM_SYNC, 1, 1, EIO);
-    block_calls(SIM_SYNC);
+    rig_block_calls(SIM_SYNC);
     uint64_t end = rig_append_number(0, 100);
-    expect(rig_until(is_inside, NULL)); /* the writer, which will fail */
+    expect(rig_until(rig_is_inside, NULL)); /* the writer, which will fail */
     log_hurry(rig.log);
     usleep(100 * 1000); /* the sync thread stands behind it */
-    block_calls(-1);
+    rig_block_calls(-1);
     expect(rig_wait(LOG_LEVEL_DISK, end));
     expect_safe(1, "an ack while two threads wanted to sync");
     log_stats(rig.log, &stats);
     expect_eq(stats.sync_failures, 1);
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     rig_close(true);
     rig_fini();
 }
@@ -341,9 +310,9 @@ START_TEST(h14_a_disk_that_hangs_stops_nobody_who_appends) {
     rig.opts.moved = note_moved;
     rig.opts.arg = &moved;
     rig_open();
-    block_calls(SIM_WRITE);
+    rig_block_calls(SIM_WRITE);
     rig_append_number(0, 1000);
-    expect(rig_until(is_inside, NULL));
+    expect(rig_until(rig_is_inside, NULL));
     for (; log_has_room(rig.log); i++) {
         rig_append_number(i, 1000);
         expect(i < 1000);
@@ -358,7 +327,7 @@ START_TEST(h14_a_disk_that_hangs_stops_nobody_who_appends) {
     atomic_store(&moved, false);
     log_want(rig.log, LOG_LEVEL_DISK);
     expect(!log_has_room(rig.log));
-    block_calls(-1);
+    rig_block_calls(-1);
     expect(rig_until(is_true, &moved));
     expect(rig_wait(LOG_LEVEL_DISK,
                     log_head(rig.log).v)); /* without a second's wait: it is half full */
@@ -501,14 +470,14 @@ START_TEST(a_full_disk_is_a_state_and_ends_by_itself) {
         end = rig_append_number(i, 3000);
         usleep(2000);
     }
-    expect(rig_until(is_ill, &full));
+    expect(rig_until(rig_is_ill, &full));
     log_trouble(rig.log, text, sizeof(text));
     ck_assert_msg(strstr(text, "No space left") != NULL, "%s", text);
     expect(log_written(rig.log).v < end);
     usleep(300 * 1000); /* it tries again, and leaves nothing behind */
     expect_eq(log_state(rig.log), LOG_FULL);
     sim_disk_set_capacity(rig.disk, UINT64_MAX);
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     log_trouble(rig.log, text, sizeof(text));
     ck_assert_str_eq(text, "");
     expect(rig_wait(LOG_LEVEL_DISK, end));
@@ -529,16 +498,16 @@ START_TEST(a_broken_disk_is_a_state_and_ends_by_itself) {
     usleep(20000);
     sim_disk_fail(rig.disk, SIM_WRITE, 1, UINT64_MAX, EIO);
     uint64_t end = rig_append_number(0, 100);
-    expect(rig_until(is_ill, &broken));
+    expect(rig_until(rig_is_ill, &broken));
     expect(!log_wait(rig.log, LOG_LEVEL_OS, (struct lsn){end}, 1000));
     sim_disk_fail(rig.disk, SIM_WRITE, 0, 0, 0);
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     expect(rig_wait(LOG_LEVEL_DISK, end));
     /* A sync that fails while nobody writes behind it. */
     sim_disk_fail(rig.disk, SIM_SYNC, 1, 4, EIO);
     end = rig_append_number(1, 100);
     expect(rig_wait(LOG_LEVEL_DISK, end));
-    expect(rig_until(is_well, NULL));
+    expect(rig_until(rig_is_well, NULL));
     rig_close(true);
     rig_read(&found, NULL, 0);
     rig_expect_numbers(&found, 0, 2);
