@@ -255,10 +255,11 @@ struct chain_answer chain_answer_pull(const struct chain_view *source,
     if (lsn < puller->head) {
         return say(CHAIN_REFUSE, CHAIN_BY_TAIL, lsn);
     }
-    if (lsn < local->oldest || local->hash_differs) {
-        return say(CHAIN_REFUSE, local->hash_differs ? CHAIN_BY_HASH : CHAIN_BY_LOG_GONE, 0);
+    if (local->hash_differs) {
+        return say(CHAIN_REFUSE, CHAIN_BY_HASH, 0);
     }
-    return say(CHAIN_CONTINUE, CHAIN_BY_SAME_LOG, lsn);
+    return lsn < local->oldest ? say(CHAIN_COPY, CHAIN_BY_LOG_GONE, 0)
+                               : say(CHAIN_CONTINUE, CHAIN_BY_SAME_LOG, lsn);
 }
 
 const char *chain_reason_text(enum chain_reason reason) {
@@ -391,13 +392,18 @@ static bool is_worth_more(const struct chain_view *a, const struct chain_view *b
     return same ? a->head > b->head : is_higher(a, b);
 }
 
+/* By its word it has all that self has, and more. */
+static bool has_more(const struct chain_view *self, const struct chain_peer *p) {
+    return p->contact == CHAIN_ANSWERED && p->view.head > self->head &&
+           chain_is_within(self, &p->view);
+}
+
 static const struct chain_peer *richest(const struct chain_view *self,
                                         const struct chain_peer *peers, uint32_t count) {
     const struct chain_peer *best = NULL;
     for (uint32_t i = 0; i < count; i++) {
         const struct chain_peer *p = &peers[i];
-        if (p->contact == CHAIN_ANSWERED && !p->spent && p->view.head > self->head &&
-            chain_is_within(self, &p->view) &&
+        if (!p->spent && has_more(self, p) &&
             (best == NULL || is_worth_more(&p->view, &best->view))) {
             best = p;
         }
@@ -466,9 +472,7 @@ static uint64_t highest_epoch(const struct chain_view *self, const struct chain_
 
 struct chain_pull chain_pull(const struct chain_view *self, const struct chain_peer *peers,
                              uint32_t count, enum chain_patience patience, bool chosen) {
-    struct chain_pull p = {.step = CHAIN_PULL_WAIT,
-                           .missing = count - count_contacts(peers, count, CHAIN_ANSWERED),
-                           .epoch = highest_epoch(self, peers, count)};
+    struct chain_pull p = {.step = CHAIN_PULL_WAIT, .epoch = highest_epoch(self, peers, count)};
     const struct chain_peer *peer = chosen ? NULL : evidence(self, peers, count);
     if (peer != NULL) {
         bool follow = is_current(&peer->view) && chain_is_within(self, &peer->view);
@@ -482,5 +486,8 @@ struct chain_pull chain_pull(const struct chain_view *self, const struct chain_p
     peer = richest(self, peers, count);
     p.step = peer != NULL ? CHAIN_PULL_FROM : CHAIN_PULL_GO_ON;
     p.index = peer != NULL ? (uint32_t)(peer - peers) : 0;
+    for (uint32_t i = 0; i < count; i++) {
+        p.missing += peers[i].contact != CHAIN_ANSWERED || has_more(self, &peers[i]);
+    }
     return p;
 }

@@ -124,7 +124,7 @@ struct chain_answer chain_answer(const struct chain_view *source, const struct c
 const char *chain_reason_text(enum chain_reason reason);
 const char *chain_verdict_name(enum chain_verdict verdict);
 
-/* To who asks with purpose PULL: CONTINUE if it has nothing but what is in the source's log, else REFUSE. */
+/* To who asks with purpose PULL: CONTINUE if it has nothing but what is in the source's log, COPY if that doesn't reach back to its end, else REFUSE. */
 struct chain_answer chain_answer_pull(const struct chain_view *source,
                                       const struct chain_view *puller,
                                       const struct chain_local *local);
@@ -182,13 +182,13 @@ enum chain_pull_step {
     CHAIN_PULL_FROM, /* peer 'index' has what we lack; ask again when it is here */
     CHAIN_PULL_FOLLOW, /* peer 'index' is or follows a higher primary, and we have nothing that it lacks */
     CHAIN_PULL_FENCE, /* peer 'index' has, or had, a higher one: no writes until REPLICAOF */
-    CHAIN_PULL_GO_ON, /* fork, take writes. 'missing' peers haven't been heard: what only they have is lost, and that is reported */
+    CHAIN_PULL_GO_ON, /* fork, take writes. 'missing' peers haven't been heard, or couldn't be pulled from: what only they have is lost, and that is reported */
 };
 
 struct chain_pull {
     enum chain_pull_step step;
     uint32_t index;
-    uint32_t missing;
+    uint32_t missing; /* of GO_ON */
     uint64_t epoch; /* the highest that a peer has seen: a promotion goes above it */
 };
 

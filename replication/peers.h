@@ -87,7 +87,7 @@ void peers_pulled(struct peers *p, const uint8_t id[PEER_ID_LEN], bool all, int6
 enum peers_action {
     PEERS_NOTHING, /* until 'until_ms', or an event */
     PEERS_PROBE,   /* connect to 'peer', purpose PROBE */
-    PEERS_PULL,    /* connect to 'peer', purpose PULL, append what it sends up to its end */
+    PEERS_PULL,    /* connect to 'peer', purpose PULL, append what it sends up to its end, or take its copy */
     PEERS_FENCE,   /* 'peer' shows a primary of higher rank: no writes until REPLICAOF */
     PEERS_FOLLOW,  /* the same, and nothing is given up by following it */
     PEERS_GO_ON,   /* begin the history of 'fork', if 'forks'; take writes; report 'missing' */
@@ -99,7 +99,7 @@ struct peers_todo {
     int64_t until_ms; /* INT64_MAX = only an event */
     bool forks;
     enum chain_fork_kind fork;
-    uint32_t missing; /* who wasn't heard */
+    uint32_t missing; /* who wasn't heard, or couldn't be pulled from */
     uint64_t epoch; /* the highest that was heard of: to be kept as the epoch seen, before a fork */
     struct chain_rank rank; /* FENCE, FOLLOW: of the peer */
 };

@@ -3,6 +3,7 @@
  * Who has followed this node is remembered. Before it takes writes as a primary it asks them (peers.h decides whom, when, and what follows): a
  * question is a thread of its own, a pull is a sink that ends where the peer's log ended.
  */
+#include "persist/adopt.h"
 #include "replication/repl_priv.h"
 #include "server/base/assert.h"
 #include "server/base/diag.h"
@@ -35,15 +36,18 @@ static void learn_peer(const struct replica_seen *seen, void *arg) {
 }
 
 void repl_peers_note(struct repl *r, bool now) {
-    uint64_t moves = replicas_moves(r->self.replicas) + replicas_known_count(r->self.replicas);
+    uint32_t known = replicas_known_count(r->self.replicas);
+    uint64_t moves = replicas_moves(r->self.replicas) + known;
     if (moves != r->peers_moves) {
         r->peers_moves = moves;
         replicas_each(r->self.replicas, learn_peer, r);
     }
+    now |= known != r->peers_known; /* how far they have come may be told later */
     if (moves != r->peers_noted && (now || now_ms() * 1000 >= r->peers_due_us)) {
         r->peers_due_us = (now_ms() + PEERS_PERIOD_MS) * 1000;
         if (self_store_peers(&r->self)) {
             r->peers_noted = moves;
+            r->peers_known = known;
         }
     }
 }
@@ -59,6 +63,7 @@ enum dc_err repl_peers_load(struct repl *r) {
     }
     r->peers_moves = r->peers_noted =
         replicas_moves(r->self.replicas) + replicas_known_count(r->self.replicas);
+    r->peers_known = replicas_known_count(r->self.replicas);
     mem_free(peers);
     return err;
 }
@@ -152,15 +157,25 @@ static void begin_pull(struct repl *r, const struct peers_entry *peer) {
     r->puller = sink_start(&r->self, &target);
 }
 
+/* Not by the sink: an order that comes before it is noted ends the pull, and the node goes on with what it has. */
+static bool note_copy(struct repl *r) {
+    enum dc_err err = adopt_note_copy(r->self.data->meta);
+    if (err != DC_OK) {
+        repl_warn("noting the copy", err);
+    }
+    return err == DC_OK;
+}
+
 static void take_pulled(struct repl *r) {
     enum sink_pull state = r->puller != NULL ? sink_pull_state(r->puller) : SINK_PULLS;
+    bool copied = state == SINK_PULL_COPIED && note_copy(r);
     if (state != SINK_PULLS) {
         sink_stop(r->puller);
         r->puller = NULL;
         peers_pulled(r->peers, r->pulled_from, state == SINK_PULLED_ALL, now_ms());
     }
-    if (state == SINK_PULL_UNSHOWN) {
-        repl_replay(r);
+    if (state == SINK_PULL_UNSHOWN || copied) {
+        repl_reopen(r);
     }
 }
 

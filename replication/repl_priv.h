@@ -69,7 +69,8 @@ struct repl {
     struct sink *puller;                  /* NULL = none */
     uint8_t pulled_from[PEER_ID_LEN];
     uint64_t peers_moves; /* of the registry, when it was looked at, */
-    uint64_t peers_noted; /* and when it was stored */
+    uint64_t peers_noted; /* and when it was stored, */
+    uint32_t peers_known; /* with so many */
     int64_t peers_due_us;
     int64_t peers_next_ms; /* when they want to be looked at */
     int64_t unkept_due_us;
@@ -121,8 +122,8 @@ DC_MUST enum dc_err repl_store_standing(struct repl *r);
 void repl_begin_sink(struct repl *r);
 void repl_end_sink(struct repl *r);
 void repl_do_follow(struct repl *r, const struct sink_target *target);
-/* The log has what the store doesn't show. A start in place has both alike, and goes on with what was ordered. */
-void repl_replay(struct repl *r);
+/* The disk has what the store doesn't show: more log, or a copy that is to be taken. After a start in place both are alike, and what was ordered goes on. */
+void repl_reopen(struct repl *r);
 /* What couldn't be stored is tried again. */
 void repl_note_again(struct repl *r);
 /* 'asks': peers may have more of the log. */

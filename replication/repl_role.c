@@ -295,8 +295,8 @@ static enum dc_err note_chosen(struct repl *r) {
     return err;
 }
 
-void repl_replay(struct repl *r) {
-    diag(DIAG_WARNING, "repl.replay applied=%" PRIu64 " head=%" PRIu64, log_applied(r->self.log).v,
+void repl_reopen(struct repl *r) {
+    diag(DIAG_WARNING, "repl.reopen applied=%" PRIu64 " head=%" PRIu64, log_applied(r->self.log).v,
          log_head(r->self.log).v);
     if (r->chosen) {
         (void)note_chosen(r);
@@ -335,7 +335,7 @@ void repl_do_promote(struct repl *r, bool asks) {
     }
     if (log_applied(r->self.log).v < log_head(r->self.log).v) {
         r->chosen = true;
-        repl_replay(r);
+        repl_reopen(r);
         return;
     }
     int64_t time_ms = atomic_load_explicit(&r->self.passed_ms, memory_order_relaxed);

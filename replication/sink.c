@@ -317,6 +317,13 @@ static enum dc_err take_copy(struct sink *s, struct greeting *g) {
     enum dc_err err = attend(s, false, sink_copy);
     if (err == DC_OK) {
         repl_note_epoch(s->self, g->source.epoch);
+    }
+    return err;
+}
+
+static enum dc_err take_copy_and_follow(struct sink *s, struct greeting *g) {
+    enum dc_err err = take_copy(s, g);
+    if (err == DC_OK) {
         self_begin_anew(s->self);
     }
     return err;
@@ -339,7 +346,7 @@ static enum dc_err act(struct sink *s, struct greeting *g) {
     case CHAIN_STREAM:
         return follow(s, g);
     case CHAIN_TAKE_COPY:
-        return take_copy(s, g);
+        return take_copy_and_follow(s, g);
     case CHAIN_CUT:
         return cut(s, g);
     case CHAIN_COME_AGAIN:
@@ -355,9 +362,14 @@ static enum dc_err act(struct sink *s, struct greeting *g) {
                    g->text);
 }
 
-/* What a primary asks a peer for that has more of its log. */
+/* What a primary asks a peer for that has more of its log. That may have been cleared away there: then its data come, which are ours and more. */
 static enum dc_err pull(struct sink *s, struct greeting *g) {
     struct chain_answer own = chain_answer_pull(&g->source, &g->self, &(struct chain_local){0});
+    if (own.verdict == CHAIN_CONTINUE && g->answer.verdict == CHAIN_COPY) {
+        enum dc_err err = take_copy(s, g);
+        s->copied = err == DC_OK;
+        return err;
+    }
     if (own.verdict != CHAIN_CONTINUE || g->answer.verdict != CHAIN_CONTINUE ||
         own.lsn != g->answer.lsn) {
         return dc_fail(DC_EGENERIC, "refused: %s", g->text);
@@ -419,7 +431,8 @@ static void run(void *arg) {
     }
     if (s->target.pulls) {
         uint64_t head = log_head(s->self->log).v;
-        enum sink_pull pulled = log_applied(s->self->log).v < head     ? SINK_PULL_UNSHOWN
+        enum sink_pull pulled = s->copied                              ? SINK_PULL_COPIED
+                                : log_applied(s->self->log).v < head   ? SINK_PULL_UNSHOWN
                                 : s->pull_to > 0 && head >= s->pull_to ? SINK_PULLED_ALL
                                                                        : SINK_PULL_FAILED;
         atomic_store_explicit(&s->pulled, pulled, memory_order_release);

@@ -25,7 +25,7 @@ struct sink_target {
     uint32_t port;
     struct chain_ask ask;
     bool
-        pulls; /* takes the log up to the other one's end, once: a primary that lost it. Else it follows */
+        pulls; /* takes the log up to the other one's end, or a copy, once: a primary that lost it. Else it follows */
     struct wake *wake; /* is raised when that is over */
 };
 
@@ -38,7 +38,8 @@ enum sink_pull {
     SINK_PULLS,
     SINK_PULLED_ALL,
     SINK_PULL_FAILED,
-    SINK_PULL_UNSHOWN /* the log has more than the store: only a start in place helps */
+    SINK_PULL_UNSHOWN, /* the log has more than the store: only a start in place helps */
+    SINK_PULL_COPIED   /* a copy is complete and on the disk: noted, a start in place takes it over */
 };
 enum sink_pull sink_pull_state(const struct sink *s);
 

@@ -29,6 +29,7 @@ struct incoming {
     struct io_file file;
     bool is_open;
     uint64_t len, synced, sum;
+    int64_t moved_us; /* when the last piece came */
 };
 
 static enum dc_err fail_file(const struct incoming *in, const char *what, int rc) {
@@ -82,6 +83,7 @@ static enum dc_err take_data(struct incoming *in, struct bytes body) {
     }
     in->sum = sum64(m.bytes.ptr, m.bytes.len, in->sum);
     in->len += m.bytes.len;
+    in->moved_us = time_mono_us();
     lock_acquire(&in->sink->lock);
     in->sink->view.copy_bytes = in->len;
     in->sink->view.copy_len = in->head.length;
@@ -121,14 +123,23 @@ static enum dc_err finish(struct incoming *in, struct bytes body) {
     return err;
 }
 
+/* Writes wait for a pull: heartbeats of a source that sends nothing else aren't enough. */
+static enum dc_err check_moves(const struct incoming *in) {
+    int64_t still_ms = (time_mono_us() - in->moved_us) / 1000;
+    bool stuck = in->sink->target.pulls && still_ms > self_timeout_ms(in->sink->self);
+    return stuck ? dc_fail(DC_EIO, "nothing has come of the copy for %" PRId64 " ms", still_ms)
+                 : DC_OK;
+}
+
 static enum dc_err receive_all(struct incoming *in) {
     enum dc_err err = DC_OK;
     bool complete = false;
+    in->moved_us = time_mono_us();
     while (err == DC_OK && !complete) {
         struct link_message m;
         err = sink_receive(in->sink, SINK_LOOK_MS * 4, &m);
-        if (err == DC_OK && sink_must_end(in->sink)) {
-            err = DC_ESTOPPED;
+        if (err == DC_OK) {
+            err = sink_must_end(in->sink) ? DC_ESTOPPED : check_moves(in);
         }
         if (err != DC_OK || m.type == WIRE_NONE || m.type == WIRE_BEAT) {
             continue;
@@ -175,7 +186,7 @@ enum dc_err sink_copy(struct sink *s) {
     if (in->is_open) {
         in->io->close(in->io, &in->file);
     }
-    err = err == DC_OK ? adopt_note_copy(s->self->data->meta) : err;
+    err = err == DC_OK && !s->target.pulls ? adopt_note_copy(s->self->data->meta) : err;
     if (err == DC_OK) {
         forget_strangers(s, in->head.data_id);
         diag(DIAG_NOTICE, "sink.copied file=%s bytes=%" PRIu64, in->name, in->len);

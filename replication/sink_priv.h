@@ -51,6 +51,7 @@ struct sink {
     uint64_t pull_to;       /* a pull ends there; 0 = not one, or not yet known */
     uint64_t pull_has;      /* where it is, */
     int64_t pull_moved_us;  /* and since when */
+    bool copied;            /* a pull has ended in a copy */
     bool handed_over;       /* its owner makes the node the primary: it doesn't connect again */
     /* sending */
     pthread_mutex_t send_lock;
@@ -79,7 +80,7 @@ DC_MUST enum dc_err sink_ack(struct sink *s);
 
 /* sink_log.c: the link is open, the log follows from its end on. Until it ends. */
 DC_MUST enum dc_err sink_stream(struct sink *s);
-/* sink_copy.c: until the copy is complete and noted. */
+/* sink_copy.c: until the copy is complete, and noted. One that was pulled its owner notes. */
 DC_MUST enum dc_err sink_copy(struct sink *s);
 
 /* The next message that isn't about the link itself; a heartbeat is noted. WIRE_NONE: nothing came for a while. Errors: those of the link;

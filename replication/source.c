@@ -60,9 +60,11 @@ static enum dc_err send_peers(struct session *s) {
 
 enum dc_err session_beat(struct session *s) {
     int64_t now_us = time_mono_us();
-    if (now_us < s->beat_us) {
+    uint32_t known = replicas_known_count(s->self->replicas);
+    if (now_us < s->beat_us && known == s->known_told) {
         return DC_OK;
     }
+    s->known_told = known;
     s->beat_us = now_us + self_beat_ms(s->self) * 1000;
     struct wire_beat m;
     repl_beat(s->self, &m);
@@ -386,6 +388,16 @@ static void join_registry(struct session *s, const struct greeting *g) {
     }
 }
 
+/* Somebody waits for replicas, and they don't know it; or there is a node more. */
+static void wake_all(void *arg) {
+    struct source *src = arg;
+    lock_acquire(&src->lock);
+    for (struct session *s = src->sessions; s != NULL; s = s->next) {
+        wake_raise(&s->wake);
+    }
+    lock_release(&src->lock);
+}
+
 /* The peer's session from now on: what it said on an older link may be true no more. */
 static void begin_attending(struct session *s) {
     struct source *src = s->source;
@@ -408,6 +420,7 @@ static enum dc_err attend(struct session *s, struct greeting *g) {
     }
     (void)self_store_peers(s->self); /* if it fails, again with the next period */
     begin_attending(s);
+    wake_all(s->source);
     source_unpin(s->source, s->peer_id);
     atomic_store_explicit(&s->offered, g->answer.verdict == CHAIN_CONTINUE ? g->answer.lsn : 0,
                           memory_order_relaxed);
@@ -438,7 +451,8 @@ static enum dc_err greet(struct session *s, struct greeting *g) {
     meet_challenger(s, g);
     decide(s, g);
     const char *text = chain_reason_text(g->answer.reason);
-    bool turn = g->hello.purpose != WIRE_PROBE && g->answer.verdict == CHAIN_COPY;
+    bool turn = g->hello.purpose == WIRE_FOLLOW &&
+                g->answer.verdict == CHAIN_COPY; /* writes wait for who pulls */
     if (turn && !take_copy_turn(s->source)) {
         g->answer.verdict = CHAIN_LATER;
         text = "the source is sending a full copy to another replica";
@@ -484,21 +498,11 @@ static void run(void *arg) {
 
 /* --- all of them ------------------------------------------------------------------------------------------------- */
 
-/* Somebody waits for replicas, and they don't know it. */
-static void asked(void *arg) {
-    struct source *src = arg;
-    lock_acquire(&src->lock);
-    for (struct session *s = src->sessions; s != NULL; s = s->next) {
-        wake_raise(&s->wake);
-    }
-    lock_release(&src->lock);
-}
-
 struct source *source_create(struct self *self) {
     struct source *s = mem_must_zalloc(sizeof(*s));
     s->self = self;
     lock_init(&s->lock, LOCK_RANK_SOURCE);
-    replicas_on_ask(self->replicas, asked, s);
+    replicas_on_ask(self->replicas, wake_all, s);
     source_push_init(&s->push);
     log_set_tap(self->log, source_push, s);
     return s;

@@ -34,7 +34,8 @@ struct session {
     int64_t beat_us;                /* when the next is due */
     uint64_t hurried;               /* what was told last: an LSN, */
     int64_t asked_us;               /* and since when somebody waits */
-    uint64_t peers_sum;             /* of what was last told of others */
+    uint64_t peers_sum;             /* of what was last told of others, */
+    uint32_t known_told;            /* and how many were known then */
     _Atomic uint64_t offered;       /* it can't have more of the log than this */
     _Atomic uint64_t received;      /* and says that it has so much */
     uint64_t promote_lsn;           /* source_switch.c: told when it has been sent all up to here */
@@ -118,7 +119,7 @@ DC_MUST enum dc_err session_promote(struct session *s);
 /* A peer has greeted that wants to follow. */
 void source_note_follower(struct source *s, const uint8_t *peer_id);
 
-/* The heartbeat, if it is due. */
+/* The heartbeat, if it is due: also when another node has become known. */
 DC_MUST enum dc_err session_beat(struct session *s);
 bool session_must_end(const struct session *s);
 

@@ -526,6 +526,50 @@ class PowerCuts(ReplicaCase):
         self.has_fetched(primary, replica)
         self.assertEqual(self.state(primary)["sync_full"], "0")
 
+    def forget_log(self, node, conn, lsn):
+        """'node' keeps no log from before 'lsn' on, as it does behind a newer snapshot."""
+        def is_gone():
+            fill(conn, 50, prefix="more", length=40_000)
+            return self.ask(node, "SAVE") == "OK" and min(map(first_lsn, node.segments())) > lsn
+        self.eventually(is_gone)
+
+    def test_h02_a_primary_fetches_a_copy_where_the_log_of_what_it_lost_is_gone(self):
+        """A replica that had snapshots since clears its log away; what it has acknowledged it has nevertheless."""
+        primary = self.node(appendfsync="no", log_segment_size="1mb")
+        replica = self.replica(primary, snapshot_keep=1, log_segment_size="1mb")
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, replica)
+        lsn = self.written(primary)
+        fill(self.connect(primary), 100, prefix="late")
+        self.forget_log(replica, self.connect(primary), lsn)
+        self.in_sync(primary, replica)
+        time.sleep(3)  # the metadata know the replica: noted each second, and synced
+        self.lose_behind(primary, lsn)
+        primary.start()
+        self.has_fetched(primary, replica)
+        primary.kill()
+        primary.start()
+        self.has_fetched(primary, replica)
+
+    def test_h02_a_promoted_replica_fetches_a_copy_where_the_log_is_gone(self):
+        primary = self.node(appendfsync="no")
+        behind, ahead = (self.replica(primary, snapshot_keep=1, log_segment_size="1mb", appendfsync="no") for _ in range(2))
+        fill(self.connect(primary), 100)
+        self.in_sync(primary, behind)
+        lsn = self.written(behind)
+        fill(self.connect(primary), 100, prefix="late")
+        self.forget_log(ahead, self.connect(primary), lsn)
+        self.in_sync(primary, ahead)
+        self.in_sync(primary, behind)
+        time.sleep(3)  # as above
+        primary.kill()
+        self.lose_behind(behind, lsn)
+        behind.start()
+        self.assertEqual(self.ask(behind, "REPLICAOF", "NO", "ONE"), "OK")
+        self.eventually(lambda: self.state(behind)["role"] == "master")
+        self.follow(ahead, behind)
+        self.has_fetched(behind, ahead)
+
     def test_h02_a_replica_that_is_not_announced_is_asked_too(self):
         """replica-announced is for Sentinel: what such a replica acknowledges counts like that of any other."""
         primary, replica, lsn = self.pair(announced="no")

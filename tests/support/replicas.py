@@ -83,6 +83,17 @@ class ReplicaCase(DiskCase):
             file.seek(offset_of(path, lsn))
             file.write(bytes(os.path.getsize(path) - file.tell()))
 
+    def lose_behind(self, node, lsn):
+        """The same, where that are several segments and snapshots."""
+        node.kill()
+        for path in node.segments():
+            if first_lsn(path) >= lsn:
+                os.unlink(path)
+        for path in node.dir.glob("snap-*"):
+            if int(path.name.split("-")[1], 16) > lsn:
+                path.unlink()
+        self.lose(node, lsn)
+
     def written(self, node):
         reply = self.ask(node, "LOG", "POSITION")
         return dict(zip(reply[::2], reply[1::2]))[b"written"]
