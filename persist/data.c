@@ -157,6 +157,8 @@ static enum dc_err learn_unlogged(struct data *d) {
 /* The text "followed" of the metadata: the log isn't this node's alone, since a run has followed another one and begun no history of its own. An
  * LSN: where that ended well, without a CLOSE frame of its own; 0 = it hasn't. "" = it is this node's. */
 static const char followed[] = "followed";
+/* The text "own-history": the last one that this node has begun, 16 hex digits. Another one at the end of the log is somebody else's, who may go on in it. */
+static const char own_history[] = "own-history";
 
 static enum dc_err put_followed(struct data *d, uint64_t end) {
     char text[64];
@@ -165,9 +167,17 @@ static enum dc_err put_followed(struct data *d, uint64_t end) {
     return meta_put_text(d->meta, followed, text);
 }
 
-static enum dc_err forget_followed(struct data *d) {
-    enum dc_err err = d->followed ? meta_put_text(d->meta, followed, "") : DC_OK;
+/* The log goes on in the history 'id', and nobody else does. */
+static enum dc_err note_own(struct data *d, uint64_t id) {
+    char text[32];
+    struct meta_text texts[] = {{followed, ""}, {own_history, text}};
+    if (!d->followed && d->own_history == id) {
+        return DC_OK;
+    }
+    snprintf(text, sizeof(text), "%016" PRIx64, id);
+    enum dc_err err = meta_put_texts(d->meta, texts, 2);
     d->followed = d->followed && err != DC_OK;
+    d->own_history = err == DC_OK ? id : d->own_history;
     return err;
 }
 
@@ -178,6 +188,10 @@ static enum dc_err learn_followed(struct data *d) {
     if (err == DC_OK && sscanf(text, "%" SCNu64, &end) == 1) {
         d->followed = true;
         d->plan->clean = end > 0 && end == d->plan->end_lsn;
+    }
+    err = err == DC_OK ? meta_get_text(d->meta, own_history, text, sizeof(text)) : err;
+    if (err == DC_OK && sscanf(text, "%" SCNx64, &d->own_history) != 1) {
+        d->own_history = 0;
     }
     return err;
 }
@@ -301,7 +315,7 @@ enum dc_err data_begin(struct data *d, const struct log_opts *opts) {
     err = err == DC_OK ? log_open(&o, &d->log) : err;
     d->begin_lsn = err == DC_OK ? log_head(d->log).v : 0;
     err = err == DC_OK ? meta_put_chain(d->meta, chain->list, chain->count) : err;
-    err = err == DC_OK && !o.follows ? forget_followed(d) : err;
+    err = err == DC_OK && !o.follows ? note_own(d, o.history.id) : err;
     if (err == DC_OK) {
         err = o.keeps ? data_note_unlogged(d, 0) : put_unlogged(d, o.first_lsn, 0);
     }
@@ -326,12 +340,16 @@ static enum dc_err begin_history(struct data *d, const struct histories *chain, 
     return err == DC_OK ? meta_put_chain(d->meta, chain->list, chain->count) : err;
 }
 
+bool data_owns_history(const struct data *d) {
+    return histories_last(data_chain(d))->id == d->own_history;
+}
+
 enum dc_err data_begin_history(struct data *d, const struct history *next) {
     struct histories *chain = histories_add(data_chain(d), next);
     enum dc_err err = begin_history(d, chain, NULL, 0);
     if (err == DC_OK) {
         log_set_follows(d->log, false);
-        err = forget_followed(d);
+        err = note_own(d, next->id);
     }
     mem_free(chain);
     return err;

@@ -46,6 +46,7 @@ struct data {
         seen_lsn; /* runs without a log have handed out what is behind it, up to LSN_JUMP; 0 = none has */
     bool lost_unlogged;            /* the last run wrote what no log has */
     bool followed;                 /* the log isn't this node's alone (data.c) */
+    uint64_t own_history;          /* the last one that this node has begun; 0 = none is known */
     pthread_mutex_t unlogged_lock; /* for who notes it */
     _Atomic uint64_t unlogged_lsn; /* from here on the log wasn't, or isn't, kept; 0 = it is */
 };
@@ -62,6 +63,8 @@ DC_MUST enum dc_err data_begin(struct data *d, const struct log_opts *opts);
 
 /* The chain of the log; lives as long as that (log_chain()). */
 const struct histories *data_chain(const struct data *d);
+/* The log ends with a history that this node has begun itself, as far as the metadata know. */
+bool data_owns_history(const struct data *d);
 /* A promotion: begins a history of this node's own, durably; then the log follows no other one. 'next' goes on from the head, all of which is
  * applied; nobody appends or puts meanwhile. Errors: DC_EIO; it is as it was, unless the metadata couldn't be written. */
 DC_MUST enum dc_err data_begin_history(struct data *d, const struct history *next);

@@ -189,7 +189,7 @@ struct chain_pull {
     enum chain_pull_step step;
     uint32_t index;
     uint32_t missing; /* of GO_ON */
-    uint64_t epoch; /* the highest that a peer has seen: a promotion goes above it */
+    uint64_t epoch;   /* the highest that a peer has seen: a promotion goes above it */
 };
 
 enum chain_patience {

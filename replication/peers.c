@@ -160,6 +160,10 @@ void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *sel
     }
 }
 
+void peers_note_strange(struct peers *p) {
+    p->began_rank = (struct chain_rank){0, 0};
+}
+
 void peers_rest(struct peers *p) {
     p->state = RESTING;
 }

@@ -66,6 +66,8 @@ enum peers_why {
  * is why it was promoted. */
 void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *self, int64_t now_ms,
                int64_t timeout_ms);
+/* Behind peers_ask(): the log ends with a history that another node has begun, from before this start. It is left as one that was pulled just now. */
+void peers_note_strange(struct peers *p);
 /* A replica, or fenced. */
 void peers_rest(struct peers *p);
 /* A primary that takes writes, without asking first: a fence ended because the higher one gave way. */
@@ -87,10 +89,10 @@ void peers_pulled(struct peers *p, const uint8_t id[PEER_ID_LEN], bool all, int6
 enum peers_action {
     PEERS_NOTHING, /* until 'until_ms', or an event */
     PEERS_PROBE,   /* connect to 'peer', purpose PROBE */
-    PEERS_PULL,    /* connect to 'peer', purpose PULL, append what it sends up to its end, or take its copy */
-    PEERS_FENCE,   /* 'peer' shows a primary of higher rank: no writes until REPLICAOF */
-    PEERS_FOLLOW,  /* the same, and nothing is given up by following it */
-    PEERS_GO_ON,   /* begin the history of 'fork', if 'forks'; take writes; report 'missing' */
+    PEERS_PULL, /* connect to 'peer', purpose PULL, append what it sends up to its end, or take its copy */
+    PEERS_FENCE,  /* 'peer' shows a primary of higher rank: no writes until REPLICAOF */
+    PEERS_FOLLOW, /* the same, and nothing is given up by following it */
+    PEERS_GO_ON,  /* begin the history of 'fork', if 'forks'; take writes; report 'missing' */
 };
 
 struct peers_todo {

@@ -183,30 +183,36 @@ static enum dc_err load_marks(struct repl *r) {
     return err;
 }
 
-/* What the node was when it ended; a primary asks its peers before it goes on. */
+static enum repl_role stored_role(const struct repl *r) {
+    return r->standing.role == STANDING_REPLICA ? ROLE_REPLICA
+           : r->standing.fence_epoch != 0       ? ROLE_FENCED
+                                                : ROLE_PULLING;
+}
+
+/* What the node was when it ended; a primary asks its peers before it goes on, and who was about to be promoted goes on with that. */
 static void begin_role(struct repl *r) {
-    if (r->standing.role == STANDING_REPLICA) {
-        repl_set_role(r, ROLE_REPLICA);
+    enum repl_role role = stored_role(r);
+    enum peers_why why = PEERS_PROMOTED;
+    repl_set_role(r, role);
+    if (role == ROLE_REPLICA) {
         memcpy(r->view.host, r->standing.host, sizeof(r->view.host));
         r->view.port = r->standing.port;
-        if (repl_is_chosen(r)) {
-            repl_set_writes(r, WRITES_HELD);
-            repl_do_promote(r, true);
-            return;
-        }
+    } else {
+        why = repl_why_at_start(r);
+    }
+    if (repl_is_chosen(r)) {
+        repl_set_writes(r, WRITES_HELD);
+        repl_do_promote(r, true);
+    } else if (role == ROLE_REPLICA) {
         repl_set_writes(r, WRITES_READONLY);
         repl_begin_sink(r);
-        return;
-    }
-    enum peers_why why = repl_why_at_start(r);
-    if (r->standing.fence_epoch != 0) {
-        repl_set_role(r, ROLE_FENCED);
+    } else if (role == ROLE_FENCED) {
         repl_set_writes(r, WRITES_FENCED);
-        return;
+    } else {
+        repl_set_writes(r, WRITES_HELD);
+        repl_peers_ask(r, why);
+        repl_peers_step(r);
     }
-    repl_set_writes(r, WRITES_HELD);
-    repl_peers_ask(r, why);
-    repl_peers_step(r);
 }
 
 bool repl_opens_following(const struct data *d, const struct standing *s) {

@@ -199,6 +199,9 @@ void repl_peers_ask(struct repl *r, enum peers_why why) {
     r->heard = false;
     self_view(&r->self, &self);
     peers_ask(r->peers, why, &self, now_ms(), conf_get(r->self.conf, pull_timeout));
+    if (!data_owns_history(r->self.data)) {
+        peers_note_strange(r->peers);
+    }
     r->peers_next_ms = 0;
 }
 

@@ -16,6 +16,7 @@
  *     pulling    the history can't be stored    who was told to promote it hears so                                replica, fenced
  *     pulling    likewise, and nobody told it   held; tried again                                                  pulling
  *     pulling    a peer has what was lost       its log up to its end; then they are asked again                   pulling
+ *     pulling    likewise, but not the log      a copy, noted; chosen is noted, if it is so; start in place        pulling
  *     pulling,   the log has more than the      chosen is noted, if it is so; start in place                       pulling
  *     replica    store, which is to be taken
  *     primary,   a peer that was asked shows    noted; FENCED                                                      fenced

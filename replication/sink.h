@@ -39,7 +39,7 @@ enum sink_pull {
     SINK_PULLED_ALL,
     SINK_PULL_FAILED,
     SINK_PULL_UNSHOWN, /* the log has more than the store: only a start in place helps */
-    SINK_PULL_COPIED   /* a copy is complete and on the disk: noted, a start in place takes it over */
+    SINK_PULL_COPIED /* a copy is complete and on the disk: noted, a start in place takes it over */
 };
 enum sink_pull sink_pull_state(const struct sink *s);
 

@@ -124,9 +124,10 @@ struct node {
     struct chain_ask ask;
     uint32_t
         orders; /* REPLICAOF so often since a source has taken it: each target may have been promoted */
-    bool own_branch;  /* it was a primary; no source has taken it since */
-    bool shared;      /* this data set has followed, or has been followed */
-    bool by_operator; /* the target is no choice of Sentinel */
+    bool own_branch;    /* it was a primary; no source has taken it since */
+    bool stored_chosen; /* it is to be promoted, and has begun anew meanwhile */
+    bool shared;        /* this data set has followed, or has been followed */
+    bool by_operator;   /* the target is no choice of Sentinel */
     uint64_t epoch;
     bool clean, power_was_cut;
     /* process */

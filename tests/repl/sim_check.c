@@ -129,7 +129,7 @@ static bool could_be_heard(const struct sim *s, const struct node *n, const stru
 /* A promoted node doesn't cut a tail of its own to pull what others have: a limit that CHAIN.md names. */
 static bool could_be_pulled(const struct node *n, const struct node *h) {
     struct chain_view self = node_view(n), peer = node_view(h);
-    return h->oldest <= n->count && (!n->chosen || chain_is_within(&self, &peer));
+    return !n->chosen || chain_is_within(&self, &peer);
 }
 
 /* A new primary begins: what it lacks is lost if its branch wins. It does if somebody chose it, or if it had that branch before. */

@@ -175,6 +175,9 @@ static void asker_receive(struct sim *s, struct conn *c, struct node *n, const s
         } else {
             peers_answered(n->peers, id, &m->view->v, s->now_ms);
         }
+    } else if (m->type == M_ANSWER && m->answer.verdict == CHAIN_COPY) {
+        sim_say(s, "%c: pulls a copy of %c: %s", sim_name(n->place), sim_name(c->node[1]),
+                chain_reason_text(m->answer.reason));
     } else if (m->type == M_ANSWER && m->answer.verdict != CHAIN_CONTINUE) {
         c->answered = true;
         net_close(c, 0);
@@ -183,6 +186,12 @@ static void asker_receive(struct sim *s, struct conn *c, struct node *n, const s
         peers_pulled(n->peers, id, false, s->now_ms);
     } else if (m->type == M_LOG && n->role == CHAIN_PULLING) {
         append_all(s, n, m);
+    } else if (m->type == M_COPY && n->role == CHAIN_PULLING) {
+        c->answered = true;
+        net_close(c, 0);
+        s->pulls++;
+        n->stored_chosen = n->chosen;
+        node_adopt(s, n, m->frames, m->count);
     } else if (m->type == M_END) {
         c->answered = true;
         net_close(c, 0);
@@ -316,6 +325,11 @@ static bool raise_history(struct sim *s, struct node *n, const struct chain_view
     return true;
 }
 
+static void begin_copy(struct sim *s, struct conn *c, const struct node *n) {
+    c->copy_ms = s->now_ms + (s->opts.copy_ms > 0 ? s->opts.copy_ms : COPY_MS);
+    c->copy_count = n->written;
+}
+
 static void answer_follow(struct sim *s, struct conn *c, struct node *n, const struct message *m) {
     struct chain_local local = what_is_here(n, m);
     struct chain_answer a;
@@ -339,8 +353,7 @@ static void answer_follow(struct sim *s, struct conn *c, struct node *n, const s
         peers_link(n->peers, m->id, true, s->now_ms);
     } else if (a.verdict == CHAIN_COPY) {
         n->pins += a.reason == CHAIN_BY_LOG_GONE; /* the one before was too slow, perhaps */
-        c->copy_ms = s->now_ms + (s->opts.copy_ms > 0 ? s->opts.copy_ms : COPY_MS);
-        c->copy_count = n->written;
+        begin_copy(s, c, n);
     }
     struct message *to = net_send(s, c, 1, M_ANSWER);
     to->answer = a;
@@ -377,6 +390,9 @@ static void source_receive(struct sim *s, struct conn *c, struct node *n, const 
         c->streams = to->answer.verdict == CHAIN_CONTINUE;
         c->sent = node_frame_at(n, to->answer.lsn);
         c->pull_end = n->written;
+        if (to->answer.verdict == CHAIN_COPY) {
+            begin_copy(s, c, n);
+        }
     }
 }
 

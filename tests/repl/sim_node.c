@@ -112,7 +112,7 @@ void node_begin_history(struct sim *s, struct node *n, struct history h, const c
     n->role = n->stored_role = CHAIN_PRIMARY;
     n->ask = (struct chain_ask){0};
     n->orders = 0;
-    n->own_branch = false;
+    n->own_branch = n->stored_chosen = false;
     n->clean = n->power_was_cut = false;
     s->forks++;
     sim_say(s, "%c: begins H%" PRIu32 ", epoch %" PRIu64 ", behind %" PRIu64 " frames: %s",
@@ -168,6 +168,9 @@ void node_start(struct sim *s, struct node *n) {
     if (n->role == CHAIN_REPLICA || n->role == CHAIN_FENCED) {
         sim_say(s, "%c: starts as %s", sim_name(n->place),
                 n->role == CHAIN_REPLICA ? "replica" : "fenced primary");
+        if (n->stored_chosen) {
+            sim_promote(s, n->place);
+        }
         return;
     }
     enum peers_why why = n->clean           ? PEERS_CLEAN_START
@@ -183,6 +186,12 @@ void node_start(struct sim *s, struct node *n) {
     n->asked_ms = s->now_ms;
     n->chosen = n->heard = false;
     peers_ask(n->peers, why, &self, s->now_ms, s->opts.pull_ms);
+    if (n->count > 0 && s->owner[n->frames[n->count - 1].history] != n->place) {
+        peers_note_strange(n->peers);
+    }
+    if (n->stored_chosen) {
+        sim_promote(s, n->place);
+    }
 }
 
 void node_restart_in_place(struct sim *s, struct node *n) {
@@ -227,7 +236,7 @@ void sim_lose_disk(struct sim *s, uint32_t node) {
     n->epoch = 0;
     n->shared = false;
     n->orders = 0;
-    n->own_branch = false;
+    n->own_branch = n->stored_chosen = false;
     n->ask = (struct chain_ask){0};
     n->clean = n->power_was_cut = false;
     n->stored_role = n->stored_role == CHAIN_REPLICA ? CHAIN_REPLICA : CHAIN_PRIMARY; /* conf */
@@ -298,6 +307,15 @@ static void leave_source(struct node *n) {
     n->refused = NULL;
 }
 
+static void end_pulls(struct sim *s, const struct node *n) {
+    for (uint32_t i = 0; i < CONNS_MAX; i++) {
+        struct conn *c = &s->conns[i];
+        if (c->used && c->node[0] == n->place && c->open[0] && c->purpose == WIRE_PULL) {
+            net_close(c, 0);
+        }
+    }
+}
+
 void sim_promote(struct sim *s, uint32_t node) {
     struct node *n = &s->nodes[node];
     if (!n->running || n->frozen || n->role == CHAIN_PRIMARY ||
@@ -307,6 +325,7 @@ void sim_promote(struct sim *s, uint32_t node) {
     struct chain_view self = node_view(n);
     sim_say(s, "%c: is promoted, asks %" PRIu32 " peers", sim_name(node), peers_count(n->peers));
     leave_source(n);
+    end_pulls(s, n);
     n->role = CHAIN_PULLING; /* stored, and the ask forgotten, when the fork is durable */
     n->asked_ms = s->now_ms;
     n->chosen = true;
@@ -322,6 +341,8 @@ void sim_attach(struct sim *s, uint32_t node, uint32_t target, bool force) {
     }
     sim_say(s, "%c: REPLICAOF %c%s", sim_name(node), sim_name(target), force ? " FORCE" : "");
     leave_source(n);
+    end_pulls(s, n);
+    n->stored_chosen = false;
     n->own_branch |= n->stored_role != CHAIN_REPLICA;
     n->role = n->stored_role = CHAIN_REPLICA;
     n->heard = false;

@@ -157,6 +157,11 @@ START_TEST(test_h2_nobody_answers_and_writes_are_held_for_a_bounded_time) {
 }
 END_TEST
 
+START_TEST(test_h2_the_log_of_what_was_lost_is_gone_and_a_copy_is_pulled) {
+    tell("h02_log_gone");
+}
+END_TEST
+
 START_TEST(test_h9_half_a_frame_does_not_count) {
     tell("h09");
 }
@@ -220,6 +225,7 @@ END_TEST
 CHECK_MAIN("repl_traces", test_h1_who_went_past_an_unclean_open_is_cut_back,
            test_h2_a_power_cut_before_the_failover_loses_nothing,
            test_h2_nobody_answers_and_writes_are_held_for_a_bounded_time,
+           test_h2_the_log_of_what_was_lost_is_gone_and_a_copy_is_pulled,
            test_h9_half_a_frame_does_not_count, test_h10_two_failovers_from_one_end,
            test_h50_past_the_fork_without_a_copy, test_h51_a_drill_comes_back_to_production,
            test_h52_an_emptied_primary_wipes_nobody, test_h53_two_promotions_at_once,

@@ -295,7 +295,7 @@ START_TEST(test_h2_a_peer_that_cannot_be_reached_holds_writes_for_a_bounded_time
     peers[1].spent = true; /* it went away meanwhile */
     pull = chain_pull(of(&p), peers, 2, CHAIN_TIME_IS_UP, false);
     expect_eq(pull.step, CHAIN_PULL_GO_ON);
-    expect_eq(pull.missing, 1);
+    expect_eq(pull.missing, 2); /* what that one has is lost, too */
     expect_eq(chain_pull(of(&p), peers, 2, CHAIN_FOR_ONE, false).step, CHAIN_PULL_GO_ON);
     expect_eq(chain_pull(of(&p), peers, 1, CHAIN_FOR_ONE, false).step, CHAIN_PULL_WAIT);
     peers[0].contact = CHAIN_SILENT; /* it may be the new primary, and answer a moment later */
@@ -313,9 +313,12 @@ START_TEST(a_pull_is_given_to_who_has_nothing_else) {
     expect_eq(a.verdict, CHAIN_CONTINUE);
     expect_eq(a.lsn, 1000);
     struct chain_local gone = {.oldest = 1200};
-    expect_eq(chain_answer_pull(of(&r), of(&p), &gone).verdict, CHAIN_REFUSE);
+    expect_eq(chain_answer_pull(of(&r), of(&p), &gone).verdict, CHAIN_COPY);
+    struct chain_local other = {.oldest = 1200, .hash_differs = true};
+    expect_eq(chain_answer_pull(of(&r), of(&p), &other).verdict, CHAIN_REFUSE);
     p.view.head = 1700;
     expect_eq(chain_answer_pull(of(&r), of(&p), &whole_log).verdict, CHAIN_REFUSE);
+    expect_eq(chain_answer_pull(of(&r), of(&p), &gone).verdict, CHAIN_REFUSE);
 }
 END_TEST
 

@@ -78,13 +78,24 @@ START_TEST(what_followed_forks_when_it_is_opened_as_a_primary) {
     open_data(true, true);
     put_up_to(log_file_end(&c.log));
     close_data(true);
+    open_data(true, true);
+    expect(!data_owns_history(&d));
+    close_data(false);
     open_data(false, true);
     expect_eq(data_chain(&d)->count, 2);
     expect_eq(data_chain(&d)->list[1].parent_end, log_file_end(&c.log));
+    expect(data_owns_history(&d));
+    close_data(false);
+    open_data(true, true); /* it asks its peers, and may pull */
+    expect(data_owns_history(&d));
+    close_data(false);
+    open_data(false, true);
+    expect_eq(data_chain(&d)->count, 3);
     close_data(true);
     open_data(false, true); /* now it has a CLOSE of its own */
     expect(d.plan->clean);
-    expect_eq(data_chain(&d)->count, 2);
+    expect_eq(data_chain(&d)->count, 3);
+    expect(data_owns_history(&d));
     close_data(true);
     case_close(&c);
 }
@@ -133,6 +144,7 @@ START_TEST(a_promotion_begins_a_history_that_the_next_start_finds) {
     struct history next = {.id = 77, .start = head + 5 * LSN_JUMP, .epoch = 9, .parent_end = head};
     must(data_begin_history(&d, &next));
     expect(!log_follows(d.log));
+    expect(data_owns_history(&d));
     expect_eq(data_chain(&d)->count, 2);
     expect_eq(log_durable(d.log).v, next.start + 96);
     next.parent_end = head; /* its past is over */

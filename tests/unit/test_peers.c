@@ -103,8 +103,26 @@ START_TEST(test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled
     expect_wait(3201, 3001); /* it is late, but three times it is tried */
     expect_todo(PEERS_PULL, 1, 3201);
     peers_pulled(p, ids[1], false, 3300);
-    struct peers_todo todo = expect_go_on(0, 3300);
+    struct peers_todo todo = expect_go_on(1, 3300); /* some of it is missing */
     expect_eq(todo.fork, CHAIN_UNCLEAN);
+    peers_destroy(p);
+}
+END_TEST
+
+/* A kill in the middle of a pull, or behind a copy that was pulled. */
+START_TEST(a_start_in_a_history_of_another_node_goes_on_above_it) {
+    setup_with(1);
+    for (int strange = 0; strange < 2; strange++) {
+        peers_ask(p, PEERS_POWER_CUT, &self, 0, 3000);
+        if (strange) {
+            peers_note_strange(p);
+        }
+        expect_todo(PEERS_PROBE, 0, 0);
+        answer(0, replica_at(self.head), 10);
+        struct peers_todo todo = expect_go_on(0, 10);
+        expect(todo.forks);
+        expect_eq(todo.fork, strange ? CHAIN_PROMOTION : CHAIN_UNCLEAN);
+    }
     peers_destroy(p);
 }
 END_TEST
@@ -141,7 +159,7 @@ START_TEST(a_peer_that_has_less_than_it_said_is_pulled_once) {
     expect_todo(PEERS_PULL, 0, 10);
     self.head = 1500; /* a power cut took the rest */
     peers_pulled(p, ids[0], true, 20);
-    expect_go_on(0, 20);
+    expect_go_on(1, 20); /* and it is told */
     peers_destroy(p);
 }
 END_TEST
@@ -367,6 +385,7 @@ END_TEST
 
 CHECK_MAIN("peers", a_node_without_peers_goes_on_at_once,
            test_h2_after_a_power_cut_all_are_asked_and_the_longest_log_is_pulled,
+           a_start_in_a_history_of_another_node_goes_on_above_it,
            test_h2_waiting_is_bounded_and_says_who_is_missing,
            a_peer_that_has_less_than_it_said_is_pulled_once, a_process_that_was_frozen_asks_anew,
            who_was_only_killed_waits_for_one_answer_and_who_can_be_reached,
