@@ -67,15 +67,17 @@ bool log_keeps_now(struct log *l) {
     return wanted;
 }
 
-/* The oldest one with a temporary name. */
+/* The oldest one with a temporary name. Not from before a stretch that nobody has kept: a log of lasting names has no gap. */
 static struct segment *oldest_tmp(struct log *l) {
+    uint64_t from = load_lsn(&l->kept_from);
     struct segment *oldest = NULL;
     pthread_mutex_lock(&l->lock);
     struct segment *lists[] = {l->pinned, l->closed, l->current};
     for (uint32_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         for (struct segment *s = lists[i]; s != NULL; s = s == l->current ? NULL : s->next) {
             bool older = oldest == NULL || s->head.first_lsn < oldest->head.first_lsn;
-            oldest = !s->lasts && older ? s : oldest;
+            bool joins = s == l->current || s->end > from;
+            oldest = !s->lasts && joins && older ? s : oldest;
         }
     }
     pthread_mutex_unlock(&l->lock);
@@ -96,11 +98,7 @@ static int make_last(struct log *l) {
         s = l->pinned;
         l->pinned = NULL;
         pthread_mutex_unlock(&l->lock);
-        while (s != NULL) {
-            struct segment *next = s->next;
-            segment_close(l, s);
-            s = next;
-        }
+        segments_leave(l, s);
     }
     return err;
 }

@@ -111,16 +111,20 @@ static void pop_closed(struct log *l, struct segment *s) {
     }
 }
 
-/* Moves what needn't be synced out of a list. */
+/* Moves what needn't be synced out of a list, behind what is in the other one: a reader that is in the middle of them finds no gap. */
 static void take_idle(struct segment **list, struct segment **to) {
+    while (*to != NULL) {
+        to = &(*to)->next;
+    }
     while (*list != NULL) {
         struct segment *s = *list;
         if (s->lasts && s->end > s->head.first_lsn) {
             list = &s->next;
         } else {
             *list = s->next;
-            s->next = *to;
+            s->next = NULL;
             *to = s;
+            to = &s->next;
         }
     }
 }

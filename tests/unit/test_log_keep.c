@@ -120,6 +120,43 @@ START_TEST(a_log_that_was_given_up_is_kept_by_who_comes_in_between) {
 }
 END_TEST
 
+static void expect_behind(void *arg, const char *name) {
+    const uint64_t *from = arg;
+    uint64_t lsn, history;
+    expect(!segment_name_parse(name, &lsn, &history) || lsn >= *from);
+}
+
+/* The sync thread is still at what was written before the disk was full. */
+START_TEST(what_lies_before_a_gap_is_no_part_of_the_log_that_is_kept) {
+    static const _Atomic bool never = false;
+    rig_init();
+    rig.opts.keeps = false;
+    rig_open();
+    (void)log_pin(rig.log);
+    expect(rig_wait(LOG_LEVEL_OS, rig_append_number(0, 100)));
+    rig_block_calls(SIM_SYNC);
+    log_hurry(rig.log);
+    expect(rig_until(rig_is_inside, NULL));
+    sim_disk_set_capacity(rig.disk, 100);
+    rig_append_number(1, 3 * RIG_SEGMENT_LEN);
+    expect(rig_until(is_given_up, NULL));
+    rig_append_number(2, 100);
+    sim_disk_set_capacity(rig.disk, UINT64_MAX);
+    log_set_keeps(rig.log, true);
+    uint64_t base = log_head(rig.log).v;
+    rig_block_calls(-1);
+    expect(rig_wait(LOG_LEVEL_DISK, rig_append_number(3, 100)));
+    expect(log_base(rig.log, base, &never));
+    uint64_t from = log_kept_from(rig.log);
+    expect(from > RIG_FIRST_LSN);
+    const struct io *io = sim_disk_io(rig.disk);
+    expect_eq(io->list(io, "data", expect_behind, &from), 0);
+    log_unpin(rig.log);
+    rig_close(true);
+    rig_fini();
+}
+END_TEST
+
 START_TEST(a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again) {
     static const _Atomic bool never = false;
     rig_init();
@@ -232,5 +269,6 @@ END_TEST
 CHECK_MAIN("log_keep", a_log_that_is_written_for_its_readers_only_is_given_up_when_the_disk_is_full,
            a_log_that_is_written_for_its_readers_only_is_given_up_when_a_sync_fails,
            a_log_that_was_given_up_is_kept_by_who_comes_in_between,
+           what_lies_before_a_gap_is_no_part_of_the_log_that_is_kept,
            a_base_that_the_disk_refuses_is_given_up_and_can_be_named_again,
            whatever_keeps_pins_and_a_bad_disk_do_at_once_it_is_whole_in_the_end)
