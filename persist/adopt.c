@@ -245,8 +245,8 @@ static enum dc_err take_over_identity(struct meta *m, const struct data_plan *pl
     err = err != DC_OK ? err : meta_put_node(m, &node);
     err = err != DC_OK ? err : meta_put_chain(m, plan->chain, plan->chain_count);
     err = err != DC_OK ? err : meta_set_files(m, NULL, 0);
-    struct meta_text texts[] = {{"unlogged", ""}, {"followed", not_ours}};
-    return err != DC_OK ? err : meta_put_texts(m, texts, 2);
+    struct meta_text texts[] = {{"unlogged", ""}, {"followed", not_ours}, {STANDING_SHARED, "yes"}};
+    return err != DC_OK ? err : meta_put_texts(m, texts, 3);
 }
 
 /* Opens a data set without changing anything. */

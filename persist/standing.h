@@ -35,6 +35,9 @@ enum { STANDING_MORE_MAX = 4 };
 DC_MUST enum dc_err standing_put_with(struct meta *m, const struct standing *s,
                                       const struct meta_text *more, uint32_t count);
 
+/* A text: "yes" when others have, or had, these data. What nobody else ever had is no good choice for a promotion. */
+#define STANDING_SHARED "replication-shared"
+
 /* The id of this node towards others: random, made by the first call. */
 DC_MUST enum dc_err standing_own_id(struct meta *m, uint8_t id[NODE_ID_LEN]);
 

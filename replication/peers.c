@@ -146,7 +146,7 @@ void peers_ask(struct peers *p, enum peers_why why, const struct chain_view *sel
     p->why = why;
     p->timeout_ms = timeout_ms;
     p->deadline_ms = now_ms + timeout_ms;
-    p->until_ms = INT64_MAX;
+    p->until_ms = now_ms;
     p->began_anew = false;
     p->pulling = false;
     p->began_rank = chain_rank(self);

@@ -132,7 +132,7 @@ static void tick(struct repl *r) {
         }
     }
     if (atomic_exchange_explicit(&r->shared_moved, false, memory_order_acquire) &&
-        meta_put_text(r->self.data->meta, REPL_SHARED, "yes") != DC_OK) {
+        meta_put_text(r->self.data->meta, STANDING_SHARED, "yes") != DC_OK) {
         repl_warn("noting that others have these data", DC_EIO);
     }
 }
@@ -173,8 +173,8 @@ static void run(void *arg) {
 static enum dc_err load_marks(struct repl *r) {
     char orders[16] = "", shared[8] = "", branch[8] = "";
     enum dc_err err = meta_get_text(r->self.data->meta, REPL_ORDERS, orders, sizeof(orders));
-    err =
-        err == DC_OK ? meta_get_text(r->self.data->meta, REPL_SHARED, shared, sizeof(shared)) : err;
+    err = err == DC_OK ? meta_get_text(r->self.data->meta, STANDING_SHARED, shared, sizeof(shared))
+                       : err;
     err =
         err == DC_OK ? meta_get_text(r->self.data->meta, REPL_BRANCH, branch, sizeof(branch)) : err;
     r->own_branch = strcmp(branch, "own") == 0;

@@ -35,7 +35,6 @@ enum {
 #define REPL_CHOSEN    "replication-chosen" /* "yes": it is to be promoted, and isn't yet */
 #define REPL_ORDERS    "replication-orders" /* REPLICAOF so often since a source has taken it */
 #define REPL_BRANCH    "replication-branch" /* "own": it was a primary; no source has taken it since */
-#define REPL_SHARED    "replication-shared" /* "yes": others have had these data */
 #define REPL_BOOT      "boot"               /* of the machine, when the node went on as a primary */
 
 enum order { ORDER_NONE, ORDER_FOLLOW, ORDER_PROMOTE, ORDER_TAKE_OVER };

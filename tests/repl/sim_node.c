@@ -281,6 +281,10 @@ void node_cut(struct sim *s, struct node *n, uint64_t lsn) {
     node_restart_in_place(s, n);
 }
 
+static uint64_t epoch_of(const struct sim *s, const struct frame *frames, uint32_t count) {
+    return count == 0 ? 0 : s->histories[frames[count - 1].history].epoch;
+}
+
 void node_adopt(struct sim *s, struct node *n, const struct frame *frames, uint32_t count) {
     sim_say(s, "%c: takes over a copy of %" PRIu32 " frames", sim_name(n->place), count);
     uint32_t same = 0;
@@ -289,10 +293,13 @@ void node_adopt(struct sim *s, struct node *n, const struct frame *frames, uint3
            frames[same].history == n->frames[same].history) {
         same++;
     }
-    check_dropped(s, n, same, true);
+    /* An unrelated one of a higher epoch: what was acknowledged since a disk was lost is lost with it. */
+    bool is_order = same > 0 || epoch_of(s, frames, count) <= epoch_of(s, n->frames, n->count);
+    check_dropped(s, n, same, is_order);
     memcpy(n->frames, frames, count * sizeof(*frames));
     n->count = n->written = n->durable = n->oldest = count;
     n->copies++;
+    n->shared = true; /* its source has it, too */
     node_restart_in_place(s, n);
 }
 

@@ -58,17 +58,23 @@ static bool is_better(const struct sim *s, uint32_t a, uint32_t b, bool by_epoch
                                           : s->sentinel.info[a].offset > s->sentinel.info[b].offset;
 }
 
-static uint32_t choose(const struct sim *s) {
+static uint32_t best_of(const struct sim *s, bool refused, bool of_those) {
     uint32_t best = NODES_MAX;
-    bool refused = somebody_refuses(s);
     for (uint32_t i = 0; i < s->opts.nodes; i++) {
         if (i != s->sentinel.master && is_fresh(s, i) && s->sentinel.info[i].offset > 0 &&
-            (!refused || s->sentinel.info[i].refuses) &&
+            (!of_those || s->sentinel.info[i].refuses) &&
             (best == NODES_MAX || is_better(s, i, best, refused))) {
             best = i;
         }
     }
     return best;
+}
+
+/* If the one that refuses is what Sentinel takes for the primary, another one of its lineage will do. */
+static uint32_t choose(const struct sim *s) {
+    bool refused = somebody_refuses(s);
+    uint32_t best = best_of(s, refused, refused);
+    return best < NODES_MAX ? best : best_of(s, refused, false);
 }
 
 static void fail_over(struct sim *s) {
@@ -78,6 +84,9 @@ static void fail_over(struct sim *s) {
         sim_say(s, "sentinel: promotes %c", sim_name(chosen));
         se->chosen = chosen;
         se->failover_ms = s->now_ms;
+        if (s->nodes[chosen].role == CHAIN_PRIMARY) { /* the order does nothing */
+            check_chosen(s, &s->nodes[chosen]);
+        }
         if (hears(s, &s->nodes[chosen])) {
             sim_promote(s, chosen);
         }

@@ -415,6 +415,9 @@ START_TEST(the_old_data_set_goes_when_the_new_one_is_open) {
     ck_assert_msg(strstr(d.plan->notes, "A copy was taken over") != NULL, "%s", d.plan->notes);
     expect(d.followed &&
            !d.plan->clean); /* though it ends with CLOSE: the other node goes on there */
+    char shared[8];
+    must(meta_get_text(d.meta, STANDING_SHARED, shared, sizeof(shared)));
+    ck_assert_str_eq(shared, "yes"); /* its source has them, too */
     expect_eq(count_names(&io_posix, c.dir, "replaced-1"), 1);
     data_close(&d, false, 1000); /* it doesn't come so far as to be open */
     run(&d);
