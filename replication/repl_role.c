@@ -375,12 +375,20 @@ static enum dc_err note_primary(struct repl *r) {
     return store_role(r, ""); /* I3; the history says it already */
 }
 
+/* A start behind this one isn't to go on with it. */
+static void forget_chosen(struct repl *r) {
+    r->chosen = false;
+    if (repl_is_chosen(r) && meta_put_text(r->self.data->meta, REPL_CHOSEN, "") != DC_OK) {
+        repl_warn("noting that it isn't promoted", DC_EIO);
+    }
+}
+
 /* It couldn't become a primary, and won't be: it stands again as it did when it was told to. */
 static void stand_back(struct repl *r) {
     bool fenced = r->standing.role != STANDING_REPLICA;
     r->pending = 0; /* it isn't tried again */
     peers_rest(r->peers);
-    r->chosen = false;
+    forget_chosen(r);
     repl_show_target(r->self.conf, &r->standing);
     repl_set_role(r, fenced ? ROLE_FENCED : ROLE_REPLICA);
     repl_allow_writes(r, fenced ? WRITES_FENCED : WRITES_READONLY);
